@@ -1,0 +1,56 @@
+package kv
+
+import "slices"
+
+// Epoch says which shape of a shard a message speaks of. Version rises at each split, merge or unfreeze,
+// Config at each membership change.
+type Epoch struct {
+	Version, Config uint64
+}
+
+// Replica is one member of a shard's group.
+type Replica struct {
+	Node    NodeID
+	Replica ReplicaID
+	// Learner receives the log and does not vote.
+	Learner bool
+}
+
+// Descriptor is what the shard map holds of a shard. It is shared and never changed in place.
+type Descriptor struct {
+	Shard ShardID
+	Span  Span
+	Epoch Epoch
+	// Replicas are in the order in which the shard would like to be led: the first leads if it can.
+	Replicas []Replica
+}
+
+// OnNode gives the replica that a node holds.
+func (d *Descriptor) OnNode(node NodeID) (Replica, bool) {
+	i := slices.IndexFunc(d.Replicas, func(r Replica) bool { return r.Node == node })
+	if i < 0 {
+		return Replica{}, false
+	}
+	return d.Replicas[i], true
+}
+
+// NodeOf gives the node of a replica, 0 for a stranger.
+func (d *Descriptor) NodeOf(id ReplicaID) NodeID {
+	for _, r := range d.Replicas {
+		if r.Replica == id {
+			return r.Node
+		}
+	}
+	return 0
+}
+
+// Voters counts the members that vote.
+func (d *Descriptor) Voters() int {
+	n := 0
+	for _, r := range d.Replicas {
+		if !r.Learner {
+			n++
+		}
+	}
+	return n
+}

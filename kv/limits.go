@@ -1,0 +1,77 @@
+package kv
+
+import "time"
+
+// What clients may send. The contract names these; they stay.
+const (
+	KeyBytesMax      = 4 << 10
+	ValueBytesMax    = 1 << 20
+	TxnBytesMax      = 3 << 20 // A Txn, and a message of a Pipeline.
+	AnswerBytesMax   = 3 << 20 // Any answer, so that the 4 MiB default of every gRPC client does.
+	ScanChunkBytes   = 1 << 20 // A chunk of a Scan ends at or before this, with at least one key.
+	MessageBytesMax  = 16 << 20
+	TxnOpsMax        = 1024
+	BatchGetKeysMax  = 4096
+	DeleteChunkMax   = 1024 // Keys that one OpDeleteRange removes.
+	PipelineInFlight = 1024 // Operations that a Pipeline stream has in flight before flow control.
+	TTLMax           = 100 * 365 * 24 * time.Hour
+)
+
+// How long things may take.
+const (
+	// RequestTimeout bounds a request that came without a deadline.
+	RequestTimeout = 10 * time.Second
+	// RetryAfter is the hint of a refusal.
+	RetryAfter = 50 * time.Millisecond
+)
+
+// What a node queues.
+const (
+	// EntryBytesMax bounds one Raft entry: the largest command and its frame stay below it.
+	EntryBytesMax = 4 << 20
+	// EntryCommandsMax bounds the commands of one entry.
+	EntryCommandsMax = 1024
+	// ProposalsMax and ProposalBytesMax bound what a node has accepted and not answered yet.
+	ProposalsMax     = 64 << 10
+	ProposalBytesMax = 64 << 20
+	// ShardProposalBytesMax bounds the same of one shard, so that a shard without a majority does not fill the node's.
+	ShardProposalBytesMax = 16 << 20
+	// ReadsWaitingMax bounds the reads of one shard that wait for a ReadIndex.
+	ReadsWaitingMax = 16 << 10
+	// InboxBytesMax bounds the Raft messages that wait for a loop; past it they are dropped.
+	InboxBytesMax = 64 << 20
+	// OutboxBytesMax bounds the messages that wait for one neighbour; past it they are dropped.
+	OutboxBytesMax = 32 << 20
+	// UncommittedBytesMax bounds a leader's uncommitted log tail.
+	UncommittedBytesMax = 32 << 20
+	// InflightMessagesMax and InflightBytesMax bound the appends on their way to one follower.
+	InflightMessagesMax = 64
+	InflightBytesMax    = 8 << 20
+	// AppendBytesMax is where one append message ends.
+	AppendBytesMax = 1 << 20
+	// ApplyBytesMax bounds what one turn of one group applies.
+	ApplyBytesMax = 8 << 20
+	// LogTailBytesMax bounds the decoded entries that one group keeps in memory past their application.
+	LogTailBytesMax = 1 << 20
+	// LogKeepEntries and LogKeepBytes are what a group keeps of its log for a follower that is behind; past
+	// them the follower gets a snapshot.
+	LogKeepEntries = 20_000
+	LogKeepBytes   = 16 << 20
+	// SnapshotPinBytesMax bounds what a sender keeps above a snapshot's index until the receiver has it (D4).
+	SnapshotPinBytesMax = 64 << 20
+	// SnapshotChunkBytes is the size of a snapshot's chunk; SnapshotInFlight bounds the chunks on their way.
+	SnapshotChunkBytes = 256 << 10
+	SnapshotInFlight   = 16
+)
+
+// The relations that must hold between bounds; a negative array length here does not compile.
+var (
+	_ [EntryBytesMax - TxnBytesMax - KeyBytesMax]struct{}
+	_ [AnswerBytesMax - ValueBytesMax - KeyBytesMax]struct{}
+	_ [AnswerBytesMax - ScanChunkBytes - ValueBytesMax - KeyBytesMax]struct{}
+	_ [MessageBytesMax - AppendBytesMax - EntryBytesMax]struct{}
+	_ [InflightBytesMax - AppendBytesMax]struct{}
+	_ [OutboxBytesMax - MessageBytesMax]struct{}
+	_ [UncommittedBytesMax - EntryBytesMax]struct{}
+	_ [ProposalBytesMax - ShardProposalBytesMax]struct{}
+)
