@@ -1,0 +1,184 @@
+package cache
+
+import (
+	"bytes"
+	"fmt"
+	"math/bits"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+const (
+	// StripesDefault is a number of stripes that suits a node: half a mebibyte of words.
+	StripesDefault = 64 << 10
+	// StripesMax bounds the table of words to 128 MiB.
+	StripesMax = 16 << 20
+	// EntryOverheadBytes is what an entry takes besides its key and value: the entry itself, and what Ristretto
+	// keeps of it in its maps (measured at about 172 B).
+	EntryOverheadBytes = 220
+)
+
+// Entry is a record with what proves it current. It is immutable, and shared by all readers.
+type Entry struct {
+	Key         []byte
+	Record      kv.Record
+	Incarnation kv.Incarnation
+	// Word is the stripe's at the moment that the record was current. It has no writers.
+	Word Word
+}
+
+// cost is what the entry takes in memory, in bytes.
+func (e *Entry) cost() int64 {
+	return int64(len(e.Key)+len(e.Record.Value)) + EntryOverheadBytes
+}
+
+// Store keeps entries by hash, as well as it likes: it may drop, delay or reorder inserts and forget entries, but
+// Get returns only what was given to Set under that hash. All methods may be called by any goroutine, beside
+// Close too; after Close, Get finds nothing and Set does nothing.
+type Store interface {
+	Get(hash uint64) (*Entry, bool)
+	// Set offers an entry; cost is its size in bytes.
+	Set(hash uint64, e *Entry, cost int64)
+	Metrics() StoreMetrics
+	Close()
+}
+
+// StoreMetrics describes a store.
+type StoreMetrics struct {
+	// Bytes and CapacityBytes are the cost of what is held, and its bound.
+	Bytes, CapacityBytes int64
+	// Dropped counts inserts that were refused because too many were waiting.
+	Dropped uint64
+}
+
+// Metrics describes a Guard and its store.
+type Metrics struct {
+	Hits, Misses uint64
+	// Stale counts the misses in which the store had an entry of the key that was no longer current.
+	Stale uint64
+	Store StoreMetrics
+}
+
+// Guard serves entries of a store, and only current ones.
+type Guard struct {
+	store   Store
+	stripes []atomic.Uint64
+	// shift brings a hash to the number of its stripe. The high bits choose it: the low ones choose a part of
+	// Ristretto's map.
+	shift uint
+	count lanes
+}
+
+// New puts a guard in front of a store. stripes is rounded up to a power of two within 1 and StripesMax.
+func New(store Store, stripes int) *Guard {
+	stripes = min(max(stripes, 1), StripesMax)
+	log := bits.Len(uint(stripes - 1))
+	return &Guard{store: store, stripes: make([]atomic.Uint64, 1<<log), shift: uint(64 - log)}
+}
+
+// Hash is the hash under which the store knows a key. It also picks the key's stripe.
+func (g *Guard) Hash(key []byte) uint64 { return xxhash.Sum64(key) }
+
+func (g *Guard) stripe(hash uint64) *atomic.Uint64 { return &g.stripes[hash>>g.shift] }
+
+// Get looks a key up (C2). The caller has checked its lease, and compares the published read state again
+// afterwards (L8); inc is the incarnation of that read state, now the shard's time in Unix milliseconds.
+//
+// On a hit the record is current as of some moment within the call; its value is shared and read-only. On a miss
+// the caller reads the state store and hands what it found to Fill, together with word. No lock of the guard is
+// taken, and nothing is allocated.
+func (g *Guard) Get(inc kv.Incarnation, key []byte, now int64) (rec kv.Record, word Word, hit bool) {
+	hash := g.Hash(key)
+	word = Word(g.stripe(hash).Load())
+	if word.Writers() != 0 && !mutantWithoutStamps {
+		g.count.miss(false)
+		return kv.Record{}, word, false
+	}
+	e, ok := g.store.Get(hash)
+	if !ok || e.Incarnation != inc || !bytes.Equal(e.Key, key) || e.Record.ExpiredAt(now) {
+		g.count.miss(false)
+		return kv.Record{}, word, false
+	}
+	if e.Word != word && !mutantWithoutStamps {
+		g.count.miss(true)
+		return kv.Record{}, word, false
+	}
+	g.count.hit()
+	return e.Record, word, true
+}
+
+// Fill offers what a reader found in the state store after a miss: word is the one that Get returned, loaded
+// before that read, and inc the same incarnation. Nothing is inserted if a writer was at work then, or has been
+// since. Key and value are copied.
+func (g *Guard) Fill(inc kv.Incarnation, key []byte, rec kv.Record, word Word) {
+	hash := g.Hash(key)
+	if !mutantWithoutStamps && (word.Writers() != 0 || Word(g.stripe(hash).Load()) != word) {
+		return
+	}
+	g.insert(hash, inc, key, rec, word)
+}
+
+// Raised is a writer's claim on a stripe, from Raise to Lower.
+type Raised struct {
+	hash uint64
+	word Word // As Raise left it.
+}
+
+// Raise announces a change of key, before the batch with it becomes visible (C1). From here until Lower, no key
+// of the stripe is served from the cache. Each Raise is followed by exactly one Lower. A batch that changes a key
+// several times raises it once.
+func (g *Guard) Raise(key []byte) Raised {
+	hash := g.Hash(key)
+	stripe := g.stripe(hash)
+	for {
+		old := Word(stripe.Load())
+		if raised := old.raised(); stripe.CompareAndSwap(uint64(old), uint64(raised)) {
+			return Raised{hash: hash, word: raised}
+		}
+	}
+}
+
+// Lower ends what Raise began, after the batch is visible: the count falls and the version rises in one step
+// (C1). insert is the key's last value in the batch, or nil when there is none to keep (a delete, or a follower);
+// it goes in only if nobody else touched the stripe since Raise (C3). Key and value are copied.
+func (g *Guard) Lower(r Raised, inc kv.Incarnation, key []byte, insert *kv.Record) {
+	stripe := g.stripe(r.hash)
+	var old, lowered Word
+	for {
+		old = Word(stripe.Load())
+		if old.Writers() == 0 {
+			panic(fmt.Sprintf("cache: a stripe was lowered that nobody raised (key %s)", kv.FormatKey(key)))
+		}
+		lowered = old.lowered()
+		if stripe.CompareAndSwap(uint64(old), uint64(lowered)) {
+			break
+		}
+	}
+	alone := old == r.word && lowered.Writers() == 0
+	if insert != nil && (alone || mutantWithoutStamps) {
+		g.insert(r.hash, inc, key, *insert, lowered)
+	}
+}
+
+// insert copies key and value into one buffer: a value often lies within a much larger one (a log entry), which
+// the cache would otherwise keep alive without counting it.
+func (g *Guard) insert(hash uint64, inc kv.Incarnation, key []byte, rec kv.Record, word Word) {
+	buf := make([]byte, 0, len(key)+len(rec.Value))
+	buf = append(append(buf, key...), rec.Value...)
+	rec.Value = buf[len(key):len(buf):len(buf)]
+	e := &Entry{Key: buf[:len(key):len(key)], Record: rec, Incarnation: inc, Word: word}
+	g.store.Set(hash, e, e.cost())
+}
+
+// Metrics describes the guard and its store.
+func (g *Guard) Metrics() Metrics {
+	m := g.count.sum()
+	m.Store = g.store.Metrics()
+	return m
+}
+
+// Close closes the store. Calls that come later miss and insert nothing.
+func (g *Guard) Close() { g.store.Close() }

@@ -1,0 +1,237 @@
+package cache
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// TestNoStaleRead races writers and readers over few keys on few stripes, on a store that misbehaves and on
+// Ristretto. A read that began after a write was acknowledged may not see less than that write.
+func TestNoStaleRead(t *testing.T) {
+	stores := map[string]func(t *testing.T) Store{
+		"ristretto": func(t *testing.T) Store { return newRistretto(t, 4<<20) },
+		"chaotic":   func(*testing.T) Store { return NewChaotic(1) },
+	}
+	for name, open := range stores {
+		for _, stripes := range []int{1, 4, 1024} {
+			t.Run(fmt.Sprintf("%s/%d stripes", name, stripes), func(t *testing.T) {
+				raceReadersAndWriters(t, open(t), stripes)
+			})
+		}
+	}
+}
+
+const (
+	raceWriters, raceReaders = 3, 5
+	raceKeys                 = 12
+	raceSteps                = 4000
+)
+
+// racedKey is one key of the state store. Its writers take turns, as a shard's loop makes them.
+type racedKey struct {
+	mu           sync.Mutex
+	visible      atomic.Pointer[kv.Record] // nil: deleted.
+	revision     kv.Revision               // Of the last write; under mu.
+	acknowledged atomic.Uint64             // The last revision that a client was told of.
+}
+
+func raceReadersAndWriters(t *testing.T, store Store, stripes int) {
+	guard := New(store, stripes)
+	defer guard.Close()
+	var keys [raceKeys]racedKey
+	var group sync.WaitGroup
+	for w := range raceWriters {
+		rnd := rand.New(rand.NewPCG(uint64(w), 1))
+		group.Go(func() {
+			for range raceSteps {
+				n := rnd.IntN(raceKeys)
+				keys[n].write(guard, raceKey(n), rnd)
+			}
+		})
+	}
+	for r := range raceReaders {
+		rnd := rand.New(rand.NewPCG(uint64(r), 2))
+		group.Go(func() {
+			for range 2 * raceSteps {
+				n := rnd.IntN(raceKeys)
+				if stale := keys[n].read(guard, raceKey(n)); stale != "" {
+					t.Error(stale)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	m := guard.Metrics()
+	require.EqualValues(t, raceReaders*2*raceSteps, m.Hits+m.Misses)
+}
+
+func raceKey(n int) []byte { return fmt.Appendf(nil, "key-%d", n) }
+
+func (k *racedKey) write(guard *Guard, key []byte, rnd *rand.Rand) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	raised := guard.Raise(key)
+	k.revision++
+	var rec *kv.Record
+	if rnd.IntN(8) != 0 {
+		rec = &kv.Record{Value: binary.BigEndian.AppendUint64(nil, uint64(k.revision)), Revision: k.revision}
+	}
+	k.visible.Store(rec)
+	if rnd.IntN(4) == 0 {
+		guard.Lower(raised, 1, key, nil)
+	} else {
+		guard.Lower(raised, 1, key, rec)
+	}
+	k.acknowledged.Store(uint64(k.revision))
+}
+
+// read gets the key as a node does, and says what was wrong.
+func (k *racedKey) read(guard *Guard, key []byte) string {
+	least := k.acknowledged.Load()
+	rec, word, hit := guard.Get(1, key, 0)
+	if !hit {
+		found := k.visible.Load()
+		if found == nil {
+			return ""
+		}
+		guard.Fill(1, key, *found, word)
+		return ""
+	}
+	if uint64(rec.Revision) < least {
+		return fmt.Sprintf("%s: read revision %d after %d was acknowledged", key, rec.Revision, least)
+	}
+	if got := binary.BigEndian.Uint64(rec.Value); got != uint64(rec.Revision) {
+		return fmt.Sprintf("%s: value of revision %d at revision %d", key, got, rec.Revision)
+	}
+	return ""
+}
+
+// TestStuckStripe fills the count of writers: the stripe then misses for ever, rather than spilling into the
+// version and hiding that writers are at work.
+func TestStuckStripe(t *testing.T) {
+	guard := New(NewChaotic(1), 1)
+	key, rec := []byte("a"), kv.Record{Value: []byte("v"), Revision: 1}
+	var raised []Raised
+	for range writersMax + 5 {
+		raised = append(raised, guard.Raise(key))
+	}
+	for _, r := range raised {
+		guard.Lower(r, 1, key, &rec)
+	}
+	_, word, hit := guard.Get(1, key, 0)
+	require.False(t, hit)
+	require.Equal(t, writersMax, word.Writers())
+	guard.Fill(1, key, rec, word)
+	_, _, hit = guard.Get(1, key, 0)
+	require.False(t, hit)
+}
+
+func TestLowerWithoutRaise(t *testing.T) {
+	guard := New(NewChaotic(1), 1)
+	r := guard.Raise([]byte("a"))
+	guard.Lower(r, 1, []byte("a"), nil)
+	require.Panics(t, func() { guard.Lower(r, 1, []byte("a"), nil) })
+}
+
+// TestVersionWraps: the version comes round without touching the count.
+func TestVersionWraps(t *testing.T) {
+	last := ^Word(writersMax)
+	require.Equal(t, 0, last.Writers())
+	require.Equal(t, Word(0), last.raised().lowered())
+	require.Equal(t, uint64(1)<<48-1, last.Version())
+}
+
+func TestStripes(t *testing.T) {
+	for asked, want := range map[int]int{-1: 1, 0: 1, 1: 1, 2: 2, 3: 4, 1000: 1024, 1024: 1024} {
+		guard := New(NewChaotic(1), asked)
+		require.Len(t, guard.stripes, want)
+		for i := range 200 {
+			guard.stripe(guard.Hash(fmt.Appendf(nil, "k%d", i))).Load() // In range.
+		}
+	}
+}
+
+// TestEntriesAreCopies: what the caller does with its buffers afterwards does not reach the cache.
+func TestEntriesAreCopies(t *testing.T) {
+	store := newRistretto(t, 4<<20)
+	guard := New(store, 16)
+	defer guard.Close()
+	key, value := []byte("key"), []byte("value")
+	_, word, _ := guard.Get(1, key, 0)
+	guard.Fill(1, key, kv.Record{Value: value, Revision: 1}, word)
+	store.cache.Wait()
+	copy(value, "xxxxx")
+	rec, _, hit := guard.Get(1, []byte("key"), 0)
+	require.True(t, hit)
+	require.Equal(t, "value", string(rec.Value))
+	require.Equal(t, len(rec.Value), cap(rec.Value))
+}
+
+// TestHashCollision: the store finds an entry under the hash of another key.
+func TestHashCollision(t *testing.T) {
+	store := newRistretto(t, 4<<20)
+	guard := New(store, 1)
+	defer guard.Close()
+	hash := guard.Hash([]byte("b"))
+	e := &Entry{Key: []byte("a"), Record: kv.Record{Value: []byte("of a"), Revision: 1}, Incarnation: 1}
+	store.Set(hash, e, e.cost())
+	store.cache.Wait()
+	_, found := store.Get(hash)
+	require.True(t, found)
+	_, _, hit := guard.Get(1, []byte("b"), 0)
+	require.False(t, hit)
+}
+
+func BenchmarkHit(b *testing.B) {
+	benchmarkGet(b, func(guard *Guard, keys [][]byte) {
+		for _, key := range keys {
+			_, word, _ := guard.Get(1, key, 0)
+			guard.Fill(1, key, kv.Record{Value: make([]byte, 128), Revision: 1}, word)
+		}
+	})
+}
+
+func BenchmarkMiss(b *testing.B) {
+	benchmarkGet(b, func(*Guard, [][]byte) {})
+}
+
+func benchmarkGet(b *testing.B, prepare func(*Guard, [][]byte)) {
+	store := newRistretto(b, 64<<20)
+	guard := New(store, StripesDefault)
+	defer guard.Close()
+	keys := make([][]byte, 1024)
+	for i := range keys {
+		keys[i] = fmt.Appendf(nil, "benchmark-%06d", i)
+	}
+	prepare(guard, keys)
+	store.cache.Wait()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			guard.Get(1, keys[i%len(keys)], 0)
+		}
+	})
+	m := guard.Metrics()
+	b.ReportMetric(float64(m.Hits)/float64(m.Hits+m.Misses), "hits/op")
+}
+
+// BenchmarkWrite is a writer's share: raise, lower and insert.
+func BenchmarkWrite(b *testing.B) {
+	store := newRistretto(b, 64<<20)
+	guard := New(store, StripesDefault)
+	defer guard.Close()
+	key, rec := []byte("benchmark-000000"), kv.Record{Value: make([]byte, 128), Revision: 1}
+	b.ReportAllocs()
+	for b.Loop() {
+		guard.Lower(guard.Raise(key), 1, key, &rec)
+	}
+}
