@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -10,10 +11,15 @@ import (
 )
 
 // FormatKey writes a key as people read it: printable text stays, a backslash is doubled, every other byte
-// becomes \xNN. ParseKey reads it back.
+// becomes \xNN, and so does the first of a key that begins like the name of an encoding. ParseKey reads it back.
 func FormatKey(key []byte) string {
 	var b strings.Builder
-	for i := 0; i < len(key); {
+	i := 0
+	if bytes.HasPrefix(key, []byte("hex:")) || bytes.HasPrefix(key, []byte("base64:")) {
+		fmt.Fprintf(&b, `\x%02x`, key[0])
+		i = 1
+	}
+	for i < len(key) {
 		r, n := utf8.DecodeRune(key[i:])
 		switch {
 		case r == '\\':

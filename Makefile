@@ -1,0 +1,25 @@
+# Targets: check (what CI runs), test, generate.
+.PHONY: check format vet staticcheck generated test generate
+
+check: format vet staticcheck generated test
+
+format:
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
+
+vet:
+	go vet ./...
+
+staticcheck:
+	go tool staticcheck ./...
+
+test:
+	go test -race ./...
+
+generate:
+	go tool -modfile=tools/go.mod buf generate
+
+# generated: the committed code is what the protocol buffers give.
+generated:
+	@rm -rf .generated && mkdir .generated && \
+	go tool -modfile=tools/go.mod buf generate -o .generated && \
+	for f in api/kvd/v1/*.pb.go; do cmp $$f .generated/$$f || exit 1; done && rm -rf .generated

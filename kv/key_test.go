@@ -1,0 +1,87 @@
+package kv
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestKeyTextRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		key := append([]byte(rapid.SampledFrom([]string{"", "hex:", "base64:"}).Draw(t, "prefix")), rapid.SliceOf(rapid.Byte()).Draw(t, "rest")...)
+		text := FormatKey(key)
+		back, err := ParseKey(text)
+		if err != nil || !bytes.Equal(key, back) {
+			t.Fatalf("%q became %q, %v", text, back, err)
+		}
+	})
+}
+
+func TestParseKey(t *testing.T) {
+	for text, want := range map[string]string{
+		`a/b`: "a/b", `\x00\xff`: "\x00\xff", `a\\b`: `a\b`, `\x68ex:6`: "hex:6", "hex:6162": "ab", "base64:YWI=": "ab",
+	} {
+		if got, err := ParseKey(text); err != nil || string(got) != want {
+			t.Errorf("ParseKey(%q) = %q, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{`\`, `\x`, `\x0`, `\xgg`, `\q`, "hex:6", "base64:*"} {
+		var invalid *InvalidError
+		if _, err := ParseKey(text); !errors.As(err, &invalid) || invalid.Field != "key" {
+			t.Errorf("ParseKey(%q) gave %v", text, err)
+		}
+	}
+}
+
+func TestCheckKeyNamesFieldAndBound(t *testing.T) {
+	for _, n := range []int{0, KeyBytesMax + 1} {
+		var invalid *InvalidError
+		if err := CheckKey("compare.key", make([]byte, n)); !errors.As(err, &invalid) || invalid.Field != "compare.key" {
+			t.Errorf("%d bytes gave %v", n, err)
+		}
+	}
+	if err := CheckKey("key", make([]byte, KeyBytesMax)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPrefixEnd(t *testing.T) {
+	for prefix, want := range map[string]string{"a": "b", "a\xff": "b", "\xff\xff": "", "": "", "a\xfe": "a\xff"} {
+		if got := PrefixEnd([]byte(prefix)); string(got) != want {
+			t.Errorf("PrefixEnd(%q) = %q", prefix, got)
+		}
+	}
+}
+
+func TestSpans(t *testing.T) {
+	span := func(a, b string) Span { return Span{Start: []byte(a), End: []byte(b)} }
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringMatching(`[a-c]{0,2}`)
+		s, u := span(text.Draw(t, "a"), text.Draw(t, "b")), span(text.Draw(t, "c"), text.Draw(t, "d"))
+		key := []byte(text.Draw(t, "key"))
+		if got := s.Intersect(u).Contains(key); got != (s.Contains(key) && u.Contains(key)) {
+			t.Fatalf("%v and %v: %q in the intersection: %v", s, u, key, got)
+		}
+		if s.Empty() && s.Contains(key) {
+			t.Fatalf("%v is empty and holds %q", s, key)
+		}
+		if s.ContainsSpan(u) && u.Contains(key) && !s.Contains(key) {
+			t.Fatalf("%v contains %v but not %q", s, u, key)
+		}
+	})
+}
+
+func TestOutcomes(t *testing.T) {
+	for _, err := range []error{&InvalidError{}, &NotLeaderError{}, &StaleEpochError{}, &OverloadError{}, ErrNoMap, ErrStopping} {
+		if OutcomeOf(err) != NotDone {
+			t.Errorf("%v must say not done", err)
+		}
+	}
+	for _, err := range []error{ErrUnknown, errors.New("something else")} {
+		if OutcomeOf(err) != Unknown || Retryable(err) {
+			t.Errorf("%v must be unknown, and not repeated", err)
+		}
+	}
+}
