@@ -62,6 +62,12 @@ const (
 	// SnapshotChunkBytes is the size of a snapshot's chunk; SnapshotInFlight bounds the chunks on their way.
 	SnapshotChunkBytes = 256 << 10
 	SnapshotInFlight   = 16
+	// SnapshotsIncomingMax bounds the snapshots that a node receives at the same time (D4).
+	SnapshotsIncomingMax = 1
+	// ForwardsMax bounds the requests of other nodes that a node works on; past it they are refused.
+	ForwardsMax = 16 << 10
+	// FoundingNodesMax bounds the list that a static cluster is founded from.
+	FoundingNodesMax = 64
 )
 
 // The relations that must hold between bounds; a negative array length here does not compile.

@@ -1171,7 +1171,7 @@ type StoreRecord struct {
 	// Starts of the process on this store.
 	Life  uint64            `protobuf:"varint,5,opt,name=life,proto3" json:"life,omitempty"`
 	Phase StoreRecord_Phase `protobuf:"varint,6,opt,name=phase,proto3,enum=kvd.v1.StoreRecord_Phase" json:"phase,omitempty"`
-	// From PREPARED until READY.
+	// From PREPARED on. It stays in READY, so that a node that was away learns from any other what was founded.
 	Founding      *Founding `protobuf:"bytes,7,opt,name=founding,proto3" json:"founding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1260,8 +1260,11 @@ func (x *StoreRecord) GetFounding() *Founding {
 type Founding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Meta  *MetaState             `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	// The sorted list and the token that it was made from, for the comparison.
-	ListHash      string `protobuf:"bytes,2,opt,name=list_hash,json=listHash,proto3" json:"list_hash,omitempty"`
+	// Hash of the sorted list and the token that it was made from, for the comparison.
+	ListHash string `protobuf:"bytes,2,opt,name=list_hash,json=listHash,proto3" json:"list_hash,omitempty"`
+	// Rises when a record is made again because a store was emptied before FOUNDED. A store takes only a record
+	// with a higher one than it has; every record has a cluster id of its own.
+	Sequence      uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1308,6 +1311,13 @@ func (x *Founding) GetListHash() string {
 		return x.ListHash
 	}
 	return ""
+}
+
+func (x *Founding) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
 }
 
 var File_kvd_v1_log_proto protoreflect.FileDescriptor
@@ -1432,10 +1442,11 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\x05EMPTY\x10\x00\x12\f\n" +
 	"\bPREPARED\x10\x01\x12\v\n" +
 	"\aFOUNDED\x10\x02\x12\t\n" +
-	"\x05READY\x10\x03\"N\n" +
+	"\x05READY\x10\x03\"j\n" +
 	"\bFounding\x12%\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.kvd.v1.MetaStateR\x04meta\x12\x1b\n" +
-	"\tlist_hash\x18\x02 \x01(\tR\blistHashB*Z(github.com/kvdstore/kvd/api/kvd/v1;kvdv1b\x06proto3"
+	"\tlist_hash\x18\x02 \x01(\tR\blistHash\x12\x1a\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequenceB*Z(github.com/kvdstore/kvd/api/kvd/v1;kvdv1b\x06proto3"
 
 var (
 	file_kvd_v1_log_proto_rawDescOnce sync.Once

@@ -162,26 +162,29 @@ func (x *Envelope) GetMessages() []*RaftMessage {
 	return nil
 }
 
-type RaftEnd struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+// RaftHeard says that the receiver of a stream is alive and has read it.
+type RaftHeard struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Life of the receiver's process.
+	Life          uint64 `protobuf:"varint,1,opt,name=life,proto3" json:"life,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RaftEnd) Reset() {
-	*x = RaftEnd{}
+func (x *RaftHeard) Reset() {
+	*x = RaftHeard{}
 	mi := &file_kvd_v1_node_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RaftEnd) String() string {
+func (x *RaftHeard) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RaftEnd) ProtoMessage() {}
+func (*RaftHeard) ProtoMessage() {}
 
-func (x *RaftEnd) ProtoReflect() protoreflect.Message {
+func (x *RaftHeard) ProtoReflect() protoreflect.Message {
 	mi := &file_kvd_v1_node_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -193,9 +196,16 @@ func (x *RaftEnd) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RaftEnd.ProtoReflect.Descriptor instead.
-func (*RaftEnd) Descriptor() ([]byte, []int) {
+// Deprecated: Use RaftHeard.ProtoReflect.Descriptor instead.
+func (*RaftHeard) Descriptor() ([]byte, []int) {
 	return file_kvd_v1_node_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RaftHeard) GetLife() uint64 {
+	if x != nil {
+		return x.Life
+	}
+	return 0
 }
 
 // RaftMessage is a raftpb.Message of one shard.
@@ -1530,8 +1540,9 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\ato_node\x18\x03 \x01(\x04R\x06toNode\x12\x1b\n" +
 	"\tfrom_life\x18\x04 \x01(\x04R\bfromLife\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12/\n" +
-	"\bmessages\x18\x06 \x03(\v2\x13.kvd.v1.RaftMessageR\bmessages\"\t\n" +
-	"\aRaftEnd\"\x93\x03\n" +
+	"\bmessages\x18\x06 \x03(\v2\x13.kvd.v1.RaftMessageR\bmessages\"\x1f\n" +
+	"\tRaftHeard\x12\x12\n" +
+	"\x04life\x18\x01 \x01(\x04R\x04life\"\x93\x03\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x12\n" +
@@ -1634,9 +1645,9 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\x05phase\x18\x03 \x01(\x0e2\x19.kvd.v1.StoreRecord.PhaseR\x05phase\x12,\n" +
 	"\bfounding\x18\x04 \x01(\v2\x10.kvd.v1.FoundingR\bfounding\x12\x1b\n" +
 	"\tlist_hash\x18\x05 \x01(\tR\blistHash\x12\x18\n" +
-	"\arefusal\x18\x06 \x01(\tR\arefusal2\xd4\x02\n" +
-	"\vNodeService\x12+\n" +
-	"\x04Raft\x12\x10.kvd.v1.Envelope\x1a\x0f.kvd.v1.RaftEnd(\x01\x128\n" +
+	"\arefusal\x18\x06 \x01(\tR\arefusal2\xd8\x02\n" +
+	"\vNodeService\x12/\n" +
+	"\x04Raft\x12\x10.kvd.v1.Envelope\x1a\x11.kvd.v1.RaftHeard(\x010\x01\x128\n" +
 	"\bSnapshot\x12\x15.kvd.v1.SnapshotChunk\x1a\x13.kvd.v1.SnapshotEnd(\x01\x12:\n" +
 	"\aForward\x12\x16.kvd.v1.ForwardRequest\x1a\x17.kvd.v1.ForwardResponse\x126\n" +
 	"\x04Meta\x12\x19.kvd.v1.MetaStreamRequest\x1a\x11.kvd.v1.MetaState0\x01\x124\n" +
@@ -1660,7 +1671,7 @@ var file_kvd_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_kvd_v1_node_proto_goTypes = []any{
 	(FoundRequest_Step)(0),    // 0: kvd.v1.FoundRequest.Step
 	(*Envelope)(nil),          // 1: kvd.v1.Envelope
-	(*RaftEnd)(nil),           // 2: kvd.v1.RaftEnd
+	(*RaftHeard)(nil),         // 2: kvd.v1.RaftHeard
 	(*RaftMessage)(nil),       // 3: kvd.v1.RaftMessage
 	(*RaftEntry)(nil),         // 4: kvd.v1.RaftEntry
 	(*Checksum)(nil),          // 5: kvd.v1.Checksum
@@ -1720,7 +1731,7 @@ var file_kvd_v1_node_proto_depIdxs = []int32{
 	15, // 25: kvd.v1.NodeService.Meta:input_type -> kvd.v1.MetaStreamRequest
 	16, // 26: kvd.v1.NodeService.Local:input_type -> kvd.v1.LocalRequest
 	18, // 27: kvd.v1.NodeService.Found:input_type -> kvd.v1.FoundRequest
-	2,  // 28: kvd.v1.NodeService.Raft:output_type -> kvd.v1.RaftEnd
+	2,  // 28: kvd.v1.NodeService.Raft:output_type -> kvd.v1.RaftHeard
 	10, // 29: kvd.v1.NodeService.Snapshot:output_type -> kvd.v1.SnapshotEnd
 	14, // 30: kvd.v1.NodeService.Forward:output_type -> kvd.v1.ForwardResponse
 	31, // 31: kvd.v1.NodeService.Meta:output_type -> kvd.v1.MetaState

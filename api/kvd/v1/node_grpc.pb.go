@@ -36,8 +36,9 @@ const (
 // NodeService is for nodes of the same cluster only.
 type NodeServiceClient interface {
 	// Raft carries the messages of all shards between two nodes, one envelope a turn. The first message of the
-	// stream is an envelope without messages: the hello. Nothing comes back but the end.
-	Raft(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Envelope, RaftEnd], error)
+	// stream is an envelope without messages: the hello. A RaftHeard answers it, and at intervals what follows;
+	// an envelope without messages is also sent when there is nothing to say, so that silence means a broken stream.
+	Raft(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Envelope, RaftHeard], error)
 	// Snapshot carries one replica's data.
 	Snapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SnapshotChunk, SnapshotEnd], error)
 	// Forward passes one request to the node that leads its shard; the receiver does not pass it on again.
@@ -58,18 +59,18 @@ func NewNodeServiceClient(cc grpc.ClientConnInterface) NodeServiceClient {
 	return &nodeServiceClient{cc}
 }
 
-func (c *nodeServiceClient) Raft(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Envelope, RaftEnd], error) {
+func (c *nodeServiceClient) Raft(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Envelope, RaftHeard], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[0], NodeService_Raft_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[Envelope, RaftEnd]{ClientStream: stream}
+	x := &grpc.GenericClientStream[Envelope, RaftHeard]{ClientStream: stream}
 	return x, nil
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type NodeService_RaftClient = grpc.ClientStreamingClient[Envelope, RaftEnd]
+type NodeService_RaftClient = grpc.BidiStreamingClient[Envelope, RaftHeard]
 
 func (c *nodeServiceClient) Snapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SnapshotChunk, SnapshotEnd], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -140,8 +141,9 @@ func (c *nodeServiceClient) Found(ctx context.Context, in *FoundRequest, opts ..
 // NodeService is for nodes of the same cluster only.
 type NodeServiceServer interface {
 	// Raft carries the messages of all shards between two nodes, one envelope a turn. The first message of the
-	// stream is an envelope without messages: the hello. Nothing comes back but the end.
-	Raft(grpc.ClientStreamingServer[Envelope, RaftEnd]) error
+	// stream is an envelope without messages: the hello. A RaftHeard answers it, and at intervals what follows;
+	// an envelope without messages is also sent when there is nothing to say, so that silence means a broken stream.
+	Raft(grpc.BidiStreamingServer[Envelope, RaftHeard]) error
 	// Snapshot carries one replica's data.
 	Snapshot(grpc.ClientStreamingServer[SnapshotChunk, SnapshotEnd]) error
 	// Forward passes one request to the node that leads its shard; the receiver does not pass it on again.
@@ -162,7 +164,7 @@ type NodeServiceServer interface {
 // pointer dereference when methods are called.
 type UnimplementedNodeServiceServer struct{}
 
-func (UnimplementedNodeServiceServer) Raft(grpc.ClientStreamingServer[Envelope, RaftEnd]) error {
+func (UnimplementedNodeServiceServer) Raft(grpc.BidiStreamingServer[Envelope, RaftHeard]) error {
 	return status.Error(codes.Unimplemented, "method Raft not implemented")
 }
 func (UnimplementedNodeServiceServer) Snapshot(grpc.ClientStreamingServer[SnapshotChunk, SnapshotEnd]) error {
@@ -202,11 +204,11 @@ func RegisterNodeServiceServer(s grpc.ServiceRegistrar, srv NodeServiceServer) {
 }
 
 func _NodeService_Raft_Handler(srv interface{}, stream grpc.ServerStream) error {
-	return srv.(NodeServiceServer).Raft(&grpc.GenericServerStream[Envelope, RaftEnd]{ServerStream: stream})
+	return srv.(NodeServiceServer).Raft(&grpc.GenericServerStream[Envelope, RaftHeard]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type NodeService_RaftServer = grpc.ClientStreamingServer[Envelope, RaftEnd]
+type NodeService_RaftServer = grpc.BidiStreamingServer[Envelope, RaftHeard]
 
 func _NodeService_Snapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(NodeServiceServer).Snapshot(&grpc.GenericServerStream[SnapshotChunk, SnapshotEnd]{ServerStream: stream})
@@ -304,6 +306,7 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Raft",
 			Handler:       _NodeService_Raft_Handler,
+			ServerStreams: true,
 			ClientStreams: true,
 		},
 		{

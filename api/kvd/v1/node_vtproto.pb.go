@@ -88,7 +88,7 @@ func (m *Envelope) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	return len(dAtA) - i, nil
 }
 
-func (m *RaftEnd) MarshalVT() (dAtA []byte, err error) {
+func (m *RaftHeard) MarshalVT() (dAtA []byte, err error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -101,12 +101,12 @@ func (m *RaftEnd) MarshalVT() (dAtA []byte, err error) {
 	return dAtA[:n], nil
 }
 
-func (m *RaftEnd) MarshalToVT(dAtA []byte) (int, error) {
+func (m *RaftHeard) MarshalToVT(dAtA []byte) (int, error) {
 	size := m.SizeVT()
 	return m.MarshalToSizedBufferVT(dAtA[:size])
 }
 
-func (m *RaftEnd) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
+func (m *RaftHeard) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m == nil {
 		return 0, nil
 	}
@@ -117,6 +117,11 @@ func (m *RaftEnd) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Life != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Life))
+		i--
+		dAtA[i] = 0x8
 	}
 	return len(dAtA) - i, nil
 }
@@ -1366,12 +1371,15 @@ func (m *Envelope) SizeVT() (n int) {
 	return n
 }
 
-func (m *RaftEnd) SizeVT() (n int) {
+func (m *RaftHeard) SizeVT() (n int) {
 	if m == nil {
 		return 0
 	}
 	var l int
 	_ = l
+	if m.Life != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Life))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2081,7 +2089,7 @@ func (m *Envelope) UnmarshalVT(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *RaftEnd) UnmarshalVT(dAtA []byte) error {
+func (m *RaftHeard) UnmarshalVT(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
 	for iNdEx < l {
@@ -2104,12 +2112,31 @@ func (m *RaftEnd) UnmarshalVT(dAtA []byte) error {
 		fieldNum := int32(wire >> 3)
 		wireType := int(wire & 0x7)
 		if wireType == 4 {
-			return fmt.Errorf("proto: RaftEnd: wiretype end group for non-group")
+			return fmt.Errorf("proto: RaftHeard: wiretype end group for non-group")
 		}
 		if fieldNum <= 0 {
-			return fmt.Errorf("proto: RaftEnd: illegal tag %d (wire type %d)", fieldNum, wire)
+			return fmt.Errorf("proto: RaftHeard: illegal tag %d (wire type %d)", fieldNum, wire)
 		}
 		switch fieldNum {
+		case 1:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Life", wireType)
+			}
+			m.Life = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Life |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
