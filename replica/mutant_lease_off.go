@@ -1,0 +1,5 @@
+//go:build !mutant_lease_through_hand_over
+
+package replica
+
+const mutantLeaseThroughHandOver = false
