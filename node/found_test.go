@@ -1,0 +1,356 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// foundWorld is a cluster that is being founded, on a network that may lose, repeat, delay and reorder, with
+// processes that crash before and after every sync, and disks that are emptied.
+type foundWorld struct {
+	nodes     []FoundNode
+	hosts     []*foundHost
+	requests  []foundInFlight // Requests on their way, and what answers them.
+	responses []foundInFlight
+	seed      uint64
+	took      map[kv.ClusterID]bool // Foundings in which some node took part.
+	// broken is a rule that the world breaks on purpose, to show that the checks see it.
+	broken string
+}
+
+type foundHost struct {
+	FoundNode
+	disk    *kvdv1.StoreRecord
+	founder *Founder // nil while the process is down.
+	life    int
+	emptied bool // The disk was emptied at some time.
+}
+
+type foundInFlight struct {
+	from, to int
+	life     int // Of the process that asked.
+	send     FoundSend
+	resp     *kvdv1.FoundResponse
+}
+
+func newFoundWorld(n int, seed uint64) *foundWorld {
+	w := &foundWorld{seed: seed, took: map[kv.ClusterID]bool{}}
+	for i := range n {
+		// The list is not in the order of the names: b, c, d, a.
+		w.nodes = append(w.nodes, FoundNode{Name: string(rune('a' + (i+1)%n)), Address: fmt.Sprintf("10.0.0.%d:7400", i+1)})
+	}
+	for _, node := range w.nodes {
+		w.hosts = append(w.hosts, &foundHost{FoundNode: node, disk: &kvdv1.StoreRecord{}})
+	}
+	return w
+}
+
+func (w *foundWorld) makeFounding(stores map[string]kv.StoreID) *kvdv1.Founding {
+	return foundTestFounding(w.nodes, stores)
+}
+
+func foundTestFounding(nodes []FoundNode, stores map[string]kv.StoreID) *kvdv1.Founding {
+	f := &kvdv1.Founding{Meta: &kvdv1.MetaState{Version: 1}}
+	for i, node := range nodes {
+		f.Meta.Nodes = append(f.Meta.Nodes, &kvdv1.MetaNode{
+			Node:    &kvdv1.Node{Node: uint64(i + 1), Name: node.Name, Address: node.Address},
+			StoreId: uint64(stores[node.Name]),
+		})
+	}
+	return f
+}
+
+func (w *foundWorld) start(i int) {
+	h := w.hosts[i]
+	h.life++
+	f, err := NewFounder(FounderConfig{
+		Name: h.Name, Nodes: w.nodes, Token: "t", Record: h.disk, MakeFounding: w.makeFounding,
+		Rand: rand.New(rand.NewPCG(w.seed, uint64(i*1000+h.life))),
+	})
+	if err != nil {
+		panic(err)
+	}
+	h.founder = f
+	w.collect(i)
+}
+
+func (w *foundWorld) crash(i int) { w.hosts[i].founder = nil }
+
+func (w *foundWorld) empty(i int) {
+	w.hosts[i].disk, w.hosts[i].emptied = &kvdv1.StoreRecord{}, true
+}
+
+// mayEmpty: once a node takes part, the guarantee is that of a cluster: not all disks may be lost.
+func (w *foundWorld) mayEmpty(i int) bool {
+	if w.hosts[i].founder != nil {
+		return false
+	}
+	return len(w.took) == 0 || slices.ContainsFunc(w.hosts, func(h *foundHost) bool {
+		return h != w.hosts[i] && foundBegun(h.disk.Phase)
+	})
+}
+
+func (w *foundWorld) unsynced(i int) bool {
+	return w.hosts[i].founder != nil && w.hosts[i].founder.Unsynced() != nil
+}
+
+func (w *foundWorld) sync(i int) {
+	h := w.hosts[i]
+	h.disk = proto.CloneOf(h.founder.Unsynced())
+	h.founder.Synced()
+	w.collect(i)
+}
+
+func (w *foundWorld) tick(i int) {
+	w.hosts[i].founder.Tick()
+	w.collect(i)
+}
+
+// collect puts on the network what a process sends, and notes whether it takes part.
+func (w *foundWorld) collect(i int) {
+	h := w.hosts[i]
+	if h.founder.Unsynced() != nil {
+		return
+	}
+	for _, s := range h.founder.Sends() {
+		to := slices.IndexFunc(w.hosts, func(h *foundHost) bool { return h.Name == s.To.Name })
+		w.requests = append(w.requests, foundInFlight{from: i, to: to, life: h.life, send: s})
+	}
+	if r := h.founder.Done(); r != nil {
+		w.took[kv.ClusterID(r.ClusterId)] = true
+	}
+}
+
+// deliver brings a request to its node. Before the answer leaves, the node syncs what it must; here the answer is
+// then lost, as in a crash at that moment, and the next request brings it. With late set, the one who asked has
+// given up: the request stays on the network, and nobody waits for its answer when it comes again.
+func (w *foundWorld) deliver(r int, late bool) {
+	req := w.requests[r]
+	if late {
+		w.fail(req)
+		w.requests[r].life = 0
+	} else {
+		w.requests = slices.Delete(w.requests, r, r+1)
+	}
+	f := w.hosts[req.to].founder
+	if f == nil || f.Unsynced() != nil {
+		w.fail(req)
+		return
+	}
+	f.Request(proto.CloneOf(req.send.Request))
+	w.collect(req.to)
+	resp := f.Answer(req.send.Request)
+	if pending := f.Unsynced(); pending != nil && w.broken == "answer before the sync" {
+		resp.Phase, resp.Founding = pending.Phase, pending.Founding
+	} else if pending != nil || resp == nil || late {
+		w.fail(req)
+		return
+	}
+	req.resp = proto.CloneOf(resp)
+	w.responses = append(w.responses, req)
+}
+
+// fail tells the process that asked, if it still runs, that there is no answer.
+func (w *foundWorld) fail(r foundInFlight) {
+	if h := w.hosts[r.from]; h.founder != nil && h.life == r.life {
+		if p := h.founder.peer(r.send.To.Name); p.asked {
+			h.founder.Failed(r.send, errors.New("lost"))
+		}
+	}
+}
+
+// respond brings an answer to the process that asked, if it still waits.
+func (w *foundWorld) respond(r int) {
+	resp := w.responses[r]
+	if w.unsynced(resp.from) {
+		return // The driver syncs first.
+	}
+	w.responses = slices.Delete(w.responses, r, r+1)
+	h := w.hosts[resp.from]
+	if h.founder == nil || h.life != resp.life {
+		return
+	}
+	if w.broken == "count answers of an earlier question" {
+		resp.send.version = h.founder.version
+	}
+	h.founder.Response(resp.send, resp.resp)
+	w.collect(resp.from)
+}
+
+// check holds at every moment: no two stores are FOUNDED with different records, and no two foundings ever took part.
+func (w *foundWorld) check() error {
+	var first *foundHost
+	for _, h := range w.hosts {
+		if !foundBegun(h.disk.Phase) {
+			continue
+		}
+		if store, ok := foundStore(h.disk.Founding, h.Name); !ok || store != h.disk.StoreId {
+			return fmt.Errorf("%s is FOUNDED with a record that does not name its store", h.Name)
+		}
+		if first == nil {
+			first = h
+		}
+		if !proto.Equal(first.disk.Founding, h.disk.Founding) || first.disk.ClusterId != h.disk.ClusterId {
+			return fmt.Errorf("%s and %s are FOUNDED with different records", first.Name, h.Name)
+		}
+	}
+	if len(w.took) > 1 {
+		return fmt.Errorf("nodes took part in %d foundings", len(w.took))
+	}
+	return nil
+}
+
+// settle runs everything without faults until nothing changes any more.
+func (w *foundWorld) settle() error {
+	for i, h := range w.hosts {
+		if h.founder == nil {
+			w.start(i)
+		}
+	}
+	for range 40 {
+		for i := range w.hosts {
+			if err := w.drain(); err != nil {
+				return err
+			}
+			w.tick(i)
+		}
+	}
+	return w.drain()
+}
+
+func (w *foundWorld) drain() error {
+	for range 10_000 {
+		if err := w.check(); err != nil {
+			return err
+		}
+		if !w.step() {
+			return nil
+		}
+	}
+	return errors.New("the nodes go on asking each other for ever")
+}
+
+// step does the oldest thing that is to be done.
+func (w *foundWorld) step() bool {
+	for i := range w.hosts {
+		if w.unsynced(i) {
+			w.sync(i)
+			return true
+		}
+	}
+	switch {
+	case len(w.responses) > 0:
+		w.respond(0)
+	case len(w.requests) > 0:
+		w.deliver(0, false)
+	default:
+		return false
+	}
+	return true
+}
+
+// ended checks the end: every node whose store the founded record names takes part; every other was emptied, and is
+// refused.
+func (w *foundWorld) ended() error {
+	if err := w.check(); err != nil {
+		return err
+	}
+	if len(w.took) != 1 {
+		return fmt.Errorf("no node took part: %v", w)
+	}
+	for _, h := range w.hosts {
+		switch {
+		case h.founder.Done() != nil:
+			i := slices.Index(w.nodes, h.FoundNode)
+			if h.disk.NodeId != uint64(i+1) || h.disk.ClusterId == 0 || !w.took[kv.ClusterID(h.disk.ClusterId)] {
+				return fmt.Errorf("%s has node id %d of cluster %d", h.Name, h.disk.NodeId, h.disk.ClusterId)
+			}
+		case h.founder.Err() == nil:
+			return fmt.Errorf("%s neither takes part nor is refused: %v", h.Name, w)
+		case !h.emptied:
+			return fmt.Errorf("%s is refused, and kept its disk: %w", h.Name, h.founder.Err())
+		}
+	}
+	return nil
+}
+
+func (w *foundWorld) String() string {
+	var b strings.Builder
+	for _, h := range w.hosts {
+		fmt.Fprintf(&b, "\n%s: store %x %v record %v/%d emptied %v", h.Name, h.disk.StoreId, h.disk.Phase,
+			foundCluster(h.disk.Founding), h.disk.Founding.GetSequence(), h.emptied)
+		if h.founder != nil {
+			fmt.Fprintf(&b, " err %v missing %v", h.founder.Err(), h.founder.Missing())
+		}
+	}
+	return b.String()
+}
+
+// Random orders, losses, repetitions, crashes and emptied disks.
+func TestFoundingSurvivesEverything(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) { foundRandom(t, "") })
+}
+
+func foundRandom(t foundFataler, broken string) {
+	rt := t.(*rapid.T)
+	n := rapid.IntRange(1, 4).Draw(rt, "nodes")
+	w := newFoundWorld(n, rapid.Uint64().Draw(rt, "seed"))
+	w.broken = broken
+	for i := range w.hosts {
+		w.start(i)
+	}
+	for range rapid.IntRange(0, 250).Draw(rt, "steps") {
+		i := rapid.IntRange(0, n-1).Draw(rt, "node")
+		h := w.hosts[i]
+		switch action := rapid.IntRange(0, 99).Draw(rt, "action"); {
+		case action < 35 && len(w.requests) > 0:
+			w.deliver(foundPick(rt, len(w.requests)), rapid.IntRange(0, 5).Draw(rt, "late") == 0)
+		case action < 65 && len(w.responses) > 0:
+			w.respond(foundPick(rt, len(w.responses)))
+		case action < 85 && w.unsynced(i):
+			w.sync(i)
+		case action < 90 && h.founder != nil && !w.unsynced(i):
+			w.tick(i)
+		case action < 92 && len(w.requests) > 0:
+			r := foundPick(rt, len(w.requests))
+			lost := w.requests[r]
+			w.requests = slices.Delete(w.requests, r, r+1)
+			w.fail(lost)
+		case action < 95 && h.founder != nil:
+			w.crash(i)
+		case action < 97 && w.mayEmpty(i):
+			w.empty(i)
+		case h.founder == nil:
+			w.start(i)
+		}
+		if err := w.check(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.ended(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type foundFataler interface{ Fatal(args ...any) }
+
+// foundPick mostly takes the oldest, so that a founding gets on.
+func foundPick(t *rapid.T, n int) int {
+	if rapid.Bool().Draw(t, "oldest") {
+		return 0
+	}
+	return rapid.IntRange(0, n-1).Draw(t, "which")
+}
