@@ -210,10 +210,11 @@ func (w *foundWorld) check() error {
 	return nil
 }
 
-// settle runs everything without faults until nothing changes any more.
+// settle runs everything without faults until nothing changes any more. A process that was refused has ended, and is
+// started again.
 func (w *foundWorld) settle() error {
 	for i, h := range w.hosts {
-		if h.founder == nil {
+		if h.founder == nil || h.founder.Err() != nil {
 			w.start(i)
 		}
 	}
@@ -298,31 +299,65 @@ func (w *foundWorld) String() string {
 
 // Random orders, losses, repetitions, crashes and emptied disks.
 func TestFoundingSurvivesEverything(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) { foundRandom(t, "") })
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(what string, n int) int { return rapid.IntRange(0, n-1).Draw(t, what) }
+		if err := foundRandom(draw, ""); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
-func foundRandom(t foundFataler, broken string) {
-	rt := t.(*rapid.T)
-	n := rapid.IntRange(1, 4).Draw(rt, "nodes")
-	w := newFoundWorld(n, rapid.Uint64().Draw(rt, "seed"))
+// A driver that breaks a rule is seen by the checks above.
+func TestFoundingChecksSeeBrokenRules(t *testing.T) {
+	const seedsMax = 50_000
+	for _, broken := range []string{"answer before the sync", "count answers of an earlier question"} {
+		t.Run(broken, func(t *testing.T) {
+			for seed := range uint64(seedsMax) {
+				r := rand.New(rand.NewPCG(seed, 1))
+				if err := foundRandom(func(_ string, n int) int { return r.IntN(n) }, broken); err != nil {
+					t.Logf("seed %d: %v", seed, err)
+					return
+				}
+			}
+			t.Errorf("not seen in %d seeds", seedsMax)
+		})
+	}
+}
+
+// foundRandom plays one history of choices that draw makes, and gives what the checks say.
+func foundRandom(draw func(what string, n int) int, broken string) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	n := 1 + draw("nodes", 4)
+	w := newFoundWorld(n, uint64(draw("seed", 1<<30)))
 	w.broken = broken
 	for i := range w.hosts {
 		w.start(i)
 	}
-	for range rapid.IntRange(0, 250).Draw(rt, "steps") {
-		i := rapid.IntRange(0, n-1).Draw(rt, "node")
+	// Mostly the oldest, so that a founding gets on.
+	pick := func(n int) int {
+		if draw("oldest", 2) == 1 {
+			return 0
+		}
+		return draw("which", n)
+	}
+	for range draw("steps", 250) {
+		i := draw("node", n)
 		h := w.hosts[i]
-		switch action := rapid.IntRange(0, 99).Draw(rt, "action"); {
+		switch action := draw("action", 100); {
 		case action < 35 && len(w.requests) > 0:
-			w.deliver(foundPick(rt, len(w.requests)), rapid.IntRange(0, 5).Draw(rt, "late") == 0)
+			w.deliver(pick(len(w.requests)), draw("late", 6) == 5)
 		case action < 65 && len(w.responses) > 0:
-			w.respond(foundPick(rt, len(w.responses)))
+			w.respond(pick(len(w.responses)))
 		case action < 85 && w.unsynced(i):
 			w.sync(i)
 		case action < 90 && h.founder != nil && !w.unsynced(i):
 			w.tick(i)
 		case action < 92 && len(w.requests) > 0:
-			r := foundPick(rt, len(w.requests))
+			r := pick(len(w.requests))
 			lost := w.requests[r]
 			w.requests = slices.Delete(w.requests, r, r+1)
 			w.fail(lost)
@@ -334,23 +369,11 @@ func foundRandom(t foundFataler, broken string) {
 			w.start(i)
 		}
 		if err := w.check(); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
 	if err := w.settle(); err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if err := w.ended(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-type foundFataler interface{ Fatal(args ...any) }
-
-// foundPick mostly takes the oldest, so that a founding gets on.
-func foundPick(t *rapid.T, n int) int {
-	if rapid.Bool().Draw(t, "oldest") {
-		return 0
-	}
-	return rapid.IntRange(0, n-1).Draw(t, "which")
+	return w.ended()
 }

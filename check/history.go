@@ -1,0 +1,232 @@
+package check
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// Kind is what an operation does.
+type Kind uint8
+
+const (
+	// Get reads a key.
+	Get Kind = iota + 1
+	// Put writes Value.
+	Put
+	// CAS writes Value if the key's revision is Expect; with Expect 0, if the key is absent.
+	CAS
+	// Delete removes a key.
+	Delete
+	// Increment adds Delta to a decimal counter; absent counts as 0.
+	Increment
+)
+
+var kindNames = [...]string{Get: "get", Put: "put", CAS: "cas", Delete: "delete", Increment: "increment"}
+
+func (k Kind) String() string {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
+		return kindNames[k]
+	}
+	return "kind " + strconv.Itoa(int(k))
+}
+
+// writes reports whether the operation may change its key.
+func (k Kind) writes() bool { return k != Get }
+
+// Outcome is what the client knows of an operation.
+type Outcome uint8
+
+const (
+	// Done: answered. A CAS whose condition failed is done too, see Succeeded.
+	Done Outcome = iota + 1
+	// NotDone: refused; nothing was or will be written.
+	NotDone
+	// Unknown: it may have been done, or may still be. For a read it says nothing.
+	Unknown
+)
+
+// In histories these are Jepsen's words for a completion.
+var outcomeNames = [...]string{Done: "ok", NotDone: "fail", Unknown: "info"}
+
+func (o Outcome) String() string {
+	if int(o) < len(outcomeNames) && outcomeNames[o] != "" {
+		return outcomeNames[o]
+	}
+	return "outcome " + strconv.Itoa(int(o))
+}
+
+// Operation is one call of one client, and what came of it.
+type Operation struct {
+	// Process is the client's thread; it does one operation at a time.
+	Process int
+	Kind    Kind
+	Key     string
+
+	Value  string      // Put, CAS: what to write.
+	Expect kv.Revision // CAS.
+	Delta  int64       // Increment.
+
+	// Call and Return are moments of one clock, in any unit. Return is not before Call, and means nothing for an
+	// unknown operation: its effect may come at any time after Call.
+	Call, Return int64
+	Outcome      Outcome
+
+	// What was observed, when the operation is done.
+
+	// Found tells of a Get and of a Delete whether the key was there.
+	Found bool
+	// Succeeded tells of a CAS whether its condition held.
+	Succeeded bool
+	// Observed is the value that a Get found, and the counter after an Increment.
+	Observed string
+	// Revision of the key: as a Get found it, as a write left it, or as a CAS whose condition failed met it.
+	// 0 when the key was absent, or when the client was not told.
+	Revision kv.Revision
+}
+
+// wrote reports whether the operation is known to have changed its key.
+func (o *Operation) wrote() bool {
+	if o.Outcome != Done {
+		return false
+	}
+	switch o.Kind {
+	case Put, Increment:
+		return true
+	case CAS:
+		return o.Succeeded
+	case Delete:
+		return o.Found
+	}
+	return false
+}
+
+// mayHaveWritten reports whether the client does not know if the operation changed its key.
+func (o *Operation) mayHaveWritten() bool { return o.Outcome == Unknown && o.Kind.writes() }
+
+// revision is the key's, as far as the operation tells: 0 when it does not, or when the key was absent.
+func (o *Operation) revision() kv.Revision {
+	absent := !o.Found && (o.Kind == Get || o.Kind == Delete)
+	if o.Outcome != Done || absent {
+		return 0
+	}
+	return o.Revision
+}
+
+// left is the value that a done write left behind, and whether it left one.
+func (o *Operation) left() (value string, present bool) {
+	switch o.Kind {
+	case Put, CAS:
+		return o.Value, true
+	case Increment:
+		return o.Observed, true
+	}
+	return "", false
+}
+
+// String describes the operation in a line.
+func (o *Operation) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[%d, %s] process %d: %v %s", o.Call, o.until(), o.Process, o.Kind, kv.FormatKey([]byte(o.Key)))
+	switch o.Kind {
+	case Put:
+		fmt.Fprintf(&b, " = %s", brief(o.Value))
+	case CAS:
+		fmt.Fprintf(&b, " = %s if revision is %d", brief(o.Value), o.Expect)
+	case Increment:
+		fmt.Fprintf(&b, " by %d", o.Delta)
+	}
+	b.WriteString(" -> ")
+	b.WriteString(o.answer())
+	return b.String()
+}
+
+func (o *Operation) until() string {
+	if o.Outcome == Unknown {
+		return "?"
+	}
+	return strconv.FormatInt(o.Return, 10)
+}
+
+func (o *Operation) answer() string {
+	switch {
+	case o.Outcome == NotDone:
+		return "not done"
+	case o.Outcome == Unknown:
+		return "unknown"
+	case o.Kind == Get && !o.Found:
+		return "not found"
+	case o.Kind == Get:
+		return fmt.Sprintf("%s @%d", brief(o.Observed), o.Revision)
+	case o.Kind == Increment:
+		return fmt.Sprintf("%s @%d", o.Observed, o.Revision)
+	case o.Kind == CAS && !o.Succeeded && o.Revision == 0:
+		return "condition failed, the key is absent"
+	case o.Kind == CAS && !o.Succeeded:
+		return fmt.Sprintf("condition failed, the revision is %d", o.Revision)
+	case o.Kind == Delete && !o.Found:
+		return "was not there"
+	}
+	return fmt.Sprintf("done @%d", o.Revision)
+}
+
+// brief shortens a value for people.
+func brief(value string) string {
+	const most = 40
+	if len(value) > most {
+		return strconv.Quote(value[:most]) + fmt.Sprintf("... (%d bytes)", len(value))
+	}
+	return strconv.Quote(value)
+}
+
+// History is what clients did, in any order.
+type History []Operation
+
+// Validate refuses a history that no recorder could have written, naming the operation and the field.
+func (h History) Validate() error {
+	for i := range h {
+		if err := h[i].validate(); err != nil {
+			return fmt.Errorf("operation %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+func (o *Operation) validate() error {
+	switch {
+	case o.Kind < Get || o.Kind > Increment:
+		return &kv.InvalidError{Field: "f", Bound: "one of get, put, cas, delete, increment"}
+	case o.Outcome < Done || o.Outcome > Unknown:
+		return &kv.InvalidError{Field: "type", Bound: "one of ok, fail, info"}
+	case o.Key == "":
+		return &kv.InvalidError{Field: "key", Bound: "at least 1 byte"}
+	case o.Outcome != Unknown && o.Return < o.Call:
+		return &kv.InvalidError{Field: "return", Bound: fmt.Sprintf("not before call (%d), is %d", o.Call, o.Return)}
+	}
+	return nil
+}
+
+// byKey groups pointers to the operations by key, in the order of the history, with the keys sorted.
+func (h History) byKey() []keyHistory {
+	index := map[string]int{}
+	var keys []keyHistory
+	for i := range h {
+		n, ok := index[h[i].Key]
+		if !ok {
+			n = len(keys)
+			index[h[i].Key] = n
+			keys = append(keys, keyHistory{key: h[i].Key})
+		}
+		keys[n].ops = append(keys[n].ops, &h[i])
+	}
+	sortByKey(keys)
+	return keys
+}
+
+// keyHistory is what was done to one key.
+type keyHistory struct {
+	key string
+	ops []*Operation
+}

@@ -1,0 +1,158 @@
+package check
+
+import (
+	"github.com/anishathalye/porcupine"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// register is one key as the model has it: what it holds, and what is known of its revision. The revision of an
+// unknown write is not known until somebody reads it.
+type register struct {
+	content
+	// revision is the key's if exact; otherwise the key's is greater. Of an absent key it is never exact: the
+	// next write has a greater one.
+	revision kv.Revision
+	exact    bool
+	// turns counts the interchangeable unknown operations that have had their turn, by class.
+	turns [classesMax]uint16
+	// ended: all operations whose return is known are done. The unknown ones that are left never happened.
+	ended bool
+}
+
+// model is the register in porcupine's terms.
+var model = porcupine.Model{
+	Init: func() any { return register{} },
+	Step: func(state, input, _ any) (bool, any) {
+		r, p := state.(register), input.(*planned)
+		next, ok := r.step(p)
+		return ok, next
+	},
+}
+
+// step gives the key after an operation; ok is false if the operation cannot come next.
+func (r register) step(p *planned) (next register, ok bool) {
+	switch {
+	case p == theEnd:
+		return register{ended: true}, true
+	case r.ended:
+		return r, true
+	case p.Outcome == Unknown:
+		return r.maybe(p)
+	}
+	switch p.Kind {
+	case Get:
+		return r.get(p.Operation)
+	case Put:
+		return r.write(p.Value, p.Revision)
+	case CAS:
+		return r.cas(p.Operation)
+	case Delete:
+		return r.delete(p.Operation)
+	}
+	value, ok := r.sum(p.Delta)
+	if !ok || p.Observed != "" && p.Observed != value {
+		return r, false
+	}
+	return r.write(value, p.Revision)
+}
+
+// maybe is an unknown write that takes effect now. Where it would change nothing it does not come next: it may as
+// well come at the end.
+func (r register) maybe(p *planned) (register, bool) {
+	if p.class >= 0 {
+		if r.turns[p.class] != p.turn {
+			return r, false
+		}
+		r.turns[p.class]++
+	}
+	switch p.Kind {
+	case Put:
+		return r.write(p.Value, p.at)
+	case Delete:
+		return r.remove(0)
+	case CAS:
+		r, holds := r.meets(p.Expect)
+		if !holds {
+			return r, false
+		}
+		return r.write(p.Value, p.at)
+	}
+	value, ok := r.sum(p.Delta)
+	if !ok {
+		return r, false
+	}
+	return r.write(value, 0)
+}
+
+func (r register) get(o *Operation) (register, bool) {
+	if !o.Found {
+		return r, !r.present
+	}
+	r, ok := r.at(o.Revision)
+	return r, ok && r.present && r.value == o.Observed
+}
+
+func (r register) cas(o *Operation) (register, bool) {
+	if o.Succeeded {
+		r, holds := r.meets(o.Expect)
+		if !holds {
+			return r, false
+		}
+		return r.write(o.Value, o.Revision)
+	}
+	switch {
+	case o.Revision != 0:
+		r, ok := r.at(o.Revision)
+		return r, ok && r.present && o.Revision != o.Expect
+	case r.present:
+		// The client was not told of the revision. It was not the expected one.
+		return r, !r.exact || r.revision != o.Expect
+	}
+	return r, o.Expect != 0
+}
+
+func (r register) delete(o *Operation) (register, bool) {
+	if !o.Found {
+		return r, !r.present
+	}
+	return r.remove(o.Revision)
+}
+
+// meets reports whether the condition of a CAS can hold, and what is known of the key when it does.
+func (r register) meets(expect kv.Revision) (register, bool) {
+	if expect == 0 {
+		return r, !r.present
+	}
+	r, ok := r.at(expect)
+	return r, ok && r.present
+}
+
+// at is the key when its revision turns out to be this one; 0 tells nothing.
+func (r register) at(revision kv.Revision) (register, bool) {
+	switch {
+	case revision == 0:
+		return r, true
+	case r.exact:
+		return r, r.revision == revision
+	}
+	ok := revision > r.revision
+	r.revision, r.exact = revision, r.present
+	return r, ok
+}
+
+// write puts a value at a revision, 0 when that is not known.
+func (r register) write(value string, revision kv.Revision) (register, bool) {
+	ok := revision == 0 || revision > r.revision
+	r.content = content{value, true}
+	r.revision, r.exact = max(r.revision, revision), revision != 0
+	return r, ok
+}
+
+// remove deletes the key, which is there, at a revision, 0 when that is not known.
+func (r register) remove(revision kv.Revision) (register, bool) {
+	ok := r.present && (revision == 0 || revision > r.revision)
+	r.content = content{}
+	r.revision, r.exact = max(r.revision, revision), false
+	return r, ok
+}

@@ -1,0 +1,170 @@
+package check
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// An unknown operation may take effect at any later time or never, and every one doubles what the search has to
+// try. What follows takes most of that out, and changes no answer:
+//
+//   - a write whose effect nobody can have met is dropped. With it in some order, the operations between it and
+//     the next write saw nothing of it, so the order explains as much without it;
+//   - a write of a value that no other operation writes took effect before the first return of a read of that
+//     value, and at the revision that the read saw;
+//   - an unknown operation is tried only where it changes something. What is left over when all else has had its
+//     turn (the end, an operation of its own) never happened;
+//   - unknown deletes are interchangeable, so are unknown increments by the same number, and so are unknown puts
+//     of values that nobody read. They are tried only in the order of their calls.
+
+// planned is an operation as the model takes it.
+type planned struct {
+	*Operation
+	// at is the revision that an unknown write is known to have had, 0 otherwise.
+	at kv.Revision
+	// class and turn say that this is the turn-th of some interchangeable unknown operations; class is -1 for
+	// one that is like no other.
+	class int
+	turn  uint16
+}
+
+// theEnd comes after all operations whose return is known. It has no operation.
+var theEnd = &planned{class: -1}
+
+// classesMax is how many kinds of interchangeable operations the model's state counts.
+const classesMax = 4
+
+// plan prepares the operations on one key for porcupine.
+func plan(ops []*Operation) []porcupine.Operation {
+	seen := witness(ops)
+	var classes classes
+	var prepared []porcupine.Operation
+	last := int64(math.MinInt64)
+	for _, o := range slices.SortedStableFunc(slices.Values(ops), func(a, b *Operation) int { return cmp.Compare(a.Call, b.Call) }) {
+		if o.Outcome == NotDone || o.Outcome == Unknown && !o.Kind.writes() || seen.nobodyMet(o) {
+			continue
+		}
+		input, end := &planned{Operation: o, class: -1}, o.Return
+		if o.Outcome == Unknown {
+			input.at, end = seen.bounds(o)
+			classes.assign(input, seen.class(o))
+		}
+		if last = max(last, o.Call); end != math.MaxInt64 {
+			last = max(last, end)
+		}
+		prepared = append(prepared, porcupine.Operation{ClientId: o.Process, Input: input, Call: o.Call, Return: end})
+	}
+	last = min(last, math.MaxInt64-2)
+	return append(prepared, porcupine.Operation{Input: theEnd, Call: last + 1, Return: last + 1})
+}
+
+// witnesses is what the answers to the operations on one key tell of its unknown writes.
+type witnesses struct {
+	// reads are the gets that found a value, the first to return of each.
+	reads map[string]*Operation
+	// writers counts who may have written a value, by put or conditional put.
+	writers map[string]int
+	// counters: there are increments, so a value may have been written by one of those too, or met by it.
+	counters bool
+	// indirect: some answer tells that a key was there without telling its value, and no read or acknowledged
+	// write accounts for it.
+	indirect bool
+}
+
+func witness(ops []*Operation) witnesses {
+	w := witnesses{reads: map[string]*Operation{}, writers: map[string]int{}}
+	known := map[kv.Revision]bool{}
+	for _, o := range ops {
+		switch {
+		case o.Outcome == NotDone:
+		case o.Kind == Get && o.Outcome == Done && o.Found:
+			if first := w.reads[o.Observed]; first == nil || o.Return < first.Return {
+				w.reads[o.Observed] = o
+			}
+			known[o.Revision] = true
+		case o.Kind == Put || o.Kind == CAS && (o.Outcome == Unknown || o.Succeeded):
+			w.writers[o.Value]++
+			known[o.Revision] = known[o.Revision] || o.wrote()
+		case o.Kind == Increment:
+			w.counters = true
+		}
+	}
+	delete(known, 0)
+	for _, o := range ops {
+		w.indirect = w.indirect || o.hints(known)
+	}
+	return w
+}
+
+// hints reports whether an answer, or a condition, speaks of a state of the key that no read or acknowledged write
+// accounts for.
+func (o *Operation) hints(known map[kv.Revision]bool) bool {
+	switch {
+	case o.Kind == Delete && o.Outcome == Done:
+		return o.Found
+	case o.Kind == CAS && o.Outcome != NotDone:
+		return o.Expect != 0 && !known[o.Expect] || o.Outcome == Done && !o.Succeeded && o.Revision != 0 && !known[o.Revision]
+	}
+	return false
+}
+
+// unread reports whether an unknown write's value was met by no operation.
+func (w *witnesses) unread(o *Operation) bool {
+	return (o.Kind == Put || o.Kind == CAS) && !w.counters && w.reads[o.Value] == nil
+}
+
+// nobodyMet reports whether an unknown write can be left out.
+func (w *witnesses) nobodyMet(o *Operation) bool {
+	return o.Outcome == Unknown && w.unread(o) && !w.indirect
+}
+
+// bounds gives what is known of an unknown write: its revision, and by when it was done.
+func (w *witnesses) bounds(o *Operation) (at kv.Revision, end int64) {
+	read := w.reads[o.Value]
+	if o.Kind != Put && o.Kind != CAS || w.counters || w.writers[o.Value] != 1 || read == nil {
+		return 0, math.MaxInt64
+	}
+	// A read that returned before the call shows that something is wrong; the search will find it.
+	return read.Revision, max(read.Return, o.Call)
+}
+
+// class names the unknown operations with which this one is interchangeable; it is empty for one that is not.
+func (w *witnesses) class(o *Operation) string {
+	switch {
+	case o.Kind == Delete || o.Kind == Increment:
+		return o.Kind.String() + strconv.FormatInt(o.Delta, 10)
+	case o.Kind == Put && w.unread(o):
+		return "unread"
+	}
+	return ""
+}
+
+// classes numbers interchangeable unknown operations.
+type classes struct {
+	names [classesMax]string
+	count [classesMax]uint16
+}
+
+// assign gives an operation its turn in its class. There is no place for more than a few classes; further ones
+// only make the search longer.
+func (c *classes) assign(p *planned, name string) {
+	if name == "" {
+		return
+	}
+	for i := range c.names {
+		if c.names[i] == "" {
+			c.names[i] = name
+		}
+		if c.names[i] == name && c.count[i] < math.MaxUint16 {
+			p.class, p.turn = i, c.count[i]
+			c.count[i]++
+			return
+		}
+	}
+}
