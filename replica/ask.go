@@ -1,0 +1,209 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// Waiter is told once how a command or a read ended. It must not block.
+type Waiter interface {
+	Done(kv.Result, error)
+}
+
+// Answer is how a command or a read ended. It leaves when the effects of the step are visible.
+type Answer struct {
+	Waiter Waiter
+	Result kv.Result
+	Err    error
+}
+
+// proposed is an entry of this replica's whose end is not known yet.
+type proposed struct {
+	seq     uint64
+	payload []byte   // As given to raft, which keeps the slice.
+	index   kv.Index // 0 until raft has handed the entry out.
+	waiters []Waiter // One a command.
+}
+
+// Answers hands out how commands and reads ended.
+func (r *Replica) Answers() []Answer {
+	answers := r.answers
+	r.answers = nil
+	return answers
+}
+
+func (r *Replica) answerAll(p *proposed, err error) {
+	for _, w := range p.waiters {
+		r.answers = append(r.answers, Answer{Waiter: w, Err: err})
+	}
+}
+
+// Propose proposes commands as one entry, at the proposer's wall clock in Unix milliseconds. There is one waiter a
+// command; a waiter may be nil.
+func (r *Replica) Propose(stamp int64, commands []*kvdv1.Command, waiters []Waiter) error {
+	p := &proposed{seq: r.seq + 1, waiters: waiters}
+	if !r.leader {
+		r.answerAll(p, r.notLeader())
+		return nil
+	}
+	payload, err := r.codec.EncodeBatch(&kvdv1.Batch{
+		Node: uint64(r.node), Life: uint64(r.life), Seq: p.seq, StampMs: stamp, Commands: commands,
+	})
+	if err != nil {
+		return err
+	}
+	r.seq++
+	p.payload = payload
+	switch err := r.raw.Propose(payload); {
+	case errors.Is(err, raft.ErrProposalDropped) && r.transferring > 0:
+		r.answerAll(p, &kv.NotLeaderError{Shard: r.shard})
+	case errors.Is(err, raft.ErrProposalDropped):
+		r.answerAll(p, &kv.OverloadError{What: "the log of the shard", RetryAfter: kv.RetryAfter})
+	case err != nil:
+		return err
+	default:
+		r.proposals = append(r.proposals, p)
+	}
+	return nil
+}
+
+// place finds the indexes of proposals among the entries that raft hands out: it keeps the payloads that it was given.
+func (r *Replica) place(entries []*raftpb.Entry) {
+	next := 0
+	for next < len(r.proposals) && r.proposals[next].index != 0 {
+		next++
+	}
+	for _, e := range entries {
+		if next == len(r.proposals) {
+			break
+		}
+		if p := r.proposals[next]; samePayload(e.GetData(), p.payload) {
+			p.index, p.payload = kv.Index(e.GetIndex()), nil
+			if mutantAnswerBeforeQuorum {
+				r.answerEarly(p)
+			}
+			next++
+		}
+	}
+	for _, lost := range r.proposals[next:] {
+		r.answerAll(lost, kv.ErrUnknown)
+	}
+	r.proposals = r.proposals[:next]
+}
+
+func samePayload(a, b []byte) bool { return len(a) == len(b) && len(a) > 0 && &a[0] == &b[0] }
+
+// settle answers the proposals whose end is known now that the entry at an index is applied. Another entry at or after
+// a proposal's index means that the proposal is not done and never will be.
+func (r *Replica) settle(index kv.Index, b *kvdv1.Batch, results []kv.Result) {
+	own := b != nil && b.Node == uint64(r.node) && b.Life == uint64(r.life)
+	for len(r.proposals) > 0 {
+		p := r.proposals[0]
+		if p.index == 0 || p.index > index {
+			return
+		}
+		r.proposals = r.proposals[1:]
+		if p.index == index && own && p.seq == b.Seq {
+			for i, w := range p.waiters {
+				r.answers = append(r.answers, Answer{Waiter: w, Result: results[i]})
+			}
+			continue
+		}
+		r.answerAll(p, r.notLeader())
+	}
+}
+
+// age gives up, as unknown, the proposals of a leader that stepped down and has not heard for an election timeout what
+// became of them.
+func (r *Replica) age() {
+	if r.leader || len(r.proposals) == 0 {
+		r.orphaned = 0
+		return
+	}
+	if r.orphaned++; r.orphaned < r.election {
+		return
+	}
+	for _, p := range r.proposals {
+		r.answerAll(p, kv.ErrUnknown)
+	}
+	r.proposals = nil
+}
+
+// Read waits for a ReadIndex that begins after now (L7); the waiter is told without an error when what is applied
+// here is new enough for a linearizable read.
+func (r *Replica) Read(w Waiter) {
+	switch {
+	case !r.leader:
+		r.answers = append(r.answers, Answer{Waiter: w, Err: r.notLeader()})
+	case len(r.waiting) >= kv.ReadsWaitingMax:
+		err := &kv.OverloadError{What: "the queue of reads of the shard", RetryAfter: kv.RetryAfter}
+		r.answers = append(r.answers, Answer{Waiter: w, Err: err})
+	default:
+		r.waiting = append(r.waiting, w)
+	}
+}
+
+// Renew asks for the lease to be renewed if half of it is gone. The owner calls it while there are readers.
+func (r *Replica) Renew(now time.Duration) {
+	if r.canAsk() && r.lease.wants(now) {
+		r.begin(now)
+	}
+}
+
+// ask begins a ReadIndex for the reads that wait, one at a time, or begins it anew when the answer does not come.
+func (r *Replica) ask(now time.Duration) {
+	switch {
+	case !r.canAsk():
+	case r.lease.asking && r.askedAt >= retryTicks, !r.lease.asking && len(r.waiting) > 0:
+		r.begin(now)
+	}
+}
+
+// canAsk reports whether the replica leads and has applied an entry of its own term (L4).
+func (r *Replica) canAsk() bool {
+	_, term := r.machine.Applied()
+	return r.leader && uint64(term) == r.term
+}
+
+func (r *Replica) begin(now time.Duration) {
+	r.asked = append(r.asked, r.waiting...)
+	clear(r.waiting)
+	r.waiting, r.askedAt = r.waiting[:0], 0
+	r.raw.ReadIndex(binary.BigEndian.AppendUint64(nil, r.lease.ask(now)))
+}
+
+func contextOf(ctx []byte) uint64 {
+	if len(ctx) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(ctx)
+}
+
+// confirmReads answers the reads whose ReadIndex is confirmed and applied.
+func (r *Replica) confirmReads() {
+	applied, _ := r.machine.Applied()
+	if !r.lease.settle(uint64(applied)) {
+		return
+	}
+	for _, w := range r.asked {
+		r.answers = append(r.answers, Answer{Waiter: w})
+	}
+	clear(r.asked)
+	r.asked = r.asked[:0]
+}
+
+func (r *Replica) failReads(err error) {
+	for _, list := range [2][]Waiter{r.asked, r.waiting} {
+		for _, w := range list {
+			r.answers = append(r.answers, Answer{Waiter: w, Err: err})
+		}
+	}
+	r.asked, r.waiting = nil, nil
+}

@@ -1,0 +1,164 @@
+package replica
+
+import (
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// Work is what a turn has to do for a replica, in this order: publish what its read state has lost (T4), send Early,
+// write Entries and Hard and wait for their sync together with all earlier writes of the group, send Held and deliver
+// Local, and meanwhile apply.
+type Work struct {
+	// Entries and Hard go to the log store; Hard is nil when nothing of it needs a sync (T9).
+	Entries []*raftpb.Entry
+	Hard    *raftpb.HardState
+	// Early are messages that may leave before the sync: a leader's appends, heartbeats and hand-overs.
+	Early []*raftpb.Message
+	// Snapshots are MsgSnap messages whose data is to be sent. SnapshotSent must be called for each.
+	Snapshots []*raftpb.Message
+	// Held leave, and Local are delivered, when all of the group's writes so far are durable (T3).
+	Held, Local []*raftpb.Message
+	// Snapshot was accepted and is to be installed: the replica does nothing until Install. Held and Local are kept.
+	Snapshot *raftpb.Snapshot
+	// Refused: the snapshot that was stepped is of no use to raft.
+	Refused bool
+}
+
+// Ready gathers the work that raft has, at the turn's clock (time since the machine's boot). ok is false when there
+// is none.
+func (r *Replica) Ready(now time.Duration) (w Work, ok bool) {
+	if r.Installing() {
+		return Work{}, false
+	}
+	offered := r.stepped != nil
+	r.stepped = nil
+	r.ask(now)
+	if !r.raw.HasReady() {
+		return Work{Refused: offered}, offered
+	}
+	rd := r.raw.Ready()
+	r.observe(rd)
+	w = Work{Entries: rd.Entries}
+	if hard := rd.HardState; hard != nil {
+		r.commit = max(r.commit, hard.GetCommit())
+	}
+	w.Hard = r.hardToWrite(rd)
+	for _, m := range rd.Messages {
+		r.sort(m, &w)
+	}
+	for _, s := range rd.ReadStates {
+		r.lease.confirm(contextOf(s.RequestCtx), s.Index)
+	}
+	if !raft.IsEmptySnap(rd.Snapshot) {
+		w.Snapshot = rd.Snapshot
+		kept := w
+		r.installing = &kept
+		w.Entries, w.Hard, w.Held, w.Local = nil, nil, nil, nil
+		return w, true
+	}
+	w.Refused = offered
+	r.log.Append(rd.Entries)
+	r.last = r.log.last
+	r.place(rd.Entries)
+	return w, true
+}
+
+// sort puts a message of raft where it belongs.
+func (r *Replica) sort(m *raftpb.Message, w *Work) {
+	switch m.GetType() {
+	case raftpb.MsgStorageAppend:
+		for _, response := range m.GetResponses() {
+			if response.GetTo() == uint64(r.id) {
+				w.Local = append(w.Local, response)
+			} else {
+				w.Held = append(w.Held, response)
+			}
+		}
+	case raftpb.MsgStorageApply:
+		r.toApply = append(r.toApply, m.GetEntries()...)
+		r.applyAnswers = append(r.applyAnswers, m.GetResponses()...)
+	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgTimeoutNow:
+		w.Early = append(w.Early, m)
+	case raftpb.MsgSnap:
+		w.Snapshots = append(w.Snapshots, m)
+	case raftpb.MsgVote, raftpb.MsgPreVote:
+		switch {
+		case !r.alone && r.promise.forbids(m):
+			// The replica's own promise keeps it from an election too (L1).
+		case mutantVoteBeforeSync:
+			w.Early = append(w.Early, m)
+		default:
+			w.Held = append(w.Held, m)
+		}
+	default:
+		w.Held = append(w.Held, m)
+	}
+}
+
+// hardToWrite gives the hard state to be written, or nil: a moved commit alone needs no sync, and every write of
+// entries carries the newest one (T5, T9).
+func (r *Replica) hardToWrite(rd raft.Ready) *raftpb.HardState {
+	term, vote := r.written.GetTerm(), r.written.GetVote()
+	if rd.HardState != nil {
+		term, vote = rd.HardState.GetTerm(), rd.HardState.GetVote()
+	}
+	if term == r.written.GetTerm() && vote == r.written.GetVote() && len(rd.Entries) == 0 {
+		return nil
+	}
+	r.written = &raftpb.HardState{Term: &term, Vote: &vote, Commit: new(r.commit)}
+	return r.written
+}
+
+// observe takes note of a change of term or role.
+func (r *Replica) observe(rd raft.Ready) {
+	term, leader := r.term, r.leader
+	if rd.HardState != nil {
+		term = rd.HardState.GetTerm()
+	}
+	if rd.SoftState != nil {
+		r.state = rd.SoftState.RaftState
+		leader = r.state == raft.StateLeader
+		r.lead = kv.ReplicaID(rd.SoftState.Lead)
+	}
+	if term == r.term && leader == r.leader {
+		return
+	}
+	r.term, r.leader = term, leader
+	r.lease.reset()
+	r.transferring, r.orphaned = 0, 0
+	r.snapshotting = r.snapshotting && leader
+	r.failReads(r.notLeader())
+}
+
+// Install ends the installation of a snapshot: the data is in the state store, durable, and machine is the new state.
+// The owner resets the log store to the snapshot's point and writes the hard state, and then sends Held and delivers
+// Local as usual. Proposals that the snapshot jumped over are unknown.
+func (r *Replica) Install(machine Machine) Work {
+	w := *r.installing
+	r.installing = nil
+	meta := w.Snapshot.GetMetadata()
+	r.machine = machine
+	index := kv.Index(meta.GetIndex())
+	r.log.Reset(index, kv.Term(meta.GetTerm()))
+	r.last = index
+	r.commit = max(r.commit, uint64(index))
+	r.written = &raftpb.HardState{Term: new(r.term), Vote: w.vote(r), Commit: new(r.commit)}
+	w.Hard = r.written
+	for _, p := range r.proposals {
+		r.answerAll(p, kv.ErrUnknown)
+	}
+	r.proposals = nil
+	return w
+}
+
+// vote is the vote of the hard state that came with the snapshot, or the one before.
+func (w *Work) vote(r *Replica) *uint64 {
+	if w.Hard != nil {
+		return new(w.Hard.GetVote())
+	}
+	return new(r.written.GetVote())
+}
