@@ -1,0 +1,161 @@
+package shard
+
+import (
+	"fmt"
+	"math"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// Apply applies the next entry of the log; b is nil for one without commands (a new leader's first, a configuration
+// change). There is one result a command, the same on every replica. An error is a failed disk, a command that this
+// version does not know, or a broken invariant: the replica must stop, and the step must not be committed. The batch
+// is the machine's from then on.
+func (m *Machine) Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Result, error) {
+	if index != m.applied.index+1 || term < m.applied.term {
+		return nil, fmt.Errorf("shard %d: entry %d of term %d is applied after entry %d of term %d",
+			m.descriptor.Shard, index, term, m.applied.index, m.applied.term)
+	}
+	m.applied = point{index, term}
+	m.stepped = true
+	if b == nil {
+		return nil, nil
+	}
+	m.time = max(m.time, b.StampMs)
+	results := make([]kv.Result, len(b.Commands))
+	for i, p := range b.Commands {
+		c, err := DecodeCommand(p)
+		if err == nil {
+			results[i], err = m.command(&c)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("shard %d: apply command %d of entry %d: %w", m.descriptor.Shard, i, index, err)
+		}
+	}
+	return results, nil
+}
+
+// command carries one command out, or refuses it.
+func (m *Machine) command(c *kv.Command) (kv.Result, error) {
+	if err := CheckCommand(c); err != nil {
+		return kv.Result{Status: kv.Refused, Reason: err.Error()}, nil
+	}
+	if !m.holds(c) {
+		return kv.Result{Status: kv.WrongShard}, nil
+	}
+	switch c.Op {
+	case kv.OpPut:
+		return m.put(c)
+	case kv.OpDelete:
+		return m.delete(c)
+	case kv.OpDeleteRange:
+		return m.deleteRange(c)
+	case kv.OpIncrement:
+		return m.increment(c)
+	case kv.OpTxn:
+		return m.txn(c.Txn)
+	case kv.OpExpire:
+		return m.expire(c.Due)
+	case kv.OpChecksum:
+		m.checksums = append(m.checksums, kv.ChecksumRequest{ID: c.ID, Index: m.applied.index})
+		return kv.Result{Status: kv.Done}, nil
+	}
+	return kv.Result{Status: kv.Refused, Reason: "a command of the meta group does nothing in a shard"}, nil
+}
+
+// holds reports whether all keys of a command lie in the span: the shard may have been split since the proposal.
+func (m *Machine) holds(c *kv.Command) bool {
+	all := true
+	c.Keys(func(key []byte) bool {
+		all = m.descriptor.Span.Contains(key)
+		return all
+	})
+	return all
+}
+
+// get reads what is stored under a key as the step has left it, whether or not its time has come.
+func (m *Machine) get(key []byte) (found, error) {
+	if f, known := m.overlay.get(key); known {
+		return f, nil
+	}
+	rec, ok, err := m.reader.Get(key)
+	if err != nil {
+		return found{}, fmt.Errorf("read %s: %w", kv.FormatKey(key), err)
+	}
+	return found{rec: rec, there: ok}, nil
+}
+
+// live drops what a look-up gave if its time has come.
+func (m *Machine) live(f found) found {
+	if f.there && f.rec.ExpiredAt(m.time) {
+		return found{}
+	}
+	return f
+}
+
+// write counts one more write command and gives the revision of the keys that it writes (R1).
+func (m *Machine) write() kv.Revision {
+	m.revision++
+	return m.nextRevision(0)
+}
+
+// nextRevision is the revision that keys get from the write command after the next `ahead` ones.
+func (m *Machine) nextRevision(ahead kv.Revision) kv.Revision {
+	if mutantRevisionByIndex {
+		return kv.Revision(m.applied.index)
+	}
+	return m.revision + ahead
+}
+
+// expireAt gives the expiry of a put: the time to live counts from the shard's time, which has just been raised to
+// the batch's stamp (R4).
+func (m *Machine) expireAt(ttl, expireAt int64) int64 {
+	switch {
+	case ttl == 0:
+		return expireAt
+	case m.time > math.MaxInt64-ttl:
+		return math.MaxInt64
+	}
+	return m.time + ttl
+}
+
+// replace stores rec under a key, nil for nothing, where old was stored. A record whose time has come already is not
+// stored: the key is gone at once.
+func (m *Machine) replace(key []byte, old found, rec *kv.Record) error {
+	if rec != nil && rec.ExpiredAt(m.time) {
+		rec = nil
+	}
+	if old.there {
+		if err := m.uncount(key, old.rec); err != nil {
+			return err
+		}
+	}
+	if rec != nil {
+		m.keys++
+		m.bytes += uint64(len(key) + len(rec.Value))
+		if rec.ExpireAt != 0 {
+			m.expiring++
+		}
+	}
+	if old.there || rec != nil {
+		m.overlay.set(key, old, rec)
+	}
+	return nil
+}
+
+// uncount takes a stored record out of the counters.
+func (m *Machine) uncount(key []byte, rec kv.Record) error {
+	size, expiring := uint64(len(key)+len(rec.Value)), uint64(0)
+	if rec.ExpireAt != 0 {
+		expiring = 1
+	}
+	if m.keys < 1 || m.bytes < size || m.expiring < expiring {
+		return fmt.Errorf("%s is stored with %d bytes, but %d keys, %d bytes and %d expiring keys are counted",
+			kv.FormatKey(key), size, m.keys, m.bytes, m.expiring)
+	}
+	m.keys--
+	m.bytes -= size
+	m.expiring -= expiring
+	return nil
+}

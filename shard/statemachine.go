@@ -1,0 +1,29 @@
+package shard
+
+import (
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// StateMachine is what a replica applies entries to: a Machine, or that of the meta group.
+//
+//	Begin(w) ── Apply ── Apply ── … ── Finish ── w is committed by the owner ── Committed
+type StateMachine interface {
+	Begin(w Writer)
+	Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Result, error)
+	Changes() []kv.Change
+	Checksums() []kv.ChecksumRequest
+	Finish()
+	Committed()
+	State() *kvdv1.ShardState
+	Descriptor() *kv.Descriptor
+	Revision() kv.Revision
+	// Time is the shard's, in Unix milliseconds.
+	Time() int64
+	Applied() (kv.Index, kv.Term)
+	// Expiring counts the keys with an expiry.
+	Expiring() uint64
+	Check() error
+}
+
+var _ StateMachine = (*Machine)(nil)
