@@ -22,7 +22,8 @@ type Work struct {
 	Snapshots []*raftpb.Message
 	// Held leave, and Local are delivered, when all of the group's writes so far are durable (T3).
 	Held, Local []*raftpb.Message
-	// Snapshot was accepted and is to be installed: the replica does nothing until Install. Held and Local are kept.
+	// Snapshot was accepted and is to be installed: the replica does nothing until Install, after
+	// which Held and Local follow.
 	Snapshot *raftpb.Snapshot
 	// Refused: the snapshot that was stepped is of no use to raft.
 	Refused bool
@@ -55,9 +56,8 @@ func (r *Replica) Ready(now time.Duration) (w Work, ok bool) {
 	}
 	if !raft.IsEmptySnap(rd.Snapshot) {
 		w.Snapshot = rd.Snapshot
-		kept := w
-		r.installing = &kept
-		w.Entries, w.Hard, w.Held, w.Local = nil, nil, nil, nil
+		r.installing = &installing{snapshot: rd.Snapshot, vote: r.written.GetVote()}
+		w.Entries, w.Hard = nil, nil
 		return w, true
 	}
 	w.Refused = offered
@@ -134,31 +134,33 @@ func (r *Replica) observe(rd raft.Ready) {
 	r.failReads(r.notLeader())
 }
 
+// installing is a snapshot that raft has accepted.
+type installing struct {
+	snapshot *raftpb.Snapshot
+	vote     uint64
+}
+
 // Install ends the installation of a snapshot: the data is in the state store, durable, and machine is the new state.
-// The owner resets the log store to the snapshot's point and writes the hard state, and then sends Held and delivers
-// Local as usual. Proposals that the snapshot jumped over are unknown.
-func (r *Replica) Install(machine Machine) Work {
-	w := *r.installing
+// The owner resets the log store to the point and writes the hard state, and then sends and delivers what came with
+// the snapshot. Proposals that it jumped over are unknown.
+func (r *Replica) Install(machine Machine) (index kv.Index, term kv.Term, hard *raftpb.HardState, err error) {
+	// Raft counts what it handed out to be applied until it hears of it, also when a snapshot jumps over it.
+	answers := r.applyAnswers
+	if err := r.Local(answers); err != nil {
+		return 0, 0, nil, err
+	}
+	in := r.installing
 	r.installing = nil
-	meta := w.Snapshot.GetMetadata()
+	meta := in.snapshot.GetMetadata()
+	index, term = kv.Index(meta.GetIndex()), kv.Term(meta.GetTerm())
 	r.machine = machine
-	index := kv.Index(meta.GetIndex())
-	r.log.Reset(index, kv.Term(meta.GetTerm()))
+	r.log.Reset(index, term)
 	r.last = index
 	r.commit = max(r.commit, uint64(index))
-	r.written = &raftpb.HardState{Term: new(r.term), Vote: w.vote(r), Commit: new(r.commit)}
-	w.Hard = r.written
+	r.written = &raftpb.HardState{Term: new(r.term), Vote: new(in.vote), Commit: new(r.commit)}
 	for _, p := range r.proposals {
 		r.answerAll(p, kv.ErrUnknown)
 	}
-	r.proposals = nil
-	return w
-}
-
-// vote is the vote of the hard state that came with the snapshot, or the one before.
-func (w *Work) vote(r *Replica) *uint64 {
-	if w.Hard != nil {
-		return new(w.Hard.GetVote())
-	}
-	return new(r.written.GetVote())
+	r.proposals, r.toApply, r.applyAnswers = nil, nil, nil
+	return index, term, r.written, nil
 }

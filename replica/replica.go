@@ -103,7 +103,7 @@ type Replica struct {
 	sinceHanding int // Ticks since the last hand-over began.
 	snapshotting bool
 	stepped      *raftpb.Snapshot // Stepped in this turn and not judged yet.
-	installing   *Work
+	installing   *installing
 
 	answers []Answer
 }
@@ -281,24 +281,24 @@ func (r *Replica) noteConflict(m *raftpb.Message) {
 	}
 }
 
-// StepSnapshot offers raft a snapshot that this node has received. The next Ready tells in Work.Snapshot whether
-// raft takes it.
-func (r *Replica) StepSnapshot(from kv.NodeID, m *raftpb.Message) error {
+// StepSnapshot offers raft a snapshot that this node has received. If it was stepped, the next Ready tells in
+// Work.Snapshot or Work.Refused whether raft takes it.
+func (r *Replica) StepSnapshot(from kv.NodeID, m *raftpb.Message) (stepped bool, err error) {
 	if err := r.check(from, m); err != nil {
-		return err
+		return false, err
 	}
 	meta := m.GetSnapshot().GetMetadata()
 	switch {
 	case m.GetType() != raftpb.MsgSnap || meta.GetIndex() == 0 || meta.GetTerm() == 0 || meta.GetTerm() > m.GetTerm():
-		return &kv.InvalidError{Field: "snapshot", Bound: "a point of a log, of at most the message's term"}
+		return false, &kv.InvalidError{Field: "snapshot", Bound: "a point of a log, of at most the message's term"}
 	case !slices.Contains(meta.GetConfState().GetVoters(), uint64(r.id)) && !slices.Contains(meta.GetConfState().GetLearners(), uint64(r.id)):
-		return &kv.InvalidError{Field: "snapshot", Bound: fmt.Sprintf("of a configuration with replica %d", r.id)}
+		return false, &kv.InvalidError{Field: "snapshot", Bound: fmt.Sprintf("of a configuration with replica %d", r.id)}
 	}
 	if r.Installing() || r.stepped != nil || r.withheld(m) {
-		return nil
+		return false, nil
 	}
 	r.stepped = m.GetSnapshot()
-	return r.step(m)
+	return true, r.step(m)
 }
 
 // Local delivers what a durable write answers to raft itself.
