@@ -83,7 +83,7 @@ type Operation struct {
 	// Observed is the value that a Get found, and the counter after an Increment.
 	Observed string
 	// Revision of the key: as a Get found it, as a write left it, or as a CAS whose condition failed met it.
-	// 0 when the key was absent, or when the client was not told.
+	// 0 when the key was absent, or when the client was not told; a CAS whose condition failed is always told.
 	Revision kv.Revision
 }
 

@@ -101,15 +101,11 @@ func (r register) cas(o *Operation) (register, bool) {
 		}
 		return r.write(o.Value, o.Revision)
 	}
-	switch {
-	case o.Revision != 0:
-		r, ok := r.at(o.Revision)
-		return r, ok && r.present && o.Revision != o.Expect
-	case r.present:
-		// The client was not told of the revision. It was not the expected one.
-		return r, !r.exact || r.revision != o.Expect
+	if o.Revision == 0 {
+		return r, !r.present && o.Expect != 0
 	}
-	return r, o.Expect != 0
+	r, ok := r.at(o.Revision)
+	return r, ok && r.present && o.Revision != o.Expect
 }
 
 func (r register) delete(o *Operation) (register, bool) {

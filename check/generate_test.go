@@ -1,0 +1,150 @@
+package check
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// cluster makes correct histories: a real register, clients that overlap, and answers that get lost.
+type cluster struct {
+	rnd      *rand.Rand
+	kinds    []Kind
+	revision kv.Revision
+	keys     map[string]*Final
+	values   int
+	// lossOneIn is how rarely an answer is lost; manyValues makes each written value unique.
+	lossOneIn  int
+	manyValues bool
+}
+
+func newCluster(seed uint64, kinds ...Kind) *cluster {
+	return &cluster{rnd: rand.New(rand.NewPCG(seed, 1)), kinds: kinds, keys: map[string]*Final{}, lossOneIn: 8, manyValues: true}
+}
+
+// run has clients do so many operations on a key, one at a time each.
+func (c *cluster) run(key string, clients, ops int) History {
+	var h History
+	free := make([]int64, clients)
+	for i := range ops {
+		client := c.rnd.IntN(clients)
+		// An operation takes effect at 100 times its number, so the effects come in the order of the loop.
+		effect := int64(i+1) * 100
+		call := max(free[client]+1, effect-c.rnd.Int64N(int64(clients)*100))
+		o := Operation{Process: client, Key: key, Kind: c.kinds[c.rnd.IntN(len(c.kinds))], Call: min(call, effect), Outcome: Done}
+		o.Return = effect + c.rnd.Int64N(int64(clients)*100)
+		c.ask(&o)
+		c.lose(&o)
+		if o.Outcome == Unknown {
+			o.Process = client + clients*(i+1)
+		} else {
+			free[client] = o.Return
+		}
+		h = append(h, o)
+	}
+	return h
+}
+
+func (c *cluster) ask(o *Operation) {
+	switch o.Kind {
+	case Put, CAS:
+		c.values++
+		o.Value = "v" + strconv.Itoa(c.values)
+		if !c.manyValues {
+			o.Value = "v" + strconv.Itoa(c.values%2)
+		}
+		if now := c.keys[o.Key]; o.Kind == CAS && now != nil && c.rnd.IntN(4) != 0 {
+			o.Expect = now.Revision - kv.Revision(c.rnd.IntN(2))
+		}
+	case Increment:
+		o.Delta = c.rnd.Int64N(3) - 1
+	}
+}
+
+// lose takes effects and answers away: a refused operation does nothing, an unknown one may.
+func (c *cluster) lose(o *Operation) {
+	if c.rnd.IntN(c.lossOneIn) != 0 {
+		c.apply(o)
+		return
+	}
+	if c.rnd.IntN(2) == 0 {
+		o.Outcome = NotDone
+		return
+	}
+	if c.rnd.IntN(2) == 0 {
+		c.apply(o)
+	}
+	o.Found, o.Succeeded, o.Observed, o.Revision = false, false, "", 0
+	o.Outcome = Unknown
+}
+
+func (c *cluster) apply(o *Operation) {
+	now := c.keys[o.Key]
+	if now != nil && o.Kind != Increment {
+		o.Revision, o.Found = now.Revision, o.Kind != Put && o.Kind != CAS
+	}
+	switch o.Kind {
+	case Get:
+		if now != nil {
+			o.Observed = now.Value
+		}
+	case Put:
+		c.write(o, o.Value)
+	case CAS:
+		if o.Succeeded = now == nil && o.Expect == 0 || now != nil && now.Revision == o.Expect; o.Succeeded {
+			c.write(o, o.Value)
+		}
+	case Delete:
+		if now != nil {
+			c.revision++
+			o.Revision = c.revision
+			delete(c.keys, o.Key)
+		}
+	case Increment:
+		var n int64
+		if now != nil {
+			var err error
+			if n, err = strconv.ParseInt(now.Value, 10, 64); err != nil {
+				o.Outcome = NotDone
+				return
+			}
+		}
+		o.Observed = strconv.FormatInt(n+o.Delta, 10)
+		c.write(o, o.Observed)
+	}
+}
+
+func (c *cluster) write(o *Operation, value string) {
+	c.revision++
+	o.Revision = c.revision
+	c.keys[o.Key] = &Final{Value: value, Revision: c.revision}
+}
+
+func (c *cluster) final() map[string]Final {
+	final := map[string]Final{}
+	for key, f := range c.keys {
+		final[key] = *f
+	}
+	return final
+}
+
+// spoil changes one answer, and says how.
+func spoil(rnd *rand.Rand, h History) string {
+	o := &h[rnd.IntN(len(h))]
+	was := o.String()
+	switch rnd.IntN(5) {
+	case 0:
+		o.Revision += kv.Revision(rnd.IntN(3)) - 1
+	case 1:
+		o.Observed = "v" + strconv.Itoa(rnd.IntN(6)+1)
+	case 2:
+		o.Found = !o.Found
+	case 3:
+		o.Succeeded = !o.Succeeded
+	case 4:
+		o.Outcome = Outcome(rnd.IntN(3) + 1)
+	}
+	return fmt.Sprintf("%s became %s", was, o)
+}
