@@ -180,9 +180,6 @@ func (w *foundWorld) respond(r int) {
 	if h.founder == nil || h.life != resp.life {
 		return
 	}
-	if w.broken == "count answers of an earlier question" {
-		resp.send.version = h.founder.version
-	}
 	h.founder.Response(resp.send, resp.resp)
 	w.collect(resp.from)
 }
@@ -309,8 +306,8 @@ func TestFoundingSurvivesEverything(t *testing.T) {
 
 // A driver that breaks a rule is seen by the checks above.
 func TestFoundingChecksSeeBrokenRules(t *testing.T) {
-	const seedsMax = 50_000
-	for _, broken := range []string{"answer before the sync", "count answers of an earlier question"} {
+	const seedsMax = 5_000
+	for _, broken := range []string{"answer before the sync"} {
 		t.Run(broken, func(t *testing.T) {
 			for seed := range uint64(seedsMax) {
 				r := rand.New(rand.NewPCG(seed, 1))

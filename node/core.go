@@ -1,0 +1,663 @@
+package node
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/replica"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// HeartbeatTicks is the number of ticks between two heartbeats of a leader.
+const HeartbeatTicks = 3
+
+// Host is what the core asks of the world. No call blocks; what comes of it arrives with a later turn.
+type Host interface {
+	// Send sends messages to another node as one envelope, or drops them. They are the host's from then on.
+	Send(to kv.NodeID, messages []*kvdv1.RaftMessage)
+	// WriteLog writes to the log store, after all earlier calls, durably if sync is set, and answers with
+	// Input.Written.
+	WriteLog(id uint64, writes []storage.LogWrite, sync bool)
+	// SendSnapshot sends the data of a view, closes it, and answers with Input.Sent.
+	SendSnapshot(s *Outgoing)
+	// Install commits what was received to the state store and answers with Input.Installed.
+	Install(r *Received)
+	// Checksum computes the checksum of a view, closes it, and answers with Input.Sums.
+	Checksum(c *ChecksumWork)
+	// SyncState makes the state store durable and answers with Input.StateSynced.
+	SyncState()
+	// MetaChanged tells that the metadata, as applied here, is newer.
+	MetaChanged(m *kvdv1.MetaState)
+	// Fatal stops the process: a disk failed, data is damaged, or an invariant is broken.
+	Fatal(err error)
+}
+
+// Now is what the clocks show at the start of a turn.
+type Now struct {
+	// Boot is the time since the machine's boot, with the time that it slept.
+	Boot time.Duration
+	// Wall is in Unix milliseconds.
+	Wall int64
+}
+
+// Input is what a turn takes in.
+type Input struct {
+	Now         Now
+	Envelopes   []*kvdv1.Envelope
+	Unreachable []kv.NodeID
+	// Written is the newest log batch that is durable, 0 when there is no news.
+	Written     uint64
+	Submissions []Submission
+	Received    []*Received
+	Installed   []*Received
+	Sent        []SnapshotSent
+	Sums        []Sum
+	StateSynced bool
+	// Meta is newer metadata that came from another node.
+	Meta *kvdv1.MetaState
+	Disk *Disk
+	// HandOver asks to give every leadership away: the node is going down.
+	HandOver bool
+}
+
+// Submission is a command to be proposed, or with no command a read that waits for a ReadIndex.
+type Submission struct {
+	Shard   kv.ShardID
+	Command *kvdv1.Command
+	Bytes   int
+	Waiter  replica.Waiter
+}
+
+// Received is a replica's data that has arrived beside the state store.
+type Received struct {
+	From    kv.NodeID
+	Life    kv.Life
+	Message *raftpb.Message
+	State   *kvdv1.ShardState
+	Ingest  storage.Ingest
+
+	group *group
+	held  held
+}
+
+// Outgoing is a snapshot to be sent.
+type Outgoing struct {
+	To      kv.Replica
+	Message *kvdv1.RaftMessage
+	State   *kvdv1.ShardState // As the receiver is to keep it.
+	Span    kv.Span
+	View    storage.View
+}
+
+// SnapshotSent tells how the sending of a snapshot ended.
+type SnapshotSent struct {
+	Shard kv.ShardID
+	To    kv.ReplicaID
+	OK    bool
+}
+
+// Disk describes the file system of the data directory.
+type Disk struct {
+	// Full tells that no more may be written than what makes room.
+	Full                 bool
+	FreeBytes, NeedBytes uint64
+}
+
+// CoreConfig is what a Core is made of.
+type CoreConfig struct {
+	Cluster       kv.ClusterID
+	Node          kv.NodeID
+	Life          kv.Life
+	Tick          time.Duration
+	ElectionTicks int
+	Log           storage.Log
+	State         storage.State
+	Guard         *cache.Guard
+	Host          Host
+	Logger        *slog.Logger
+	Meta          *kvdv1.MetaState
+}
+
+// Core is the node's event loop without the loop: a turn is one call. One goroutine calls it.
+type Core struct {
+	CoreConfig
+	settings *raftmeta.Settings
+	groups   map[kv.ShardID]*group
+	order    []*group // By shard.
+	byKey    byKey
+	dirty    []*group
+	waiting  []*group // With something held.
+
+	now      Now
+	nextTick time.Duration
+	ticks    uint64
+	lives    map[kv.NodeID]kv.Life
+
+	batch       uint64 // The last log batch.
+	durable     uint64 // The newest that is durable.
+	outstanding []outstandingWrite
+	writes      []storage.LogWrite
+	sync        bool
+	released    []addressed
+	early       []addressed
+	answers     []replica.Answer
+	raised      []cache.Raised
+	changes     []change
+
+	cut          storage.Cut // The last commit to the state store.
+	syncing      bool
+	disk         Disk
+	due          kv.Due // Where the search for expired keys goes on.
+	incarnations kv.Incarnation
+	stalled      bool
+	checksumID   uint64
+	failed       bool
+}
+
+type outstandingWrite struct {
+	id, tick uint64 // tick: when it was handed over.
+}
+
+// change is a key that the turn's step changes.
+type change struct {
+	group *group
+	kv.Change
+}
+
+// addGroup takes a replica in.
+func (c *Core) addGroup(g *group) {
+	c.groups[g.shard] = g
+	i, _ := slices.BinarySearchFunc(c.order, g.shard, func(g *group, s kv.ShardID) int { return cmp.Compare(g.shard, s) })
+	c.order = slices.Insert(c.order, i, g)
+	if g.shard != kv.MetaShard {
+		i, _ := slices.BinarySearchFunc(c.byKey, g.machine.Descriptor().Span.Start, func(g *group, key []byte) int {
+			return bytes.Compare(g.machine.Descriptor().Span.Start, key)
+		})
+		c.byKey = slices.Insert(c.byKey, i, g)
+	}
+	c.mark(g)
+}
+
+// Views gives what readers see of every replica, by shard.
+func (c *Core) Views() []*View {
+	views := make([]*View, len(c.order))
+	for i, g := range c.order {
+		views[i] = g.view
+	}
+	return views
+}
+
+func (c *Core) mark(g *group) {
+	if !g.dirty {
+		g.dirty = true
+		c.dirty = append(c.dirty, g)
+	}
+}
+
+// Fail stops the process, once.
+func (c *Core) fail(err error) {
+	if err != nil && !c.failed {
+		c.failed = true
+		c.Host.Fatal(err)
+	}
+}
+
+// Turn takes what has come, steps the groups, hands out what is to be written and sent, applies and answers. It
+// reports whether another turn has work already.
+func (c *Core) Turn(in Input) (again bool) {
+	if c.failed {
+		return false
+	}
+	c.now = in.Now
+	if !mutantTicksAfterMessages {
+		c.tick()
+	}
+	c.notices(&in)
+	c.envelopes(in.Envelopes)
+	if mutantTicksAfterMessages {
+		c.tickAll()
+	}
+	c.written(in.Written)
+	c.snapshots(&in)
+	c.submissions(in.Submissions)
+	groups := c.dirty
+	c.dirty = nil
+	for _, g := range groups {
+		g.dirty = false
+		c.ready(g)
+	}
+	if mutantReadStatePublishedLast {
+		c.send()
+	}
+	for _, g := range groups {
+		g.publishLoss()
+	}
+	c.send()
+	c.writeLog()
+	c.apply(groups)
+	for _, g := range groups {
+		c.finish(g)
+	}
+	c.answer()
+	return len(c.dirty) > 0
+}
+
+// Deadline is when the next tick is due, in time since the machine's boot.
+func (c *Core) Deadline() time.Duration { return c.nextTick }
+
+// tick steps at most one due tick; those that were missed are dropped (T1).
+func (c *Core) tick() {
+	if c.now.Boot < c.nextTick {
+		return
+	}
+	c.nextTick += c.Tick
+	if c.nextTick <= c.now.Boot {
+		c.nextTick = c.now.Boot + c.Tick
+	}
+	c.oneTick()
+}
+
+// tickAll steps every tick that was missed, as the mutant does it.
+func (c *Core) tickAll() {
+	for c.nextTick <= c.now.Boot {
+		c.nextTick += c.Tick
+		c.oneTick()
+	}
+}
+
+func (c *Core) oneTick() {
+	c.ticks++
+	for _, g := range c.order {
+		g.replica.Tick()
+		if _, leader := g.replica.Leading(); leader && g.view.wanted.Swap(false) {
+			g.replica.Renew(c.now.Boot)
+		}
+		c.upkeep(g)
+		c.mark(g)
+	}
+	c.expire()
+	c.watchDisk()
+}
+
+func (c *Core) notices(in *Input) {
+	for _, node := range in.Unreachable {
+		for _, g := range c.order {
+			g.replica.Unreachable(node)
+		}
+	}
+	if in.Meta != nil {
+		c.takeMeta(in.Meta)
+	}
+	if in.Disk != nil {
+		c.disk = *in.Disk
+	}
+	if in.StateSynced {
+		c.syncing = false
+	}
+	if in.HandOver {
+		for _, g := range c.order {
+			if g.replica.HandOver(0) {
+				c.mark(g)
+			}
+		}
+	}
+	for _, s := range in.Sums {
+		c.takeSum(s)
+	}
+}
+
+func (c *Core) takeMeta(m *kvdv1.MetaState) {
+	if m.GetVersion() > c.Meta.GetVersion() {
+		c.Meta = m
+		c.settings = raftmeta.SettingsOf(m)
+	}
+}
+
+// envelopes steps what other nodes say. Within one inbox only the newest life of each neighbour counts, and an answer
+// to an earlier life of this process does not (T3).
+func (c *Core) envelopes(list []*kvdv1.Envelope) {
+	for _, e := range list {
+		from := kv.NodeID(e.GetFromNode())
+		c.lives[from] = max(c.lives[from], kv.Life(e.GetFromLife()))
+	}
+	for _, e := range list {
+		from := kv.NodeID(e.GetFromNode())
+		if kv.ClusterID(e.GetClusterId()) != c.Cluster || kv.NodeID(e.GetToNode()) != c.Node || kv.Life(e.GetFromLife()) < c.lives[from] {
+			continue
+		}
+		for _, m := range e.GetMessages() {
+			c.message(from, m)
+		}
+	}
+}
+
+func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
+	g := c.groups[kv.ShardID(m.GetShard())]
+	if g == nil {
+		return
+	}
+	if m.GetChecksum() != nil {
+		c.takeChecksum(g, from, m)
+		return
+	}
+	kind := raftpb.MessageType(m.GetType())
+	if replica.IsAnswer(kind) && kv.Life(m.GetToLife()) != c.Life {
+		return
+	}
+	if kind == raftpb.MsgApp && len(m.GetEntries()) > 0 && c.disk.Full {
+		return
+	}
+	if err := g.replica.Step(from, m); err != nil {
+		c.Logger.Warn("a message was refused", "from", from, "shard", g.shard, "error", err)
+		return
+	}
+	c.mark(g)
+}
+
+// written releases what waited for log batches.
+func (c *Core) written(id uint64) {
+	if id <= c.durable {
+		return
+	}
+	c.durable = id
+	n := 0
+	for n < len(c.outstanding) && c.outstanding[n].id <= id {
+		n++
+	}
+	c.outstanding = append(c.outstanding[:0], c.outstanding[n:]...)
+	left := c.waiting[:0]
+	for _, g := range c.waiting {
+		c.release(g)
+		if len(g.held) > 0 {
+			left = append(left, g)
+		}
+	}
+	clear(c.waiting[len(left):])
+	c.waiting = left
+}
+
+// release sends and delivers what a group held for batches that are durable.
+func (c *Core) release(g *group) {
+	n := 0
+	for n < len(g.held) && g.held[n].batch <= c.durable {
+		c.released = append(c.released, g.held[n].messages...)
+		c.fail(g.replica.Local(g.held[n].local))
+		n++
+	}
+	if n > 0 {
+		g.held = slices.Delete(g.held, 0, n)
+		c.mark(g)
+	}
+}
+
+// submissions proposes the commands of a turn, as one entry a shard, and takes in the reads.
+func (c *Core) submissions(list []Submission) {
+	var touched []*group
+	for _, s := range list {
+		g := c.groups[s.Shard]
+		if g == nil {
+			c.answers = append(c.answers, replica.Answer{Waiter: s.Waiter, Err: &kv.NotLeaderError{Shard: s.Shard}})
+			continue
+		}
+		c.mark(g)
+		if s.Command == nil {
+			g.replica.Read(s.Waiter)
+			continue
+		}
+		if c.disk.Full {
+			err := &kv.DiskFullError{Node: c.Node, FreeBytes: c.disk.FreeBytes, NeedBytes: c.disk.NeedBytes}
+			c.answers = append(c.answers, replica.Answer{Waiter: s.Waiter, Err: err})
+			continue
+		}
+		if len(g.commands) == 0 {
+			touched = append(touched, g)
+		} else if g.bytes+s.Bytes > kv.EntryBytesMax || len(g.commands) == kv.EntryCommandsMax {
+			c.propose(g)
+		}
+		g.commands, g.waiters, g.bytes = append(g.commands, s.Command), append(g.waiters, s.Waiter), g.bytes+s.Bytes
+	}
+	for _, g := range touched {
+		c.propose(g)
+	}
+}
+
+// propose proposes what was gathered for a group.
+func (c *Core) propose(g *group) {
+	commands, waiters := g.commands, g.waiters
+	g.commands, g.waiters, g.bytes = nil, nil, 0
+	if len(commands) > 0 {
+		c.fail(g.replica.Propose(c.now.Wall, commands, waiters))
+	}
+}
+
+// ready takes the work of a group.
+func (c *Core) ready(g *group) {
+	w, ok := g.replica.Ready(c.now.Boot)
+	if !ok {
+		return
+	}
+	if w.Refused {
+		g.incoming.Ingest.Abort()
+		g.incoming = nil
+	}
+	c.early = c.address(c.early, g, w.Early)
+	h := held{messages: c.address(nil, g, w.Held), local: w.Local}
+	for _, m := range w.Snapshots {
+		c.snapshotWanted(g, m)
+	}
+	if w.Snapshot != nil {
+		g.incoming.held = h
+		return
+	}
+	if len(w.Entries) > 0 || w.Hard != nil {
+		g.marks.add(w.Entries)
+		c.write(g, storage.LogWrite{Group: g.replica.Group(), Entries: w.Entries, Hard: hardState(w.Hard)})
+	}
+	c.hold(g, h)
+}
+
+// write adds to the turn's log batch.
+func (c *Core) write(g *group, w storage.LogWrite) {
+	c.writes = append(c.writes, w)
+	c.sync = true
+	g.lastWrite = c.batch + 1
+}
+
+// hold keeps what waits for the group's last write, also if that was in an earlier turn (T3).
+func (c *Core) hold(g *group, h held) {
+	if len(h.messages) == 0 && len(h.local) == 0 {
+		return
+	}
+	h.batch = g.lastWrite
+	if len(g.held) == 0 {
+		c.waiting = append(c.waiting, g)
+	}
+	g.held = append(g.held, h)
+}
+
+// address encodes messages for the nodes that they go to. An answer goes to the life of the process that asked: the
+// lives known in this turn are those that its messages came from (T3).
+func (c *Core) address(to []addressed, g *group, messages []*raftpb.Message) []addressed {
+	for _, m := range messages {
+		node := g.machine.Descriptor().NodeOf(kv.ReplicaID(m.GetTo()))
+		if node != 0 {
+			to = append(to, addressed{node, replica.Encode(g.shard, m, c.lives[node])})
+		}
+	}
+	return to
+}
+
+// send sends what may leave, as one envelope a neighbour: what was released first.
+func (c *Core) send() {
+	// What needs no sync that is still under way leaves at once.
+	for _, g := range c.waitingNow() {
+		c.release(g)
+	}
+	all := append(c.released, c.early...)
+	c.released, c.early = c.released[:0:0], c.early[:0:0]
+	slices.SortStableFunc(all, func(a, b addressed) int { return cmp.Compare(a.node, b.node) })
+	for len(all) > 0 {
+		n := 1
+		for n < len(all) && all[n].node == all[0].node {
+			n++
+		}
+		messages := make([]*kvdv1.RaftMessage, n)
+		for i, a := range all[:n] {
+			messages[i] = a.message
+		}
+		c.Host.Send(all[0].node, messages)
+		all = all[n:]
+	}
+}
+
+// waitingNow takes out the groups whose oldest held messages wait for nothing any more.
+func (c *Core) waitingNow() []*group {
+	var now []*group
+	left := c.waiting[:0]
+	for _, g := range c.waiting {
+		if g.held[0].batch <= c.durable {
+			now = append(now, g)
+			if g.held[len(g.held)-1].batch <= c.durable {
+				continue
+			}
+		}
+		left = append(left, g)
+	}
+	clear(c.waiting[len(left):])
+	c.waiting = left
+	return now
+}
+
+// writeLog hands the turn's log batch over.
+func (c *Core) writeLog() {
+	if len(c.writes) == 0 {
+		return
+	}
+	c.batch++
+	c.outstanding = append(c.outstanding, outstandingWrite{c.batch, c.ticks})
+	c.Host.WriteLog(c.batch, c.writes, c.sync && !mutantSyncSkipped)
+	c.writes, c.sync = nil, false
+}
+
+// apply applies what is committed, of all groups in one step of the state store.
+func (c *Core) apply(groups []*group) {
+	batch := c.State.NewBatch()
+	var stepped []*group
+	for _, g := range groups {
+		if !g.replica.Applies() {
+			continue
+		}
+		g.machine.Begin(batch)
+		if err := g.replica.Apply(); err != nil {
+			c.fail(err)
+			return
+		}
+		g.machine.Finish()
+		g.view.mayBeVisible.Store(uint64(g.machine.Revision()))
+		for _, changed := range g.machine.Changes() {
+			c.changes = append(c.changes, change{g, changed})
+		}
+		stepped = append(stepped, g)
+	}
+	if len(stepped) == 0 {
+		return
+	}
+	for _, ch := range c.changes {
+		c.raised = append(c.raised, c.Guard.Raise(ch.Key))
+	}
+	cut, err := c.State.Commit(batch)
+	if err != nil {
+		c.fail(fmt.Errorf("write to the state store: %w", err))
+		return
+	}
+	c.cut = cut
+	for i, ch := range c.changes {
+		// Only a leader answers from memory, so only it fills the memory.
+		insert := ch.Record
+		if _, leader := ch.group.replica.Leading(); !leader {
+			insert = nil
+		}
+		c.Guard.Lower(c.raised[i], ch.group.view.state.Load().incarnation, ch.Key, insert)
+	}
+	clear(c.changes)
+	c.changes, c.raised = c.changes[:0], c.raised[:0]
+	for _, g := range stepped {
+		c.stepped(g)
+	}
+}
+
+// stepped follows up on a step that is visible.
+func (c *Core) stepped(g *group) {
+	g.view.time.Store(g.machine.Time())
+	g.view.applied.Store(uint64(g.machine.Revision()))
+	for _, request := range g.machine.Checksums() {
+		c.checksum(g, request)
+	}
+	g.machine.Committed()
+	if g.shard == kv.MetaShard {
+		if meta := g.machine.State().GetMeta(); meta.GetVersion() > c.Meta.GetVersion() {
+			c.takeMeta(meta)
+			c.Host.MetaChanged(meta)
+		}
+	}
+}
+
+// finish ends a group's turn.
+func (c *Core) finish(g *group) {
+	if !g.replica.Installing() {
+		c.fail(g.replica.Applied())
+	}
+	if g.incoming != nil && g.replica.Installing() && g.incoming.group == nil {
+		g.incoming.group = g
+		c.Host.Install(g.incoming)
+	}
+	if g.outgoing != nil {
+		c.sendSnapshot(g)
+	}
+	g.publish()
+	c.answers = append(c.answers, g.replica.Answers()...)
+	if g.replica.HasReady() {
+		c.mark(g)
+	}
+}
+
+// answer tells the callers.
+func (c *Core) answer() {
+	answers := c.answers
+	c.answers = nil
+	for _, a := range answers {
+		if a.Waiter != nil {
+			a.Waiter.Done(a.Result, a.Err)
+		}
+	}
+}
+
+// Check reports a broken invariant of any group.
+func (c *Core) Check() error {
+	for _, g := range c.order {
+		if err := g.replica.Check(); err != nil {
+			return err
+		}
+		if err := g.machine.Check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func hardState(h *raftpb.HardState) *storage.HardState {
+	if h == nil {
+		return nil
+	}
+	return &storage.HardState{Term: kv.Term(h.GetTerm()), Vote: kv.ReplicaID(h.GetVote()), Commit: kv.Index(h.GetCommit())}
+}

@@ -1,0 +1,163 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/replica"
+	"github.com/kvdstore/kvd/shard"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// NewCore opens every replica that the stores hold, at the turn that begins at now.
+func NewCore(cfg CoreConfig, now Now) (*Core, error) {
+	c := &Core{
+		CoreConfig: cfg, settings: raftmeta.SettingsOf(cfg.Meta), groups: map[kv.ShardID]*group{},
+		lives: map[kv.NodeID]kv.Life{}, now: now, nextTick: now.Boot + cfg.Tick,
+	}
+	records, err := cfg.State.Shards()
+	if err != nil {
+		return nil, fmt.Errorf("read the replicas of the state store: %w", err)
+	}
+	logs, err := cfg.Log.Groups()
+	if err != nil {
+		return nil, fmt.Errorf("read the groups of the log store: %w", err)
+	}
+	for _, record := range records {
+		g, err := c.open(record)
+		if err != nil {
+			return nil, err
+		}
+		c.addGroup(g)
+		logs = slices.DeleteFunc(logs, func(l kv.Group) bool { return l == g.replica.Group() })
+	}
+	if len(logs) > 0 {
+		return nil, fmt.Errorf("the log store holds %v, of which the state store knows nothing: the data directory is damaged; restore both stores together", logs)
+	}
+	return c, nil
+}
+
+// open opens one replica.
+func (c *Core) open(record *storage.ShardRecord) (*group, error) {
+	st := record.State
+	machine, err := newMachine(st, c.State)
+	if err != nil {
+		return nil, err
+	}
+	member := kv.Replica{Node: c.Node, Replica: kv.ReplicaID(st.Replica)}
+	id := kv.Group{Shard: record.Shard, Replica: member.Replica}
+	log, err := c.openLog(id, st)
+	if err != nil {
+		return nil, err
+	}
+	r, err := replica.New(replica.Config{
+		Node: c.Node, Life: c.Life, Replica: member.Replica, Descriptor: machine.Descriptor(), Conf: confState(st),
+		Machine: machine, Codec: codec{}, Store: c.Log,
+		Hard: &raftpb.HardState{
+			Term: new(uint64(log.Hard.Term)), Vote: new(uint64(log.Hard.Vote)), Commit: new(uint64(log.Hard.Commit)),
+		},
+		Truncated: log.Truncated.Index, TruncatedTerm: log.Truncated.Term, Last: log.Last,
+		Tick: c.Tick, ElectionTicks: c.ElectionTicks, HeartbeatTicks: HeartbeatTicks, Logger: raftLogger{c.Logger},
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.incarnations++
+	g := &group{shard: record.Shard, member: member, replica: r, machine: machine, view: &View{shard: record.Shard}}
+	g.view.state.Store(&readState{descriptor: machine.Descriptor(), incarnation: c.incarnations})
+	g.view.mayBeVisible.Store(uint64(machine.Revision()))
+	g.view.applied.Store(uint64(machine.Revision()))
+	g.view.time.Store(machine.Time())
+	return g, nil
+}
+
+// openLog reads a group's log, and resets it if the state's base (a snapshot, or the birth) has overtaken it (D2).
+func (c *Core) openLog(id kv.Group, st *kvdv1.ShardState) (storage.LogState, error) {
+	log, ok, err := c.Log.Load(id)
+	if err != nil {
+		return storage.LogState{}, fmt.Errorf("read the log of %v: %w", id, err)
+	}
+	base := storage.Point{Index: kv.Index(st.BaseIndex), Term: kv.Term(st.BaseTerm)}
+	if !ok && base.Index != kv.Index(st.AppliedIndex) {
+		return storage.LogState{}, fmt.Errorf("the log of %v is missing: the data directory is damaged; remove it and add the node anew", id)
+	}
+	if ok && (log.Truncated.Index >= base.Index || c.holds(id, log, base)) {
+		return log, nil
+	}
+	hard := log.Hard
+	if hard.Term < base.Term {
+		hard.Term, hard.Vote = base.Term, 0
+	}
+	hard.Commit = base.Index
+	if err := c.Log.Write([]storage.LogWrite{{Group: id, Reset: &base, Hard: &hard}}, true); err != nil {
+		return storage.LogState{}, fmt.Errorf("reset the log of %v: %w", id, err)
+	}
+	return storage.LogState{Hard: hard, Truncated: base, Last: base.Index}, nil
+}
+
+// holds reports whether a log has the entry at a point.
+func (c *Core) holds(id kv.Group, log storage.LogState, p storage.Point) bool {
+	if p.Index <= log.Truncated.Index || p.Index > log.Last {
+		return false
+	}
+	entries, err := c.Log.Entries(id, p.Index, p.Index+1, 0)
+	return err == nil && len(entries) == 1 && kv.Term(entries[0].GetTerm()) == p.Term
+}
+
+// newMachine makes the state machine of a replica.
+func newMachine(st *kvdv1.ShardState, r storage.Reader) (shard.StateMachine, error) {
+	if st.GetMeta() != nil {
+		return raftmeta.New(st)
+	}
+	return shard.New(st, scanner{r}), nil
+}
+
+// scanner reads for a state machine.
+type scanner struct{ storage.Reader }
+
+// Scan calls f for the keys of a span in order until f returns false. Key and record are lent for the call.
+func (s scanner) Scan(span kv.Span, f func(key []byte, rec kv.Record) bool) error {
+	it, err := s.Iter(span)
+	if err != nil {
+		return err
+	}
+	for it.Next() {
+		rec, err := it.Record()
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		if !f(it.Key(), rec) {
+			break
+		}
+	}
+	return it.Close()
+}
+
+// codec is the encoding of entries.
+type codec struct{}
+
+func (codec) EncodeBatch(b *kvdv1.Batch) ([]byte, error)       { return shard.Encode(b) }
+func (codec) DecodeBatch(payload []byte) (*kvdv1.Batch, error) { return shard.Decode(payload) }
+
+// byKey finds groups by the keys that they hold.
+type byKey []*group
+
+func (l byKey) find(key []byte) *group {
+	i, ok := slices.BinarySearchFunc(l, key, func(g *group, key []byte) int {
+		return bytes.Compare(g.machine.Descriptor().Span.Start, key)
+	})
+	if !ok {
+		i--
+	}
+	if i < 0 || !l[i].machine.Descriptor().Span.Contains(key) {
+		return nil
+	}
+	return l[i]
+}

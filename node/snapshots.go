@@ -1,0 +1,141 @@
+package node
+
+import (
+	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/replica"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// snapshotWanted notes that raft wants a follower to be sent a snapshot. It is read when the turn's step is visible.
+func (c *Core) snapshotWanted(g *group, m *raftpb.Message) {
+	to := kv.ReplicaID(m.GetTo())
+	g.outgoing = &outgoing{
+		to: kv.Replica{Node: g.machine.Descriptor().NodeOf(to), Replica: to}, message: m,
+	}
+}
+
+// sendSnapshot begins to send a snapshot of the state as it is visible now: its index replaces the one that raft gave.
+func (c *Core) sendSnapshot(g *group) {
+	out := g.outgoing
+	g.outgoing = nil
+	span := g.machine.Descriptor().Span
+	view, err := c.State.View(g.shard, span)
+	if err != nil {
+		c.fail(fmt.Errorf("open a view: %w", err))
+		return
+	}
+	st := proto.Clone(view.State()).(*kvdv1.ShardState)
+	st.Replica, st.BaseIndex, st.BaseTerm = uint64(out.to.Replica), st.AppliedIndex, st.AppliedTerm
+	g.pinned = pin{replica: out.to.Replica, index: kv.Index(st.AppliedIndex)}
+	c.Host.SendSnapshot(&Outgoing{
+		To: out.to, Message: replica.Encode(g.shard, out.message, 0), State: st, Span: span, View: view,
+	})
+}
+
+// SnapshotMessage makes raft's message from the header of a snapshot's stream.
+func SnapshotMessage(w *kvdv1.RaftMessage, st *kvdv1.ShardState) *raftpb.Message {
+	return &raftpb.Message{
+		Type: raftpb.MsgSnap.Enum(), From: &w.From, To: &w.To, Term: &w.Term,
+		Snapshot: &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
+			Index: new(st.GetAppliedIndex()), Term: new(st.GetAppliedTerm()), ConfState: confState(st),
+		}},
+	}
+}
+
+func confState(st *kvdv1.ShardState) *raftpb.ConfState {
+	return &raftpb.ConfState{
+		Voters: st.GetVoters(), Learners: st.GetLearners(), VotersOutgoing: st.GetVotersOutgoing(),
+		LearnersNext: st.GetLearnersNext(), AutoLeave: new(st.GetAutoLeave()),
+	}
+}
+
+// snapshots takes in what became of snapshots: received ones, installed ones, sent ones.
+func (c *Core) snapshots(in *Input) {
+	for _, r := range in.Received {
+		if err := c.offer(r); err != nil {
+			r.Ingest.Abort()
+			c.Logger.Info("a snapshot was refused", "from", r.From, "shard", r.State.GetDescriptor_().GetShard(), "error", err)
+		}
+	}
+	for _, r := range in.Installed {
+		c.installed(r)
+	}
+	for _, s := range in.Sent {
+		if g := c.groups[s.Shard]; g != nil {
+			g.replica.SnapshotSent(s.To, s.OK)
+			if !s.OK && g.pinned.replica == s.To {
+				g.pinned = pin{}
+			}
+			c.mark(g)
+		}
+	}
+}
+
+// offer steps a snapshot that has arrived.
+func (c *Core) offer(r *Received) error {
+	d := r.State.GetDescriptor_()
+	g := c.groups[kv.ShardID(d.GetShard())]
+	switch {
+	case g == nil:
+		return fmt.Errorf("there is no such replica here")
+	case r.Life < c.lives[r.From]:
+		return fmt.Errorf("its sender has started anew since")
+	case g.incoming != nil:
+		return fmt.Errorf("another is being installed")
+	case kv.ReplicaID(r.State.GetReplica()) != g.member.Replica:
+		return &kv.InvalidError{Field: "replica", Bound: fmt.Sprintf("replica %d", g.member.Replica)}
+	case !g.machine.Descriptor().Span.Equal(kv.Span{Start: d.GetStart(), End: d.GetEnd()}):
+		return &kv.InvalidError{Field: "span", Bound: g.machine.Descriptor().Span.String()}
+	}
+	c.lives[r.From] = r.Life
+	stepped, err := g.replica.StepSnapshot(r.From, r.Message)
+	if err != nil {
+		return err
+	}
+	if !stepped {
+		return fmt.Errorf("it comes at the wrong time")
+	}
+	g.incoming = r
+	c.mark(g)
+	return nil
+}
+
+// installed goes on after a snapshot's data is in the state store, durable: the log is reset to its point (D2).
+func (c *Core) installed(r *Received) {
+	g := r.group
+	g.incoming = nil
+	machine, err := newMachine(r.State, c.State)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	index, term, hard, err := g.replica.Install(machine)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	g.machine, g.marks, g.truncate, g.checking = machine, marks{}, truncation{}, checking{}
+	c.write(g, storage.LogWrite{
+		Group: g.replica.Group(), Reset: &storage.Point{Index: index, Term: term}, Hard: hardState(hard),
+	})
+	c.hold(g, r.held)
+	c.incarnations++
+	g.view.mayBeVisible.Store(uint64(machine.Revision()))
+	g.view.applied.Store(uint64(machine.Revision()))
+	g.view.time.Store(machine.Time())
+	next := *g.view.state.Load()
+	next.incarnation = c.incarnations
+	next.descriptor = machine.Descriptor()
+	g.view.state.Store(&next)
+	c.mark(g)
+	if g.shard == kv.MetaShard && r.State.GetMeta().GetVersion() > c.Meta.GetVersion() {
+		c.takeMeta(r.State.GetMeta())
+		c.Host.MetaChanged(r.State.GetMeta())
+	}
+}

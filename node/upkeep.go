@@ -1,0 +1,189 @@
+package node
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/replica"
+	"github.com/kvdstore/kvd/shard"
+	"github.com/kvdstore/kvd/storage"
+)
+
+const (
+	// expireTicks is the number of ticks between two searches for keys that fell due.
+	expireTicks = 2
+	// expireScanMax bounds the expiries that one search looks at, and expireMax those that one entry purges.
+	expireScanMax = 1024
+	expireMax     = 256
+)
+
+// upkeep is what a group does at each tick beside raft.
+func (c *Core) upkeep(g *group) {
+	c.truncateLog(g)
+	if (c.ticks+uint64(g.shard))%uint64(c.ElectionTicks) != 0 {
+		return
+	}
+	c.spreadLeaders(g)
+	c.scheduleChecksum(g)
+}
+
+// spreadLeaders hands the leadership to the replica that should have it by the map: founding deals it out evenly.
+func (c *Core) spreadLeaders(g *group) {
+	first := g.machine.Descriptor().Replicas[0].Node
+	if _, leader := g.replica.Leading(); leader && first != c.Node && c.settings.Bool(raftmeta.LeaderBalance) {
+		g.replica.HandOver(first)
+	}
+}
+
+// truncateLog decides where the log may begin, and cuts it once the state that replaces it is durable (T6).
+func (c *Core) truncateLog(g *group) {
+	if g.replica.Installing() {
+		return
+	}
+	log := g.replica.Log()
+	if t := g.truncate; t.index != 0 {
+		if c.State.Durable() < t.cut && !mutantTruncatedPastApplied {
+			c.syncState()
+			return
+		}
+		g.truncate = truncation{}
+		log.Truncate(t.index, t.term)
+		g.marks.drop(t.index)
+		c.writes = append(c.writes, storage.LogWrite{
+			Group: g.replica.Group(), Truncate: &storage.Point{Index: t.index, Term: t.term},
+		})
+		return
+	}
+	first, _ := log.FirstIndex()
+	goal := c.truncationGoal(g)
+	if goal < kv.Index(first)+c.keepEntries()/4 && g.marks.cutFor(kv.LogKeepBytes) <= kv.Index(first) || goal < kv.Index(first) {
+		return
+	}
+	term, err := log.Term(uint64(goal))
+	if err != nil {
+		c.fail(fmt.Errorf("%v: term of entry %d: %w", g.replica.Group(), goal, err))
+		return
+	}
+	g.truncate = truncation{index: goal, term: kv.Term(term), cut: c.cut}
+}
+
+func (c *Core) keepEntries() kv.Index { return kv.Index(c.settings.Int(raftmeta.LogKeep)) }
+
+// truncationGoal is the index up to which the log is not wanted any more: applied here, not among the newest that are
+// kept for a follower that is behind, known to every active follower, and below a snapshot on its way (D4), the latter
+// two within a bound.
+func (c *Core) truncationGoal(g *group) kv.Index {
+	applied, _ := g.machine.Applied()
+	goal := max(applied, c.keepEntries()) - c.keepEntries()
+	goal = min(max(goal, g.marks.cutFor(kv.LogKeepBytes)), applied)
+	if _, leader := g.replica.Leading(); !leader {
+		g.pinned = pin{}
+		return goal
+	}
+	if wanted := g.replica.Wanted(); wanted < goal && g.marks.above(wanted) < kv.SnapshotPinBytesMax {
+		goal = wanted
+	}
+	if p := g.pinned; p.replica != 0 {
+		if g.replica.Match(p.replica) >= p.index {
+			g.pinned = pin{}
+		} else if p.index < goal && g.marks.above(p.index) < kv.SnapshotPinBytesMax {
+			goal = p.index
+		}
+	}
+	return goal
+}
+
+// syncState asks for the state store to be made durable, once at a time.
+func (c *Core) syncState() {
+	if !c.syncing {
+		c.syncing = true
+		c.Host.SyncState()
+	}
+}
+
+// expire proposes, for the shards led here, their time and a bounded purge of what fell due (R4). The store's index of
+// expiries is a hint; what an entry purges is checked when it is applied.
+func (c *Core) expire() {
+	if c.ticks%expireTicks != 0 || !c.leadsExpiring() || c.disk.Full {
+		return
+	}
+	due := map[*group][]kv.Due{}
+	last, all, err := c.State.Due(c.due, c.now.Wall, expireScanMax, func(d kv.Due) bool {
+		if g := c.leads(d.Key); g != nil && !g.expiring && len(due[g]) < expireMax {
+			due[g] = append(due[g], kv.Due{ExpireAt: d.ExpireAt, Key: append([]byte(nil), d.Key...)})
+		}
+		return true
+	})
+	if err != nil {
+		c.fail(fmt.Errorf("read the index of expiries: %w", err))
+		return
+	}
+	c.due = last
+	if all {
+		c.due = kv.Due{}
+	}
+	for _, g := range c.order {
+		if list := due[g]; len(list) > 0 {
+			g.expiring = true
+			c.own(g, &kv.Command{Op: kv.OpExpire, Due: list}, expired{g})
+		}
+	}
+}
+
+// expired ends the wait for an OpExpire.
+type expired struct{ group *group }
+
+func (e expired) Done(kv.Result, error) { e.group.expiring = false }
+
+// own proposes a command of the node's own.
+func (c *Core) own(g *group, command *kv.Command, w replica.Waiter) {
+	encoded := shard.EncodeCommand(command)
+	c.submissions([]Submission{{Shard: g.shard, Command: encoded, Bytes: command.Size(), Waiter: w}})
+}
+
+func (c *Core) leadsExpiring() bool {
+	for _, g := range c.order {
+		if _, leader := g.replica.Leading(); leader && g.machine.Expiring() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// leads gives the group that holds a key, if its leader is here.
+func (c *Core) leads(key []byte) *group {
+	d := c.byKey.find(key)
+	if d == nil {
+		return nil
+	}
+	if _, leader := d.replica.Leading(); !leader {
+		return nil
+	}
+	return d
+}
+
+// watchDisk hands leaderships over when a log write does not end, and stops the process when it takes too long. It
+// counts ticks: a process that was stopped has not waited for its disk.
+func (c *Core) watchDisk() {
+	if len(c.outstanding) == 0 {
+		c.stalled = false
+		return
+	}
+	waited := time.Duration(c.ticks-c.outstanding[0].tick) * c.Tick
+	if limit := c.settings.Duration(raftmeta.DiskStallExit); waited > limit {
+		c.fail(fmt.Errorf("a write to the log has not ended for %v: the disk of the data directory is stuck; mend or replace it and start kvd again", waited))
+		return
+	}
+	if waited <= c.settings.Duration(raftmeta.DiskStallHandover) {
+		return
+	}
+	if !c.stalled {
+		c.stalled = true
+		c.Logger.Error("the disk of the data directory is slow: leaderships are handed over", "waited", waited)
+	}
+	for _, g := range c.order {
+		g.replica.HandOver(0)
+	}
+}

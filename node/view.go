@@ -1,0 +1,144 @@
+package node
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// readState is what a replica has published for readers. It is immutable; the loop replaces it (T4).
+type readState struct {
+	descriptor  *kv.Descriptor
+	incarnation kv.Incarnation
+	term        kv.Term
+	// leader tells that this replica leads in term; lead is the node that does, as far as it knows, 0 when unknown.
+	leader bool
+	lead   kv.NodeID
+	// leaseUntil is the end of the lease in time since the machine's boot; 0 when there is none.
+	leaseUntil time.Duration
+	// installing: a snapshot is replacing the data, nothing may be read.
+	installing bool
+}
+
+// View is what readers in other goroutines see of a replica.
+type View struct {
+	shard kv.ShardID
+	state atomic.Pointer[readState]
+	// mayBeVisible and applied are revisions: before and after a step is visible (R2).
+	mayBeVisible, applied atomic.Uint64
+	// time is the shard's, in Unix milliseconds.
+	time atomic.Int64
+	// wanted is set by readers that used or missed the lease; the loop clears it.
+	wanted atomic.Bool
+}
+
+// Shard is the id of the view's shard.
+func (v *View) Shard() kv.ShardID { return v.shard }
+
+// Lead tells which node leads the shard, 0 when unknown, in which term, and, if it is this one, until when its lease
+// runs (time since the machine's boot, 0 for none).
+func (v *View) Lead() (node kv.NodeID, term kv.Term, leaseUntil time.Duration) {
+	s := v.state.Load()
+	return s.lead, s.term, s.leaseUntil
+}
+
+// Reader reads from the replicas of this node, in the callers' goroutines.
+type Reader struct {
+	Node  kv.NodeID
+	Guard *cache.Guard
+	State storage.Reader
+	// Boot is the clock: time since the machine's boot, with the time that it slept.
+	Boot func() time.Duration
+}
+
+// Proof is what makes a read of a replica good enough.
+type Proof uint8
+
+const (
+	// ByLease: the replica leads and holds its lease now.
+	ByLease Proof = iota
+	// ByReadIndex: a ReadIndex that began after the read was confirmed and applied here.
+	ByReadIndex
+	// ByNothing: an eventual read.
+	ByNothing
+)
+
+// Get is one read of one key in three steps. Between them the loop may run, and each step looks again at what matters.
+//
+//	Look ── hit ──────────────────────────────> Ok
+//	  └──── miss ──> Load ──> Finish ──────────> Ok
+//
+// With Ok false the read tells nothing: there is no lease, or the replica's data was replaced in between (L8).
+type Get struct {
+	Ok     bool
+	Found  bool
+	Record kv.Record
+	Header kv.Header
+
+	view   *View
+	state  *readState
+	word   cache.Word
+	loaded bool
+}
+
+// Look checks the proof and looks into the cache. With done, the answer is in g.
+func (r *Reader) Look(v *View, key []byte, proof Proof) (g Get, done bool) {
+	s := v.state.Load()
+	if s.installing || !s.descriptor.Span.Contains(key) {
+		return Get{}, true
+	}
+	if proof == ByLease {
+		if !s.leader || s.leaseUntil == 0 || r.Boot() >= s.leaseUntil {
+			return Get{}, true
+		}
+		if !v.wanted.Load() {
+			v.wanted.Store(true)
+		}
+	}
+	g = Get{view: v, state: s}
+	rec, word, hit := r.Guard.Get(s.incarnation, key, v.time.Load())
+	g.word = word
+	if hit {
+		g.Record, g.Found = rec, true
+		r.check(&g, key)
+		return g, true
+	}
+	return g, false
+}
+
+// Load reads the state store after a miss.
+func (r *Reader) Load(g *Get, key []byte) error {
+	rec, found, err := r.State.Get(key)
+	if err != nil {
+		return fmt.Errorf("read %s from the state store: %w", kv.FormatKey(key), err)
+	}
+	g.Record, g.loaded = rec, found
+	return nil
+}
+
+// Finish offers what was loaded to the cache and checks that it counts.
+func (r *Reader) Finish(g *Get, key []byte) {
+	if g.Found = g.loaded && !g.Record.ExpiredAt(g.view.time.Load()); g.Found {
+		r.Guard.Fill(g.state.incarnation, key, g.Record, g.word)
+	} else {
+		g.Record = kv.Record{}
+	}
+	r.check(g, key)
+}
+
+// check compares the read state again: data that was replaced or taken away in between tells nothing (L8).
+func (r *Reader) check(g *Get, key []byte) {
+	now := g.view.state.Load()
+	if now != g.state && (now.incarnation != g.state.incarnation || now.installing || !now.descriptor.Span.Contains(key)) {
+		*g = Get{}
+		return
+	}
+	g.Ok = true
+	g.Header = kv.Header{
+		Shard: g.view.shard, Epoch: now.descriptor.Epoch, Revision: kv.Revision(g.view.mayBeVisible.Load()), Node: r.Node,
+	}
+}
