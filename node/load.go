@@ -161,3 +161,28 @@ func (l byKey) find(key []byte) *group {
 	}
 	return l[i]
 }
+
+// Found writes what the replicas of a node begin with (B1). Done again after a crash in the middle it does the same.
+func Found(m *kvdv1.MetaState, id kv.NodeID, log storage.Log, state storage.State) error {
+	batch := state.NewBatch()
+	var writes []storage.LogWrite
+	for _, st := range raftmeta.Birth(m, id) {
+		shard := kv.ShardID(st.GetDescriptor_().GetShard())
+		batch.PutShard(shard, st)
+		writes = append(writes, storage.LogWrite{
+			Group: kv.Group{Shard: shard, Replica: kv.ReplicaID(st.Replica)},
+			Reset: &storage.Point{Index: kv.BirthIndex, Term: kv.BirthTerm},
+			Hard:  &storage.HardState{Term: kv.BirthTerm, Commit: kv.BirthIndex},
+		})
+	}
+	if _, err := state.Commit(batch); err != nil {
+		return fmt.Errorf("write the first replicas: %w", err)
+	}
+	if _, err := state.Sync(); err != nil {
+		return fmt.Errorf("write the first replicas: %w", err)
+	}
+	if err := log.Write(writes, true); err != nil {
+		return fmt.Errorf("write the first logs: %w", err)
+	}
+	return nil
+}

@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -27,7 +29,7 @@ type Answer struct {
 // proposed is an entry of this replica's whose end is not known yet.
 type proposed struct {
 	seq     uint64
-	payload []byte   // As given to raft, which keeps the slice.
+	payload []byte   // Until the index is known.
 	index   kv.Index // 0 until raft has handed the entry out.
 	waiters []Waiter // One a command.
 }
@@ -74,7 +76,8 @@ func (r *Replica) Propose(stamp int64, commands []*kvdv1.Command, waiters []Wait
 	return nil
 }
 
-// place finds the indexes of proposals among the entries that raft hands out: it keeps the payloads that it was given.
+// place finds the indexes of proposals among the entries that raft hands out, in the order of proposing. A payload holds
+// its node, life and number, so it is like no other.
 func (r *Replica) place(entries []*raftpb.Entry) {
 	next := 0
 	for next < len(r.proposals) && r.proposals[next].index != 0 {
@@ -84,7 +87,8 @@ func (r *Replica) place(entries []*raftpb.Entry) {
 		if next == len(r.proposals) {
 			break
 		}
-		if p := r.proposals[next]; samePayload(e.GetData(), p.payload) {
+		if p := r.proposals[next]; bytes.Equal(e.GetData(), p.payload) {
+			next = r.overtaken(next, kv.Index(e.GetIndex()))
 			p.index, p.payload = kv.Index(e.GetIndex()), nil
 			if mutantAnswerBeforeQuorum {
 				r.answerEarly(p)
@@ -98,7 +102,17 @@ func (r *Replica) place(entries []*raftpb.Entry) {
 	r.proposals = r.proposals[:next]
 }
 
-func samePayload(a, b []byte) bool { return len(a) == len(b) && len(a) > 0 && &a[0] == &b[0] }
+// overtaken answers the proposals of an earlier term of this leader, among the first n, that lie at or after an index
+// at which it has proposed again: it was elected without them, so they are not done and never will be.
+func (r *Replica) overtaken(n int, index kv.Index) int {
+	first := n
+	for first > 0 && r.proposals[first-1].index >= index {
+		first--
+		r.answerAll(r.proposals[first], &kv.NotLeaderError{Shard: r.shard})
+	}
+	r.proposals = slices.Delete(r.proposals, first, n)
+	return first
+}
 
 // settle answers the proposals whose end is known now that the entry at an index is applied. Another entry at or after
 // a proposal's index means that the proposal is not done and never will be.

@@ -1,0 +1,108 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// chaos does one fault after another until the faults are over.
+func (w *world) chaos() {
+	if w.quiet || w.MeanFault == 0 {
+		return
+	}
+	w.after(between(w.fate, w.MeanFault/4, 2*w.MeanFault), func() {
+		if w.quiet {
+			return
+		}
+		w.fault()
+		w.chaos()
+	})
+}
+
+func (w *world) fault() {
+	m := w.nodes[w.fate.IntN(w.Nodes)]
+	total := w.Crash + w.Pause + w.Partition + w.Stall + w.ClockStep + w.HandOver
+	if total == 0 {
+		return
+	}
+	draw := w.fate.IntN(total)
+	pick := func(weight int) bool {
+		draw -= weight
+		return draw < 0
+	}
+	switch {
+	case pick(w.Crash):
+		if m.core != nil {
+			m.crash()
+			m.restartLater()
+		}
+	case pick(w.Pause):
+		m.paused = max(m.paused, w.now+between(w.fate, 50*time.Millisecond, 3*time.Second))
+		w.stats.Pauses++
+		w.note('p', m.id)
+	case pick(w.Partition):
+		w.partition()
+	case pick(w.Stall):
+		m.stalled = max(m.stalled, w.now+between(w.fate, 50*time.Millisecond, 2*time.Second))
+		w.note('d', m.id)
+	case pick(w.ClockStep):
+		m.skew += between(w.fate, -3*time.Second, 3*time.Second)
+	case pick(w.HandOver):
+		if m.core != nil {
+			m.inbox.HandOver = true
+			m.wake()
+			w.stats.HandOvers++
+		}
+	}
+}
+
+// restartLater starts the process again after a while, often at once.
+func (m *machine) restartLater() {
+	d := between(m.fate, time.Millisecond, 50*time.Millisecond)
+	if !m.quiet && oneIn(m.fate, 2) {
+		d = between(m.fate, 50*time.Millisecond, 4*time.Second)
+	}
+	epoch := m.epoch
+	m.after(d, func() {
+		if m.epoch == epoch && m.core == nil {
+			m.start()
+		}
+	})
+}
+
+// partition cuts some links, in one direction or both, for a while.
+func (w *world) partition() {
+	w.stats.Partitions++
+	side := map[kv.NodeID]bool{}
+	for id := range kv.NodeID(w.Nodes) {
+		side[id+1] = oneIn(w.fate, 2)
+	}
+	oneWay := oneIn(w.fate, 3)
+	var cut []link
+	for a := range kv.NodeID(w.Nodes) {
+		for b := range kv.NodeID(w.Nodes) {
+			if l := (link{a + 1, b + 1}); side[l.from] != side[l.to] && (!oneWay || side[l.from]) && !w.blocked[l] {
+				w.blocked[l] = true
+				cut = append(cut, l)
+			}
+		}
+	}
+	w.after(between(w.fate, 100*time.Millisecond, 4*time.Second), func() {
+		for _, l := range cut {
+			delete(w.blocked, l)
+		}
+	})
+}
+
+// heal ends all faults.
+func (w *world) heal() {
+	w.quiet = true
+	w.blocked = map[link]bool{}
+	for _, m := range w.nodes {
+		m.paused, m.stalled = min(m.paused, w.now), min(m.stalled, w.now)
+		if m.core == nil {
+			m.start()
+		}
+	}
+}

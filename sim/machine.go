@@ -1,0 +1,462 @@
+package sim
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/node"
+	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// machine is one node: a computer with a clock and disks, and the process on it, if it runs.
+type machine struct {
+	*world
+	id    kv.NodeID
+	log   *storage.MemLog
+	state *storage.MemState
+	life  kv.Life
+
+	// epoch counts the processes: what one has begun ends with it. The core is nil while none runs.
+	epoch  int
+	core   *node.Core
+	reader *node.Reader
+	views  map[kv.ShardID]*node.View
+
+	inbox   node.Input
+	woken   bool
+	paused  time.Duration // Until when.
+	stalled time.Duration // Until when the disk does not answer.
+
+	// The clocks: boot runs at a rate, wall is off by so much.
+	rate   float64
+	skew   time.Duration
+	writes []logWrite
+	terms  map[kv.ShardID]kv.Term // Of the last election that was seen.
+}
+
+type logWrite struct {
+	id     uint64
+	writes []storage.LogWrite
+	sync   bool
+}
+
+// found begins a cluster as the founding leaves it (B1).
+func (w *world) found() {
+	spec := raftmeta.FoundingSpec{
+		Cluster: 1, Replicas: w.Nodes, TickMs: uint32(w.Tick.Milliseconds()), ElectionTicks: uint32(w.ElectionTicks),
+	}
+	for i := range w.Nodes {
+		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{
+			Name: "n" + string(rune('1'+i)), Address: "sim", Store: kv.StoreID(i + 1),
+		})
+	}
+	for i := 1; i < w.Shards; i++ {
+		spec.Cuts = append(spec.Cuts, []byte{byte('a' + i)})
+	}
+	var err error
+	if w.founding, err = raftmeta.Founding(spec); err != nil {
+		w.fail("founding: %v", err)
+		return
+	}
+	w.founding.Settings = []*kvdv1.SettingValue{
+		{Name: raftmeta.LogKeep, Value: "16"}, {Name: raftmeta.ChecksumInterval, Value: "2s"},
+		{Name: raftmeta.DiskStallHandover, Value: "500ms"},
+	}
+	if w.shards, err = raftmeta.NewMap(w.founding); err != nil {
+		w.fail("founding: %v", err)
+		return
+	}
+	for i := range w.Nodes {
+		m := &machine{
+			world: w, id: kv.NodeID(i + 1), log: storage.NewMemLog(), state: storage.NewMemState(),
+			rate: 1 + (w.fate.Float64()-0.5)*2*w.Drift, skew: between(w.fate, -time.Second, time.Second),
+			terms: map[kv.ShardID]kv.Term{},
+		}
+		if err := node.Found(w.founding, m.id, m.log, m.state); err != nil {
+			w.fail("founding: %v", err)
+			return
+		}
+		w.nodes = append(w.nodes, m)
+		m.start()
+	}
+}
+
+// boot is the machine's clock since its boot.
+func (m *machine) boot() time.Duration {
+	return time.Hour + time.Duration(float64(m.now)*m.rate)
+}
+
+// wall is its other clock, in Unix milliseconds.
+func (m *machine) wall() int64 {
+	return 1_700_000_000_000 + int64((m.now+m.skew)/time.Millisecond)
+}
+
+// start starts the process.
+func (m *machine) start() {
+	m.life++
+	m.epoch++
+	m.inbox, m.woken, m.writes = node.Input{}, false, nil
+	guard := cache.New(cache.NewChaotic(m.chance.Uint64()), 16)
+	core, err := node.NewCore(node.CoreConfig{
+		Cluster: 1, Node: m.id, Life: m.life, Tick: m.Tick, ElectionTicks: m.ElectionTicks, Log: m.log, State: m.state,
+		Guard: guard, Host: host{m, m.epoch}, Logger: slog.New(slog.DiscardHandler), Meta: m.founding,
+	}, node.Now{Boot: m.boot(), Wall: m.wall()})
+	if err != nil {
+		m.fail("node %d does not start: %v", m.id, err)
+		return
+	}
+	m.core = core
+	m.reader = &node.Reader{Node: m.id, Guard: guard, State: m.state, Boot: m.boot}
+	m.views = map[kv.ShardID]*node.View{}
+	for _, v := range core.Views() {
+		m.views[v.Shard()] = v
+	}
+	m.note('s', m.id, uint64(m.life))
+	m.wake()
+	m.scheduleTick()
+}
+
+// crash ends the process, and the machine loses what was not synced, but for a beginning of it.
+func (m *machine) crash() {
+	if m.core == nil {
+		return
+	}
+	m.core, m.reader = nil, nil
+	m.epoch++
+	m.stats.Crashes++
+	keep := func(n int) int {
+		switch m.fate.IntN(3) {
+		case 0:
+			return 0
+		case 1:
+			return n
+		}
+		return m.fate.IntN(n + 1)
+	}
+	if err := m.log.Crash(keep); err != nil {
+		m.fail("crash of node %d: %v", m.id, err)
+	}
+	if err := m.state.Crash(keep); err != nil {
+		m.fail("crash of node %d: %v", m.id, err)
+	}
+	m.note('c', m.id)
+	for _, c := range m.clients {
+		c.broken(m)
+	}
+}
+
+// process makes f happen in the process that runs now, if it still does then; a paused one does it when it goes on.
+func (m *machine) process(d time.Duration, f func()) {
+	epoch := m.epoch
+	var do func()
+	do = func() {
+		switch {
+		case m.epoch != epoch:
+		case m.now < m.paused:
+			m.after(m.paused-m.now, do)
+		default:
+			f()
+		}
+	}
+	m.after(d, do)
+}
+
+// wake makes a turn happen soon.
+func (m *machine) wake() {
+	if m.woken || m.core == nil {
+		return
+	}
+	m.woken = true
+	m.process(between(m.chance, 10*time.Microsecond, 300*time.Microsecond), m.turn)
+}
+
+func (m *machine) scheduleTick() {
+	wait := time.Duration(float64(m.core.Deadline()-m.boot())/m.rate) + time.Microsecond
+	m.process(wait, func() {
+		m.wake()
+		m.scheduleTickAfterTurn()
+	})
+}
+
+// scheduleTickAfterTurn waits for the turn that wake has made likely.
+func (m *machine) scheduleTickAfterTurn() {
+	m.process(m.Tick/4, func() {
+		if m.core.Deadline() <= m.boot() {
+			m.scheduleTickAfterTurn()
+			return
+		}
+		m.scheduleTick()
+	})
+}
+
+func (m *machine) turn() {
+	m.woken = false
+	in := m.inbox
+	m.inbox = node.Input{}
+	in.Now = node.Now{Boot: m.boot(), Wall: m.wall()}
+	m.note('t', m.id, uint64(len(in.Envelopes)), in.Written, uint64(len(in.Submissions)))
+	m.stats.Turns++
+	if m.core.Turn(in) {
+		m.wake()
+	}
+	if m.core == nil {
+		return
+	}
+	if err := m.core.Check(); err != nil {
+		m.fail("node %d: %v", m.id, err)
+	}
+	m.checkLeases()
+}
+
+// checkLeases fails if another node's lease runs while this one leads a shard in a later term: its election came
+// before the promises had ended.
+func (m *machine) checkLeases() {
+	for shard := range kv.ShardID(m.Shards + 1) {
+		v := m.views[shard]
+		lead, term, _ := v.Lead()
+		if lead != m.id {
+			continue
+		}
+		if m.terms[shard] != term {
+			m.terms[shard] = term
+			m.stats.Elections++
+		}
+		for _, other := range m.nodes {
+			if other == m || other.core == nil {
+				continue
+			}
+			if _, old, until := other.views[shard].Lead(); until > other.boot() && old < term {
+				m.fail("shard %d: node %d leads in term %d while the lease of node %d of term %d runs for %v",
+					shard, m.id, term, other.id, old, until-other.boot())
+			}
+		}
+	}
+}
+
+// host is what a core asks of its machine.
+type host struct {
+	*machine
+	process int
+}
+
+func (h host) alive() bool { return h.machine.epoch == h.process && h.core != nil }
+
+func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
+	e := &kvdv1.Envelope{ClusterId: 1, FromNode: uint64(h.id), ToNode: uint64(to), FromLife: uint64(h.life), Messages: messages}
+	data, err := e.MarshalVT()
+	if err != nil {
+		h.fail("node %d: %v", h.id, err)
+		return
+	}
+	h.note('m', h.id, uint64(to), xxhash.Sum64(data))
+	h.transmit(to, data)
+	if !h.quiet && oneIn(h.chance, h.DuplicateOneIn) {
+		h.transmit(to, data)
+	}
+}
+
+// transmit carries an envelope over the network, or loses it.
+func (h host) transmit(to kv.NodeID, data []byte) {
+	m := h.machine
+	target := m.nodes[to-1]
+	if m.blocked[link{m.id, to}] || !m.quiet && oneIn(m.chance, m.LoseOneIn) {
+		if oneIn(m.chance, 2) {
+			m.soon(func() { m.inbox.Unreachable = append(m.inbox.Unreachable, to) })
+		}
+		return
+	}
+	latency := between(m.chance, 100*time.Microsecond, 2*time.Millisecond)
+	if !m.quiet && oneIn(m.chance, m.DelayOneIn) {
+		latency = between(m.chance, 10*time.Millisecond, 2*time.Second)
+	}
+	m.after(latency, func() {
+		if target.core == nil || m.blocked[link{m.id, to}] {
+			return
+		}
+		e := &kvdv1.Envelope{}
+		if err := e.UnmarshalVT(data); err != nil {
+			m.fail("node %d: %v", to, err)
+			return
+		}
+		target.inbox.Envelopes = append(target.inbox.Envelopes, e)
+		target.wake()
+	})
+}
+
+// soon changes the inbox of the process that runs now, a little later.
+func (m *machine) soon(f func()) {
+	m.process(between(m.chance, 10*time.Microsecond, 200*time.Microsecond), func() {
+		f()
+		m.wake()
+	})
+}
+
+func (h host) WriteLog(id uint64, writes []storage.LogWrite, sync bool) {
+	m := h.machine
+	for _, w := range writes {
+		if w.Truncate != nil {
+			m.stats.Truncations++
+		}
+	}
+	m.writes = append(m.writes, logWrite{id, writes, sync})
+	if len(m.writes) == 1 {
+		m.writeNext()
+	}
+}
+
+// writeNext writes the oldest log batch after the disk's latency. The machine may crash before, between write and
+// sync, and after.
+func (m *machine) writeNext() {
+	latency := between(m.chance, 100*time.Microsecond, 3*time.Millisecond)
+	if m.now < m.stalled {
+		latency += m.stalled - m.now
+	}
+	m.process(latency, func() {
+		w := m.writes[0]
+		if !m.quiet && oneIn(m.fate, m.CrashAtWriteOneIn) {
+			sync := oneIn(m.fate, 2)
+			if err := m.log.Write(w.writes, w.sync && sync); err != nil {
+				m.fail("node %d: %v", m.id, err)
+			}
+			m.crash()
+			m.restartLater()
+			return
+		}
+		if err := m.log.Write(w.writes, w.sync); err != nil {
+			m.fail("node %d: %v", m.id, err)
+			return
+		}
+		m.note('w', m.id, w.id)
+		m.inbox.Written = w.id
+		m.wake()
+		if m.writes = m.writes[1:]; len(m.writes) > 0 {
+			m.writeNext()
+		}
+	})
+}
+
+func (h host) SyncState() {
+	m := h.machine
+	m.process(between(m.chance, time.Millisecond, 20*time.Millisecond), func() {
+		if _, err := m.state.Sync(); err != nil {
+			m.fail("node %d: %v", m.id, err)
+		}
+		m.inbox.StateSynced = true
+		m.wake()
+	})
+}
+
+// SendSnapshot sends all data as it is now, or loses it.
+func (h host) SendSnapshot(s *node.Outgoing) {
+	m := h.machine
+	m.stats.Snapshots++
+	data, err := readAll(s.View, s.Span)
+	if err != nil {
+		m.fail("node %d: %v", m.id, err)
+		return
+	}
+	state, err := s.State.MarshalVT()
+	if err != nil {
+		m.fail("node %d: %v", m.id, err)
+		return
+	}
+	life, target, shard := m.life, m.nodes[s.To.Node-1], s.View.State().GetDescriptor_().GetShard()
+	sent := func(ok bool) {
+		m.soon(func() {
+			m.inbox.Sent = append(m.inbox.Sent, node.SnapshotSent{Shard: kv.ShardID(shard), To: s.To.Replica, OK: ok})
+		})
+	}
+	if m.blocked[link{m.id, s.To.Node}] || !m.quiet && oneIn(m.chance, m.LoseOneIn) {
+		sent(false)
+		return
+	}
+	m.process(between(m.chance, 5*time.Millisecond, 100*time.Millisecond), func() {
+		if target.core == nil || m.blocked[link{m.id, s.To.Node}] || m.blocked[link{s.To.Node, m.id}] {
+			sent(false)
+			return
+		}
+		st := &kvdv1.ShardState{}
+		if err := st.UnmarshalVT(state); err != nil {
+			m.fail("snapshot: %v", err)
+			return
+		}
+		ingest, err := target.state.NewIngest(kv.ShardID(shard), s.Span)
+		if err != nil {
+			m.fail("snapshot: %v", err)
+			return
+		}
+		for _, item := range data {
+			if err := ingest.Put(item.Key, item.Record); err != nil {
+				m.fail("snapshot: %v", err)
+				return
+			}
+		}
+		target.inbox.Received = append(target.inbox.Received, &node.Received{
+			From: m.id, Life: life, Message: node.SnapshotMessage(s.Message, st), State: st, Ingest: ingest,
+		})
+		target.wake()
+		sent(true)
+	})
+}
+
+// readAll reads a view and closes it.
+func readAll(v storage.View, span kv.Span) ([]kv.Item, error) {
+	it, err := v.Iter(span)
+	if err != nil {
+		return nil, err
+	}
+	var items []kv.Item
+	for it.Next() {
+		rec, err := it.Record()
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, kv.Item{Key: it.Key(), Record: rec})
+	}
+	if err := it.Close(); err != nil {
+		return nil, err
+	}
+	return items, v.Close()
+}
+
+func (h host) Install(r *node.Received) {
+	m := h.machine
+	m.process(between(m.chance, time.Millisecond, 50*time.Millisecond), func() {
+		if err := r.Ingest.Commit(r.State); err != nil {
+			m.fail("node %d: %v", m.id, err)
+			return
+		}
+		m.stats.Installs++
+		m.note('i', m.id, r.State.GetAppliedIndex())
+		if !m.quiet && oneIn(m.fate, m.CrashAtInstallOneIn) {
+			m.crash()
+			m.restartLater()
+			return
+		}
+		m.inbox.Installed = append(m.inbox.Installed, r)
+		m.wake()
+	})
+}
+
+func (h host) Checksum(c *node.ChecksumWork) {
+	m := h.machine
+	items, err := readAll(c.View, c.Span)
+	if err != nil {
+		m.fail("node %d: %v", m.id, err)
+		return
+	}
+	m.stats.Checksums++
+	m.soon(func() {
+		m.inbox.Sums = append(m.inbox.Sums, node.Sum{Shard: c.Shard, ID: c.ID, Index: c.Index, Value: sumOf(items)})
+	})
+}
+
+func (h host) MetaChanged(*kvdv1.MetaState) {}
+
+func (h host) Fatal(err error) { h.fail("node %d stops: %v", h.id, err) }

@@ -1,0 +1,24 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// Swarm draws the plan of a seed: each has its own mix and rates, so that together they reach what no single mix does.
+func Swarm(seed uint64) Plan {
+	r := rand.New(rand.NewPCG(seed, 3))
+	pick := func(values ...int) int { return values[r.IntN(len(values))] }
+	p := Plan{
+		Nodes: pick(3, 3, 3, 5), Shards: 1 + r.IntN(3), KeysPerShard: 2 + r.IntN(2), Clients: 3 + r.IntN(5),
+		Tick: 50 * time.Millisecond, ElectionTicks: pick(10, 15),
+		Duration: between(r, 6*time.Second, 14*time.Second), Think: between(r, 20*time.Millisecond, 200*time.Millisecond),
+		Patience: between(r, 500*time.Millisecond, 3*time.Second), ReadPercent: pick(20, 50, 80),
+		PinOneIn: pick(0, 0, 3), LoseOneIn: pick(0, 200, 50, 10), DuplicateOneIn: pick(0, 100, 10), DelayOneIn: pick(0, 500, 50),
+		CrashAtWriteOneIn: pick(0, 0, 2000, 300), CrashAtInstallOneIn: pick(0, 3),
+		MeanFault: between(r, 100*time.Millisecond, 1500*time.Millisecond),
+		Crash:     pick(0, 1, 4), Pause: pick(0, 1, 3), Partition: pick(0, 1, 4), Stall: pick(0, 1, 2), ClockStep: pick(0, 1), HandOver: pick(0, 1, 3),
+		Drift: []float64{0, 0.001, 0.03}[r.IntN(3)],
+	}
+	return p
+}

@@ -1,0 +1,131 @@
+package sim
+
+import (
+	"container/heap"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	mathrand "math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/check"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+)
+
+// event is something that happens at a moment of virtual time; equal moments in the order of their creation.
+type event struct {
+	at  time.Duration
+	seq uint64
+	do  func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	old := *e
+	last := old[len(old)-1]
+	old[len(old)-1] = event{}
+	*e = old[:len(old)-1]
+	return last
+}
+
+// world is one run.
+type world struct {
+	Plan
+	seed   uint64
+	now    time.Duration
+	events events
+	seq    uint64
+	// chance draws for the network, the disks and the clients; fate for faults: more of the one leaves the other alone.
+	chance, fate *mathrand.Rand
+	trace        *xxhash.Digest
+
+	founding *kvdv1.MetaState
+	shards   *raftmeta.Map
+	nodes    []*machine
+	clients  []*client
+	blocked  map[link]bool
+	history  []*check.Operation
+	values   int
+	asked    map[string]int // Operations, by key.
+	quiet    bool           // The faults are over.
+	stats    Stats
+	err      error
+}
+
+// link is one direction between two nodes.
+type link struct{ from, to kv.NodeID }
+
+func newWorld(seed uint64, plan Plan) *world {
+	var key [32]byte
+	binary.BigEndian.PutUint64(key[:], seed)
+	// Raft draws its election time-outs from here.
+	rand.Reader = mathrand.NewChaCha8(key)
+	return &world{
+		Plan: plan, seed: seed, chance: mathrand.New(mathrand.NewPCG(seed, 1)), fate: mathrand.New(mathrand.NewPCG(seed, 2)),
+		trace: xxhash.New(), blocked: map[link]bool{}, asked: map[string]int{},
+	}
+}
+
+// after makes f happen after a time.
+func (w *world) after(d time.Duration, f func()) {
+	w.seq++
+	heap.Push(&w.events, event{at: w.now + max(d, 0), seq: w.seq, do: f})
+}
+
+// note adds to the trace.
+func (w *world) note(what byte, node kv.NodeID, more ...uint64) {
+	b := []byte{what}
+	b = binary.BigEndian.AppendUint64(b, uint64(w.now))
+	b = binary.BigEndian.AppendUint64(b, uint64(node))
+	for _, n := range more {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	_, _ = w.trace.Write(b)
+}
+
+// fail ends the run.
+func (w *world) fail(format string, args ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf("at %v: "+format, append([]any{w.now}, args...)...)
+	}
+}
+
+// run lets everything happen until a moment.
+func (w *world) run(until time.Duration) {
+	for w.err == nil && len(w.events) > 0 && w.events[0].at <= until {
+		e := heap.Pop(&w.events).(event)
+		w.now = e.at
+		w.guarded(e.do)
+	}
+	if w.err == nil {
+		w.now = until
+	}
+}
+
+func (w *world) guarded(f func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.fail("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	f()
+}
+
+// between draws a time.
+func between(r *mathrand.Rand, low, high time.Duration) time.Duration {
+	return low + time.Duration(r.Int64N(int64(high-low)+1))
+}
+
+func oneIn(r *mathrand.Rand, n int) bool { return n > 0 && r.IntN(n) == 0 }
