@@ -2,6 +2,6 @@
 
 package replica
 
-// mutantVoteBeforeSync breaks T3 on purpose, under the build tag mutant_vote_before_sync: votes are asked for before
-// the candidate's own vote is durable.
+// mutantVoteBeforeSync breaks T3 on purpose, under the build tag mutant_vote_before_sync: a vote is given before
+// it is durable.
 const mutantVoteBeforeSync = false

@@ -2,5 +2,5 @@
 
 package replica
 
-// mutantVoteBeforeSync breaks T3 on purpose: votes are asked for before the candidate's own vote is durable.
+// mutantVoteBeforeSync breaks T3 on purpose: a vote is given before it is durable.
 const mutantVoteBeforeSync = true

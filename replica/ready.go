@@ -72,7 +72,9 @@ func (r *Replica) sort(m *raftpb.Message, w *Work) {
 	switch m.GetType() {
 	case raftpb.MsgStorageAppend:
 		for _, response := range m.GetResponses() {
-			if response.GetTo() == uint64(r.id) {
+			if mutantVoteBeforeSync && response.GetTo() != uint64(r.id) && response.GetType() == raftpb.MsgVoteResp {
+				w.Early = append(w.Early, response)
+			} else if response.GetTo() == uint64(r.id) {
 				w.Local = append(w.Local, response)
 			} else {
 				w.Held = append(w.Held, response)
@@ -86,12 +88,8 @@ func (r *Replica) sort(m *raftpb.Message, w *Work) {
 	case raftpb.MsgSnap:
 		w.Snapshots = append(w.Snapshots, m)
 	case raftpb.MsgVote, raftpb.MsgPreVote:
-		switch {
-		case !r.alone && r.promise.forbids(m):
-			// The replica's own promise keeps it from an election too (L1).
-		case mutantVoteBeforeSync:
-			w.Early = append(w.Early, m)
-		default:
+		// The replica's own promise keeps it from an election too (L1).
+		if r.alone || !r.promise.forbids(m) {
 			w.Held = append(w.Held, m)
 		}
 	default:

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/cache"
@@ -38,6 +39,10 @@ type machine struct {
 	skew   time.Duration
 	writes []logWrite
 	terms  map[kv.ShardID]kv.Term // Of the last election that was seen.
+
+	// voteless: the next write with a vote for another is lost in a crash.
+	voteless   bool
+	onVoteless func()
 }
 
 type logWrite struct {
@@ -226,6 +231,10 @@ func (m *machine) checkLeases() {
 		if m.terms[shard] != term {
 			m.terms[shard] = term
 			m.stats.Elections++
+			if first, ok := m.leaders[leadership{shard, term}]; ok && first != m.id {
+				m.fail("shard %d: nodes %d and %d both lead in term %d", shard, first, m.id, term)
+			}
+			m.leaders[leadership{shard, term}] = m.id
 		}
 		for _, other := range m.nodes {
 			if other == m || other.core == nil {
@@ -255,9 +264,22 @@ func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 		return
 	}
 	h.note('m', h.id, uint64(to), xxhash.Sum64(data))
+	h.checkPublished(messages)
 	h.transmit(to, data)
 	if !h.quiet && oneIn(h.chance, h.DuplicateOneIn) {
 		h.transmit(to, data)
+	}
+}
+
+// checkPublished fails if a message leaves that takes a lease away while readers still see it (T4): once it has left,
+// another may lead.
+func (h host) checkPublished(messages []*kvdv1.RaftMessage) {
+	for _, m := range messages {
+		_, term, until := h.views[kv.ShardID(m.Shard)].Lead()
+		if until > h.boot() && (kv.Term(m.Term) > term || raftpb.MessageType(m.Type) == raftpb.MsgTimeoutNow) {
+			h.fail("shard %d: node %d sends a %v of term %d while readers see its lease of term %d", m.Shard, h.id,
+				raftpb.MessageType(m.Type), m.Term, term)
+		}
 	}
 }
 
@@ -319,6 +341,15 @@ func (m *machine) writeNext() {
 	}
 	m.process(latency, func() {
 		w := m.writes[0]
+		if m.voteless && votes(w.writes) {
+			m.voteless = false
+			m.crash()
+			m.after(between(m.fate, time.Millisecond, 20*time.Millisecond), func() {
+				m.onVoteless()
+				m.start()
+			})
+			return
+		}
 		if !m.quiet && oneIn(m.fate, m.CrashAtWriteOneIn) {
 			sync := oneIn(m.fate, 2)
 			if err := m.log.Write(w.writes, w.sync && sync); err != nil {
@@ -339,6 +370,16 @@ func (m *machine) writeNext() {
 			m.writeNext()
 		}
 	})
+}
+
+// votes reports whether a vote for another replica is among the writes.
+func votes(writes []storage.LogWrite) bool {
+	for _, w := range writes {
+		if w.Hard != nil && w.Hard.Vote != 0 && w.Hard.Vote != w.Group.Replica {
+			return true
+		}
+	}
+	return false
 }
 
 func (h host) SyncState() {

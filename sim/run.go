@@ -35,6 +35,8 @@ type Plan struct {
 	Crash, Pause, Partition, Stall, ClockStep, HandOver int
 	// Drift is how much a clock may be too fast or too slow, as a share.
 	Drift float64
+	// Story, if set, is what happens instead of faults by chance.
+	Story Story
 }
 
 // Stats count what happened in runs.
@@ -74,6 +76,7 @@ func Run(seed uint64, plan Plan) (trace uint64, stats Stats, err error) {
 		w.newClient(i)
 	}
 	w.chaos()
+	w.tell()
 	w.run(plan.Duration)
 	w.guarded(w.heal)
 	w.run(plan.Duration + healTime)

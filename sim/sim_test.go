@@ -2,7 +2,11 @@ package sim
 
 import (
 	"flag"
+	"os/exec"
+	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 var (
@@ -10,6 +14,7 @@ var (
 	first = flag.Uint64("seed", 1, "the first seed")
 )
 
+// TestSeeds runs clusters with faults. A failure tells how to replay it.
 func TestSeeds(t *testing.T) {
 	var all Stats
 	for i := range *seeds {
@@ -22,8 +27,58 @@ func TestSeeds(t *testing.T) {
 	}
 	t.Logf("%+v", all)
 	if *seeds >= 100 {
-		if err := all.Enough(); err != nil {
-			t.Error(err)
-		}
+		require.NoError(t, all.Enough())
+	}
+}
+
+// TestSameSeedSameTrace: one seed decides everything that happens.
+func TestSameSeedSameTrace(t *testing.T) {
+	seen := map[uint64]bool{}
+	for seed := range uint64(12) {
+		a, stats, err := Run(seed, Swarm(seed))
+		require.NoError(t, err)
+		b, again, err := Run(seed, Swarm(seed))
+		require.NoError(t, err)
+		require.Equal(t, a, b, "seed %d", seed)
+		require.Equal(t, stats, again, "seed %d", seed)
+		require.False(t, seen[a], "two seeds have one trace")
+		seen[a] = true
+	}
+}
+
+// mutants break one rule each, by a build tag.
+var mutants = []struct{ tag, breaks string }{
+	{"mutant_promise_left_to_raft", "L1: the promise is left to raft"},
+	{"mutant_ticks_after_messages", "T1: missed ticks are stepped, after the messages"},
+	{"mutant_lease_through_hand_over", "L5: the lease is kept through a hand-over"},
+	{"mutant_sync_skipped", "T2: the log store is not synced"},
+	{"mutant_vote_before_sync", "T3: a vote is given before it is durable"},
+	{"mutant_answer_before_quorum", "a write is answered before a majority has it"},
+	{"mutant_applied_apart", "T2: the applied index is stored apart from its effects"},
+	{"mutant_truncated_past_applied", "T6: the log is truncated past what is durably applied"},
+	{"mutant_cache_without_stamps", "C2: the cache is believed without stamps"},
+	{"mutant_read_state_published_last", "T4: messages leave before the read state is published"},
+	{"mutant_revision_by_index", "R1: a revision is the index of the entry"},
+}
+
+// TestMutants: every mutant is caught within 500 seeds.
+func TestMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the simulator once a mutant")
+	}
+	tool, err := exec.LookPath("go")
+	if err != nil {
+		t.Skip("there is no go command here: ", err)
+	}
+	for _, m := range mutants {
+		t.Run(m.tag, func(t *testing.T) {
+			t.Parallel()
+			command := exec.CommandContext(t.Context(), tool, "test", "-tags", m.tag, "-run", "^TestSeeds$", "-args", "-seeds", "500")
+			out, err := command.CombinedOutput()
+			require.Error(t, err, "not caught: %s", m.breaks)
+			require.Contains(t, string(out), "replay: ", "%s", out)
+			line, _, _ := strings.Cut(string(out), "\nreplay")
+			t.Logf("%s: %s", m.breaks, line)
+		})
 	}
 }

@@ -20,5 +20,16 @@ func Swarm(seed uint64) Plan {
 		Crash:     pick(0, 1, 4), Pause: pick(0, 1, 3), Partition: pick(0, 1, 4), Stall: pick(0, 1, 2), ClockStep: pick(0, 1), HandOver: pick(0, 1, 3),
 		Drift: []float64{0, 0.001, 0.03}[r.IntN(3)],
 	}
+	if story := Story(seed % 6); story == RestartedVoter || story == TicksPileUp || story == LostVote {
+		return tale(p, story)
+	}
 	return p
+}
+
+// tale makes room for a story: three nodes, no other faults, and few writes, so that any replica may be elected.
+func tale(p Plan, story Story) Plan {
+	return Plan{
+		Nodes: 3, Shards: p.Shards, KeysPerShard: p.KeysPerShard, Clients: p.Clients, Tick: p.Tick, ElectionTicks: p.ElectionTicks,
+		Duration: 16 * time.Second, Think: 60 * time.Millisecond, Patience: p.Patience, ReadPercent: 98, Story: story,
+	}
 }

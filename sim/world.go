@@ -56,6 +56,7 @@ type world struct {
 	nodes    []*machine
 	clients  []*client
 	blocked  map[link]bool
+	leaders  map[leadership]kv.NodeID
 	history  []*check.Operation
 	values   int
 	asked    map[string]int // Operations, by key.
@@ -67,6 +68,12 @@ type world struct {
 // link is one direction between two nodes.
 type link struct{ from, to kv.NodeID }
 
+// leadership is of one shard in one term.
+type leadership struct {
+	shard kv.ShardID
+	term  kv.Term
+}
+
 func newWorld(seed uint64, plan Plan) *world {
 	var key [32]byte
 	binary.BigEndian.PutUint64(key[:], seed)
@@ -74,7 +81,7 @@ func newWorld(seed uint64, plan Plan) *world {
 	rand.Reader = mathrand.NewChaCha8(key)
 	return &world{
 		Plan: plan, seed: seed, chance: mathrand.New(mathrand.NewPCG(seed, 1)), fate: mathrand.New(mathrand.NewPCG(seed, 2)),
-		trace: xxhash.New(), blocked: map[link]bool{}, asked: map[string]int{},
+		trace: xxhash.New(), blocked: map[link]bool{}, leaders: map[leadership]kv.NodeID{}, asked: map[string]int{},
 	}
 }
 

@@ -1,0 +1,132 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// Story is a course of events that chance alone would hardly ever find. Each is told again and again in a run, with
+// other moments.
+type Story uint8
+
+const (
+	// NoStory leaves everything to chance.
+	NoStory Story = iota
+	// RestartedVoter: the leader is cut from one follower, and later from the other, which starts anew at the same
+	// moment and is asked for its vote while the leader's lease runs.
+	RestartedVoter
+	// TicksPileUp: the leader is cut from one follower; the other is paused, hears the leader when it goes on, and has
+	// missed more ticks than an election timeout.
+	TicksPileUp
+	// LostVote: a voter crashes just after it has voted, and is asked again by another candidate.
+	LostVote
+)
+
+// tell begins the plan's story.
+func (w *world) tell() {
+	switch w.Story {
+	case RestartedVoter:
+		w.again(w.restartedVoter)
+	case TicksPileUp:
+		w.again(w.ticksPileUp)
+	case LostVote:
+		w.again(w.lostVote)
+	}
+}
+
+// again tells a story until the faults are over; it gives the time until the next.
+func (w *world) again(story func() time.Duration) {
+	w.after(between(w.fate, 1500*time.Millisecond, 2500*time.Millisecond), func() {
+		if w.quiet {
+			return
+		}
+		pause := story()
+		w.after(pause, func() { w.again(story) })
+	})
+}
+
+// cast gives the leader of a shard and its two followers, in an order drawn by chance; ok is false without a leader.
+func (w *world) cast() (leader, follower, other *machine, ok bool) {
+	shard := kv.ShardID(w.fate.IntN(w.Shards + 1))
+	for i, m := range w.nodes {
+		if m.core == nil {
+			return nil, nil, nil, false
+		}
+		if lead, _, _ := m.views[shard].Lead(); lead == m.id {
+			rest := []*machine{w.nodes[(i+1)%3], w.nodes[(i+2)%3]}
+			first := w.fate.IntN(2)
+			return m, rest[first], rest[1-first], true
+		}
+	}
+	return nil, nil, nil, false
+}
+
+func (w *world) cut(a, b *machine) {
+	w.blocked[link{a.id, b.id}], w.blocked[link{b.id, a.id}] = true, true
+}
+
+func (w *world) join(a, b *machine) {
+	delete(w.blocked, link{a.id, b.id})
+	delete(w.blocked, link{b.id, a.id})
+}
+
+func (w *world) restartedVoter() time.Duration {
+	leader, voter, candidate, ok := w.cast()
+	if !ok {
+		return 0
+	}
+	w.cut(leader, candidate)
+	w.after(between(w.fate, 0, 2*time.Second), func() {
+		if w.quiet || voter.core == nil {
+			return
+		}
+		w.cut(leader, voter)
+		voter.crash()
+		w.after(between(w.fate, time.Millisecond, 50*time.Millisecond), func() {
+			if voter.core == nil {
+				voter.start()
+			}
+		})
+	})
+	w.after(4*time.Second, func() { w.join(leader, candidate); w.join(leader, voter) })
+	return 4 * time.Second
+}
+
+func (w *world) ticksPileUp() time.Duration {
+	leader, voter, candidate, ok := w.cast()
+	if !ok {
+		return 0
+	}
+	election := time.Duration(w.ElectionTicks) * w.Tick
+	w.cut(leader, candidate)
+	w.after(between(w.fate, 0, election), func() {
+		voter.paused = w.now + between(w.fate, election, 2*election)
+		w.stats.Pauses++
+	})
+	w.after(5*election, func() { w.join(leader, candidate) })
+	return 6 * election
+}
+
+func (w *world) lostVote() time.Duration {
+	leader, voter, candidate, ok := w.cast()
+	if !ok {
+		return 0
+	}
+	// The leader is away; one of the two asks the other, which crashes with the vote on its way to the disk, comes back
+	// and hears the old leader instead, who has become a candidate too.
+	w.cut(leader, voter)
+	w.cut(leader, candidate)
+	voter.voteless = true
+	voter.onVoteless = func() {
+		w.cut(voter, candidate)
+		w.join(voter, leader)
+	}
+	w.after(6*time.Second, func() {
+		voter.voteless = false
+		w.join(leader, voter)
+		w.join(leader, candidate)
+		w.join(voter, candidate)
+	})
+	return 6500 * time.Millisecond
+}
