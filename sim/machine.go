@@ -254,8 +254,6 @@ type host struct {
 	process int
 }
 
-func (h host) alive() bool { return h.machine.epoch == h.process && h.core != nil }
-
 func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 	e := &kvdv1.Envelope{ClusterId: 1, FromNode: uint64(h.id), ToNode: uint64(to), FromLife: uint64(h.life), Messages: messages}
 	data, err := e.MarshalVT()

@@ -175,24 +175,13 @@ type memIterator struct {
 	it      btree.IterG[kv.Item]
 	span    kv.Span
 	started bool
-	pending bool // Seek has moved here already.
 }
 
 func (i *memIterator) Next() bool {
-	switch {
-	case i.pending:
-		i.pending = false
-	case !i.started:
-		i.started = true
-		if !i.it.Seek(kv.Item{Key: i.span.Start}) {
-			return false
-		}
-	default:
-		if !i.it.Next() {
-			return false
-		}
+	if !i.started {
+		return i.Seek(i.span.Start)
 	}
-	return i.span.Contains(i.it.Item().Key)
+	return i.it.Next() && i.span.Contains(i.it.Item().Key)
 }
 
 func (i *memIterator) Seek(key []byte) bool {
@@ -200,8 +189,7 @@ func (i *memIterator) Seek(key []byte) bool {
 		key = i.span.Start
 	}
 	i.started = true
-	i.pending = i.it.Seek(kv.Item{Key: key}) && i.span.Contains(i.it.Item().Key)
-	return i.pending
+	return i.it.Seek(kv.Item{Key: key}) && i.span.Contains(i.it.Item().Key)
 }
 
 func (i *memIterator) Key() []byte                { return i.it.Item().Key }

@@ -65,7 +65,7 @@ type Log interface {
 	// Entries reads the entries [lo, hi) as far as they fit in maxBytes of payload, at least one. It fails when
 	// one of them is missing. The entries are the caller's.
 	Entries(g kv.Group, lo, hi kv.Index, maxBytes uint64) ([]*raftpb.Entry, error)
-	// Write makes all of it take effect atomically; with sync it is durable when Write returns.
+	// Write makes all of it take effect atomically; with sync it and all earlier writes are durable when it returns.
 	Write(writes []LogWrite, sync bool) error
 	Close() error
 }

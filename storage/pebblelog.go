@@ -1,0 +1,302 @@
+package storage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// The keys of the log store, numbers big-endian:
+//
+//	'l' | shard 8 | replica 8 | 0                  hard state and truncated point
+//	'l' | shard 8 | replica 8 | 1 | index 8        an entry
+const (
+	logPrefix  = 'l'
+	kindState  = 0
+	kindEntry  = 1
+	groupBytes = 1 + 8 + 8
+)
+
+func logKey(id kv.Group, kind byte) []byte {
+	key := make([]byte, 0, groupBytes+1+8)
+	key = append(key, logPrefix)
+	key = binary.BigEndian.AppendUint64(key, uint64(id.Shard))
+	key = binary.BigEndian.AppendUint64(key, uint64(id.Replica))
+	return append(key, kind)
+}
+
+func entryKey(id kv.Group, index kv.Index) []byte {
+	return binary.BigEndian.AppendUint64(logKey(id, kindEntry), uint64(index))
+}
+
+// appendEntry encodes what is stored of an entry: format, type, term, payload.
+func appendEntry(dst []byte, e *raftpb.Entry) []byte {
+	dst = append(dst, format, byte(e.GetType()))
+	dst = binary.AppendUvarint(dst, e.GetTerm())
+	return append(dst, e.GetData()...)
+}
+
+// decodeEntry reads a stored entry; its payload is copied.
+func decodeEntry(index kv.Index, value []byte) (*raftpb.Entry, error) {
+	if len(value) < 3 || value[0] != format {
+		return nil, ErrFormat
+	}
+	kind := raftpb.EntryType(value[1])
+	term, n := binary.Uvarint(value[2:])
+	if n <= 0 || raftpb.EntryType_name[int32(kind)] == "" {
+		return nil, ErrFormat
+	}
+	e := &raftpb.Entry{Type: kind.Enum(), Index: new(uint64(index)), Term: &term}
+	if data := value[2+n:]; len(data) > 0 {
+		e.Data = slices.Clone(data)
+	}
+	return e, nil
+}
+
+// encodeLogState encodes a group's record: format, and five numbers.
+func encodeLogState(st LogState) []byte {
+	b := []byte{format}
+	for _, n := range []uint64{
+		uint64(st.Hard.Term), uint64(st.Hard.Vote), uint64(st.Hard.Commit), uint64(st.Truncated.Index), uint64(st.Truncated.Term),
+	} {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	return b
+}
+
+func decodeLogState(b []byte) (LogState, error) {
+	if len(b) != 1+5*8 || b[0] != format {
+		return LogState{}, ErrFormat
+	}
+	var n [5]uint64
+	for i := range n {
+		n[i] = binary.BigEndian.Uint64(b[1+8*i:])
+	}
+	return LogState{
+		Hard:      HardState{Term: kv.Term(n[0]), Vote: kv.ReplicaID(n[1]), Commit: kv.Index(n[2])},
+		Truncated: Point{Index: kv.Index(n[3]), Term: kv.Term(n[4])}, Last: kv.Index(n[3]),
+	}, nil
+}
+
+// PebbleLog is the log store on disk.
+type PebbleLog struct {
+	db *pebble.DB
+
+	mu     sync.Mutex
+	groups map[kv.Group]LogState // As written.
+}
+
+var _ Log = (*PebbleLog)(nil)
+
+// OpenLog opens the log store of a directory.
+func OpenLog(o Options) (*PebbleLog, error) {
+	db, err := openPebble(o, func(*pebble.Options) {})
+	if err != nil {
+		return nil, err
+	}
+	l := &PebbleLog{db: db, groups: map[kv.Group]LogState{}}
+	if err := l.scan(); err != nil {
+		return nil, errors.Join(explain(o.Dir, err), db.Close())
+	}
+	return l, nil
+}
+
+// scan reads the groups: their records, and where their entries end. An entry without a record before it, or a gap at
+// the beginning, is damage.
+func (l *PebbleLog) scan() error {
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{logPrefix}, UpperBound: []byte{logPrefix + 1}})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; {
+		key := it.Key()
+		if len(key) != groupBytes+1 || key[groupBytes] != kindState {
+			return errors.Join(fmt.Errorf("a key of the log store is damaged: %x", key), it.Close())
+		}
+		id := kv.Group{Shard: kv.ShardID(binary.BigEndian.Uint64(key[1:])), Replica: kv.ReplicaID(binary.BigEndian.Uint64(key[9:]))}
+		st, err := decodeLogState(it.Value())
+		if err != nil {
+			return errors.Join(fmt.Errorf("%v: %w", id, err), it.Close())
+		}
+		end := logKey(id, kindEntry+1)
+		if it.SeekLT(end) && len(it.Key()) == groupBytes+1+8 {
+			st.Last = max(st.Last, kv.Index(binary.BigEndian.Uint64(it.Key()[groupBytes+1:])))
+		}
+		l.groups[id] = st
+		ok = it.SeekGE(end)
+	}
+	return it.Close()
+}
+
+// Groups lists the groups that the store holds anything of, in order.
+func (l *PebbleLog) Groups() ([]kv.Group, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(l.groups), compareGroups), nil
+}
+
+// Load reads a group's state.
+func (l *PebbleLog) Load(id kv.Group) (LogState, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st, ok := l.groups[id]
+	return st, ok, nil
+}
+
+// Entries reads the entries [lo, hi) as far as they fit in maxBytes of payload, at least one.
+func (l *PebbleLog) Entries(id kv.Group, lo, hi kv.Index, maxBytes uint64) ([]*raftpb.Entry, error) {
+	if lo >= hi {
+		return nil, missingEntries(id, lo, hi)
+	}
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: entryKey(id, lo), UpperBound: entryKey(id, hi)})
+	if err != nil {
+		return nil, err
+	}
+	var entries []*raftpb.Entry
+	size := uint64(0)
+	next := lo
+	for ok := it.First(); ok; ok = it.Next() {
+		if index := kv.Index(binary.BigEndian.Uint64(it.Key()[groupBytes+1:])); index != next {
+			return nil, errors.Join(missingEntries(id, lo, hi), it.Close())
+		}
+		e, err := decodeEntry(next, it.Value())
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%v: entry %d: %w", id, next, err), it.Close())
+		}
+		if size += uint64(len(e.GetData())); len(entries) > 0 && size > maxBytes {
+			return entries, it.Close()
+		}
+		entries, next = append(entries, e), next+1
+	}
+	if err := it.Close(); err != nil {
+		return nil, fmt.Errorf("%v: read entry %d: %w", id, next, err)
+	}
+	if next != hi {
+		return nil, missingEntries(id, lo, hi)
+	}
+	return entries, nil
+}
+
+// Write makes all of it take effect atomically.
+func (l *PebbleLog) Write(writes []LogWrite, sync bool) error {
+	b := l.db.NewBatch()
+	changed := map[kv.Group]*LogState{}
+	for i := range writes {
+		if err := l.add(b, &writes[i], changed); err != nil {
+			return errors.Join(err, b.Close())
+		}
+	}
+	opts := pebble.NoSync
+	if sync {
+		opts = pebble.Sync
+	}
+	commit := func() error { return b.Commit(opts) }
+	if b.Empty() && sync {
+		// Pebble does nothing for an empty batch, and what came before is to be durable.
+		commit = func() error { return l.db.LogData(nil, pebble.Sync) }
+	}
+	if err := commit(); err != nil {
+		return fmt.Errorf("write to the log store: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, st := range changed {
+		if st == nil {
+			delete(l.groups, id)
+		} else {
+			l.groups[id] = *st
+		}
+	}
+	return nil
+}
+
+// add puts one group's write into a batch.
+func (l *PebbleLog) add(b *pebble.Batch, w *LogWrite, changed map[kv.Group]*LogState) error {
+	id := w.Group
+	st, known := changed[id]
+	if !known {
+		l.mu.Lock()
+		old, ok := l.groups[id]
+		l.mu.Unlock()
+		if st = nil; ok {
+			st = &old
+		}
+	}
+	if w.Remove {
+		st = nil
+		if err := b.DeleteRange(logKey(id, kindState), logKey(id, kindEntry+1), nil); err != nil {
+			return err
+		}
+	}
+	changed[id] = st
+	if w.Reset == nil && w.Truncate == nil && len(w.Entries) == 0 && w.Hard == nil {
+		return nil
+	}
+	record := w.Hard != nil || w.Reset != nil || st == nil
+	if st == nil {
+		st = &LogState{}
+		changed[id] = st
+	}
+	if w.Reset != nil {
+		if err := b.DeleteRange(logKey(id, kindEntry), logKey(id, kindEntry+1), nil); err != nil {
+			return err
+		}
+		st.Truncated, st.Last = *w.Reset, w.Reset.Index
+	}
+	if t := w.Truncate; t != nil && t.Index > st.Truncated.Index {
+		if t.Index > st.Last {
+			return pastEnd(id, t.Index, st.Last)
+		}
+		if err := b.DeleteRange(entryKey(id, st.Truncated.Index), entryKey(id, t.Index+1), nil); err != nil {
+			return err
+		}
+		st.Truncated, record = *t, true
+	}
+	if len(w.Entries) > 0 {
+		if err := putEntries(b, w, st); err != nil {
+			return err
+		}
+	}
+	if w.Hard != nil {
+		st.Hard = *w.Hard
+	}
+	if !record {
+		return nil
+	}
+	return b.Set(logKey(id, kindState), encodeLogState(*st), nil)
+}
+
+func putEntries(b *pebble.Batch, w *LogWrite, st *LogState) error {
+	if err := checkEntries(w, st.Truncated.Index, st.Last); err != nil {
+		return err
+	}
+	var value []byte
+	for _, e := range w.Entries {
+		value = appendEntry(value[:0], e)
+		if err := b.Set(entryKey(w.Group, kv.Index(e.GetIndex())), value, nil); err != nil {
+			return err
+		}
+	}
+	last := kv.Index(w.Entries[len(w.Entries)-1].GetIndex())
+	if last < st.Last {
+		if err := b.DeleteRange(entryKey(w.Group, last+1), entryKey(w.Group, st.Last+1), nil); err != nil {
+			return err
+		}
+	}
+	st.Last = last
+	return nil
+}
+
+// Metrics describes the store for operators.
+func (l *PebbleLog) Metrics() Metrics { return metricsOf(l.db) }
+
+// Close closes the store.
+func (l *PebbleLog) Close() error { return l.db.Close() }

@@ -1,0 +1,514 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// The keys of the state store, numbers big-endian:
+//
+//	'd' | key                     user data: format, revision, expiry, value
+//	's' | shard 8                 what the replica keeps of itself: format, kvdv1.ShardState
+//	'x' | expiry 8 | key          index of expiries, of the whole node
+const (
+	dataPrefix  = 'd'
+	shardPrefix = 's'
+	duePrefix   = 'x'
+)
+
+func dataKey(key []byte) []byte {
+	return append(append(make([]byte, 0, 1+len(key)), dataPrefix), key...)
+}
+
+// dataSpan gives the bounds of a span's data.
+func dataSpan(span kv.Span) (start, end []byte) {
+	start, end = dataKey(span.Start), []byte{dataPrefix + 1}
+	if len(span.End) > 0 {
+		end = dataKey(span.End)
+	}
+	return start, end
+}
+
+func shardKey(shard kv.ShardID) []byte {
+	return binary.BigEndian.AppendUint64([]byte{shardPrefix}, uint64(shard))
+}
+
+func dueKey(d kv.Due) []byte {
+	key := append(make([]byte, 0, 9+len(d.Key)), duePrefix)
+	return append(binary.BigEndian.AppendUint64(key, uint64(d.ExpireAt)), d.Key...)
+}
+
+func appendRecord(dst []byte, rec kv.Record) []byte {
+	dst = append(dst, format)
+	dst = binary.AppendUvarint(dst, uint64(rec.Revision))
+	dst = binary.AppendUvarint(dst, uint64(rec.ExpireAt))
+	return append(dst, rec.Value...)
+}
+
+// decodeRecord reads a stored record; the value is not copied.
+func decodeRecord(b []byte) (kv.Record, error) {
+	if len(b) == 0 || b[0] != format {
+		return kv.Record{}, ErrFormat
+	}
+	b = b[1:]
+	revision, n := binary.Uvarint(b)
+	if n <= 0 {
+		return kv.Record{}, ErrFormat
+	}
+	expire, m := binary.Uvarint(b[n:])
+	if m <= 0 || int64(expire) < 0 {
+		return kv.Record{}, ErrFormat
+	}
+	return kv.Record{Value: b[n+m:], Revision: kv.Revision(revision), ExpireAt: int64(expire)}, nil
+}
+
+func encodeShard(st *kvdv1.ShardState) ([]byte, error) {
+	b, err := st.MarshalVT()
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte{format}, b...), nil
+}
+
+func decodeShard(b []byte) (*kvdv1.ShardState, error) {
+	if len(b) == 0 || b[0] != format {
+		return nil, ErrFormat
+	}
+	st := &kvdv1.ShardState{}
+	if err := st.UnmarshalVT(b[1:]); err != nil {
+		return nil, errors.Join(ErrFormat, err)
+	}
+	return st, nil
+}
+
+// PebbleState is the state store on disk.
+type PebbleState struct {
+	db  *pebble.DB
+	dir string
+	fs  vfs.FS
+	// tables are the options of tables to be ingested.
+	tables sstable.WriterOptions
+
+	mu      sync.Mutex // Orders commits and their numbers.
+	cut     Cut
+	durable atomic.Uint64
+	ingests atomic.Uint64 // Names the tables of ingests.
+}
+
+var _ State = (*PebbleState)(nil)
+
+// ingestSuffix marks the tables that an ingest gathers; those of an earlier process are removed when it opens.
+const ingestSuffix = ".ingest"
+
+// OpenState opens the state store of a directory.
+func OpenState(o Options) (*PebbleState, error) {
+	var opts *pebble.Options
+	db, err := openPebble(o, func(p *pebble.Options) { opts = p })
+	if err != nil {
+		return nil, err
+	}
+	s := &PebbleState{db: db, dir: o.Dir, fs: o.FS, tables: tableOptions(db, opts)}
+	if s.fs == nil {
+		s.fs = vfs.Default
+	}
+	if err := s.removeLeftovers(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+func (s *PebbleState) removeLeftovers() error {
+	names, err := s.fs.List(s.dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", s.dir, err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ingestSuffix) {
+			if err := s.fs.Remove(s.fs.PathJoin(s.dir, name)); err != nil {
+				return fmt.Errorf("remove what an unfinished snapshot left: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// getter is what a store and a view of it have in common.
+type getter interface {
+	pebble.Reader
+}
+
+func get(r getter, key []byte) (kv.Record, bool, error) {
+	var buf [256]byte
+	value, closer, err := r.Get(append(append(buf[:0], dataPrefix), key...))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return kv.Record{}, false, nil
+	}
+	if err != nil {
+		return kv.Record{}, false, fmt.Errorf("read %s: %w", kv.FormatKey(key), err)
+	}
+	rec, err := decodeRecord(value)
+	if err != nil {
+		return kv.Record{}, false, errors.Join(fmt.Errorf("read %s: %w", kv.FormatKey(key), err), closer.Close())
+	}
+	rec.Value = append(make([]byte, 0, len(rec.Value)), rec.Value...)
+	return rec, true, closer.Close()
+}
+
+func iter(r getter, span kv.Span) (Iterator, error) {
+	if span.Empty() {
+		return nothing{}, nil
+	}
+	start, end := dataSpan(span)
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+	if err != nil {
+		return nil, err
+	}
+	return &pebbleIterator{it: it}, nil
+}
+
+// nothing is the iterator of an empty span.
+type nothing struct{}
+
+func (nothing) Next() bool                 { return false }
+func (nothing) Seek([]byte) bool           { return false }
+func (nothing) Key() []byte                { return nil }
+func (nothing) Record() (kv.Record, error) { return kv.Record{}, ErrClosed }
+func (nothing) Close() error               { return nil }
+
+type pebbleIterator struct {
+	it      *pebble.Iterator
+	started bool
+}
+
+func (i *pebbleIterator) Next() bool {
+	if !i.started {
+		i.started = true
+		return i.it.First()
+	}
+	return i.it.Next()
+}
+
+func (i *pebbleIterator) Seek(key []byte) bool {
+	i.started = true
+	return i.it.SeekGE(dataKey(key))
+}
+
+func (i *pebbleIterator) Key() []byte { return i.it.Key()[1:] }
+
+func (i *pebbleIterator) Record() (kv.Record, error) {
+	value, err := i.it.ValueAndErr()
+	if err != nil {
+		return kv.Record{}, err
+	}
+	return decodeRecord(value)
+}
+
+func (i *pebbleIterator) Close() error { return i.it.Close() }
+
+// Get reads a key.
+func (s *PebbleState) Get(key []byte) (kv.Record, bool, error) { return get(s.db, key) }
+
+// Iter walks a span as of now.
+func (s *PebbleState) Iter(span kv.Span) (Iterator, error) { return iter(s.db, span) }
+
+// pebbleBatch gathers a step. The first error is kept for Commit.
+type pebbleBatch struct {
+	b   *pebble.Batch
+	buf []byte
+	err error
+}
+
+func (b *pebbleBatch) keep(err error) {
+	if b.err == nil {
+		b.err = err
+	}
+}
+
+func (b *pebbleBatch) Put(key []byte, rec kv.Record) {
+	b.buf = appendRecord(b.buf[:0], rec)
+	b.keep(b.b.Set(dataKey(key), b.buf, nil))
+}
+func (b *pebbleBatch) Delete(key []byte)  { b.keep(b.b.Delete(dataKey(key), nil)) }
+func (b *pebbleBatch) PutDue(d kv.Due)    { b.keep(b.b.Set(dueKey(d), nil, nil)) }
+func (b *pebbleBatch) DeleteDue(d kv.Due) { b.keep(b.b.Delete(dueKey(d), nil)) }
+func (b *pebbleBatch) Bytes() int         { return b.b.Len() }
+func (b *pebbleBatch) Empty() bool        { return b.b.Empty() }
+func (b *pebbleBatch) PutShard(shard kv.ShardID, st *kvdv1.ShardState) {
+	value, err := encodeShard(st)
+	if err != nil {
+		b.keep(err)
+		return
+	}
+	b.keep(b.b.Set(shardKey(shard), value, nil))
+}
+
+// NewBatch makes an empty batch.
+func (s *PebbleState) NewBatch() Batch { return &pebbleBatch{b: s.db.NewBatch()} }
+
+// Commit makes a batch visible, not durable.
+func (s *PebbleState) Commit(b Batch) (Cut, error) {
+	batch := b.(*pebbleBatch)
+	if batch.err != nil {
+		return 0, errors.Join(batch.err, batch.b.Close())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := batch.b.Commit(pebble.NoSync); err != nil {
+		return 0, err
+	}
+	s.cut++
+	return s.cut, batch.b.Close()
+}
+
+// Sync makes every commit so far durable.
+func (s *PebbleState) Sync() (Cut, error) {
+	s.mu.Lock()
+	cut := s.cut
+	s.mu.Unlock()
+	if cut == s.Durable() {
+		return cut, nil
+	}
+	if err := s.db.LogData(nil, pebble.Sync); err != nil {
+		return 0, fmt.Errorf("sync the state store: %w", err)
+	}
+	for {
+		old := s.durable.Load()
+		if uint64(cut) <= old || s.durable.CompareAndSwap(old, uint64(cut)) {
+			return cut, nil
+		}
+	}
+}
+
+// Durable is the last commit that is known to be durable.
+func (s *PebbleState) Durable() Cut { return Cut(s.durable.Load()) }
+
+// Shards reads what the replicas keep of themselves, in shard order.
+func (s *PebbleState) Shards() ([]*ShardRecord, error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{shardPrefix}, UpperBound: []byte{shardPrefix + 1}})
+	if err != nil {
+		return nil, err
+	}
+	var list []*ShardRecord
+	for ok := it.First(); ok; ok = it.Next() {
+		if len(it.Key()) != 9 {
+			return nil, errors.Join(fmt.Errorf("a key of the state store is damaged: %x", it.Key()), it.Close())
+		}
+		shard := kv.ShardID(binary.BigEndian.Uint64(it.Key()[1:]))
+		st, err := decodeShard(it.Value())
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("shard %d: %w", shard, err), it.Close())
+		}
+		list = append(list, &ShardRecord{Shard: shard, State: st})
+	}
+	return list, it.Close()
+}
+
+// Due calls f with expiries.
+func (s *PebbleState) Due(from kv.Due, time int64, n int, f func(kv.Due) bool) (last kv.Due, all bool, err error) {
+	upper := binary.BigEndian.AppendUint64([]byte{duePrefix}, uint64(time)+1)
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: dueKey(from), UpperBound: upper})
+	if err != nil {
+		return from, false, err
+	}
+	last = from
+	for ok := it.First(); ok; ok = it.Next() {
+		d := kv.Due{ExpireAt: int64(binary.BigEndian.Uint64(it.Key()[1:])), Key: bytes.Clone(it.Key()[9:])}
+		if !lessDue(from, d) {
+			continue
+		}
+		if n == 0 {
+			return last, false, it.Close()
+		}
+		n--
+		last = d
+		if !f(d) {
+			return last, false, it.Close()
+		}
+	}
+	return last, true, it.Close()
+}
+
+type pebbleView struct {
+	snapshot *pebble.EventuallyFileOnlySnapshot
+	state    *kvdv1.ShardState
+	span     kv.Span
+}
+
+// View is a consistent view of a shard as of now.
+func (s *PebbleState) View(shard kv.ShardID, span kv.Span) (View, error) {
+	start, end := dataSpan(span)
+	key := shardKey(shard)
+	v := &pebbleView{span: span, snapshot: s.db.NewEventuallyFileOnlySnapshot([]pebble.KeyRange{
+		{Start: start, End: end}, {Start: key, End: append(bytes.Clone(key), 0)},
+	})}
+	value, closer, err := v.snapshot.Get(key)
+	if err == nil {
+		v.state, err = decodeShard(value)
+		err = errors.Join(err, closer.Close())
+	} else if errors.Is(err, pebble.ErrNotFound) {
+		err = nil
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read the state of shard %d: %w", shard, err), v.Close())
+	}
+	return v, nil
+}
+
+func (v *pebbleView) Get(key []byte) (kv.Record, bool, error) {
+	if !v.span.Contains(key) {
+		return kv.Record{}, false, nil
+	}
+	return get(v.snapshot, key)
+}
+func (v *pebbleView) Iter(span kv.Span) (Iterator, error) {
+	return iter(v.snapshot, span.Intersect(v.span))
+}
+func (v *pebbleView) State() *kvdv1.ShardState { return v.state }
+func (v *pebbleView) Close() error             { return v.snapshot.Close() }
+
+// pebbleIngest writes tables beside the store.
+type pebbleIngest struct {
+	store *PebbleState
+	shard kv.ShardID
+	span  kv.Span
+	name  string
+	data  *sstable.Writer
+	files []string
+	due   [][]byte // Keys of the index of expiries; sorted at the end.
+	last  []byte
+	buf   []byte
+	over  bool
+}
+
+// NewIngest starts to gather the data that replaces a shard's.
+func (s *PebbleState) NewIngest(shard kv.ShardID, span kv.Span) (Ingest, error) {
+	return &pebbleIngest{store: s, shard: shard, span: span, name: fmt.Sprintf("%d-%d", shard, s.ingests.Add(1))}, nil
+}
+
+// table begins one of the tables.
+func (i *pebbleIngest) table(part string) (*sstable.Writer, error) {
+	path := filepath.Join(i.store.dir, i.name+part+ingestSuffix)
+	f, err := i.store.fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, fmt.Errorf("make a table: %w", err)
+	}
+	i.files = append(i.files, path)
+	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), i.store.tables), nil
+}
+
+func (i *pebbleIngest) Put(key []byte, rec kv.Record) error {
+	if i.over {
+		return ErrClosed
+	}
+	if err := checkIngested(i.span, i.last, key); err != nil {
+		return err
+	}
+	if i.data == nil {
+		w, err := i.table("d")
+		if err != nil {
+			return err
+		}
+		i.data = w
+	}
+	i.last = append(i.last[:0], key...)
+	i.buf = appendRecord(i.buf[:0], rec)
+	if rec.ExpireAt != 0 {
+		i.due = append(i.due, dueKey(kv.Due{ExpireAt: rec.ExpireAt, Key: key}))
+	}
+	return i.data.Set(dataKey(key), i.buf)
+}
+
+func (i *pebbleIngest) Commit(st *kvdv1.ShardState) error {
+	if i.over {
+		return ErrClosed
+	}
+	defer i.Abort()
+	if i.data != nil {
+		data := i.data
+		i.data = nil
+		if err := data.Close(); err != nil {
+			return fmt.Errorf("finish a table: %w", err)
+		}
+	}
+	if err := i.rest(st); err != nil {
+		return err
+	}
+	// What came before must not be overtaken by what is durable at once (D1).
+	if _, err := i.store.Sync(); err != nil {
+		return err
+	}
+	start, end := dataSpan(i.span)
+	if _, err := i.store.db.IngestAndExcise(context.Background(), i.files, nil, nil, pebble.KeyRange{Start: start, End: end}); err != nil {
+		return fmt.Errorf("ingest the data of shard %d: %w", i.shard, err)
+	}
+	return nil
+}
+
+// rest writes the tables beside the data's: the index of expiries and the replica's state, which ride in one step.
+func (i *pebbleIngest) rest(st *kvdv1.ShardState) error {
+	value, err := encodeShard(st)
+	if err != nil {
+		return err
+	}
+	if err := i.write("s", [][]byte{shardKey(i.shard)}, value); err != nil {
+		return err
+	}
+	if len(i.due) == 0 {
+		return nil
+	}
+	slices.SortFunc(i.due, bytes.Compare)
+	return i.write("x", i.due, nil)
+}
+
+func (i *pebbleIngest) write(part string, keys [][]byte, value []byte) error {
+	w, err := i.table(part)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if err := w.Set(key, value); err != nil {
+			return errors.Join(err, w.Close())
+		}
+	}
+	return w.Close()
+}
+
+// Abort drops what was gathered. A file that cannot be removed is removed when the store is opened next.
+func (i *pebbleIngest) Abort() {
+	if i.over {
+		return
+	}
+	i.over = true
+	if i.data != nil {
+		_ = i.data.Close()
+	}
+	for _, path := range i.files {
+		_ = i.store.fs.Remove(path)
+	}
+	i.due = nil
+}
+
+// Metrics describes the store for operators.
+func (s *PebbleState) Metrics() Metrics { return metricsOf(s.db) }
+
+// Close makes everything durable and closes the store.
+func (s *PebbleState) Close() error {
+	_, err := s.Sync()
+	return errors.Join(err, s.db.Close())
+}
