@@ -1,0 +1,73 @@
+package storage
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+)
+
+func TestStoreRecord(t *testing.T) {
+	dir := t.TempDir()
+	_, ok, err := ReadStore(dir)
+	require.NoError(t, err)
+	require.False(t, ok)
+	require.NoError(t, WriteStore(dir, &kvdv1.StoreRecord{StoreId: 7, Life: 3}))
+	rec, ok, err := ReadStore(dir)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.EqualValues(t, 7, rec.StoreId)
+
+	path := filepath.Join(dir, storeName)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for i := range whole {
+		flipped := append([]byte(nil), whole...)
+		flipped[i] ^= 4
+		require.NoError(t, os.WriteFile(path, flipped, 0o600))
+		_, _, err := ReadStore(dir)
+		require.ErrorContains(t, err, "damaged")
+		require.NoError(t, os.WriteFile(path, whole[:i], 0o600))
+		_, _, err = ReadStore(dir)
+		require.ErrorContains(t, err, "damaged")
+	}
+}
+
+func TestNewerFormatIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, writeStore(dir, &kvdv1.StoreRecord{Format: storeFormat + 1}))
+	_, _, err := ReadStore(dir)
+	require.ErrorContains(t, err, "newer")
+}
+
+func TestLockKeepsOthersOut(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := LockDir(dir)
+	require.NoError(t, err)
+	_, err = LockDir(dir)
+	require.ErrorContains(t, err, "in use")
+	require.NoError(t, lock.Close())
+	lock, err = LockDir(dir)
+	require.NoError(t, err)
+	require.NoError(t, lock.Close())
+}
+
+func TestBallast(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, EnsureBallast(dir, 1<<20))
+	info, err := os.Stat(filepath.Join(dir, ballastName))
+	require.NoError(t, err)
+	require.EqualValues(t, 1<<20, info.Size())
+	released, err := ReleaseBallast(dir)
+	require.NoError(t, err)
+	require.True(t, released)
+	released, err = ReleaseBallast(dir)
+	require.NoError(t, err)
+	require.False(t, released)
+	free, total, err := DiskFree(dir)
+	require.NoError(t, err)
+	require.LessOrEqual(t, free, total)
+}
