@@ -1,0 +1,629 @@
+// Package transport is how nodes talk to each other over gRPC.
+//
+// Between two nodes there is one stream a direction for Raft's messages, on a connection of its own, so that bulk data
+// does not delay heartbeats; snapshots, forwarded requests and the rest share another. A stream begins with a hello that
+// keeps strangers out; when nothing is to be said, a ping is, so that silence means a broken stream.
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
+	"github.com/kvdstore/kvd/kv"
+)
+
+const (
+	// Version of the protocol that this program speaks.
+	Version = 1
+	// pingInterval is how often something is said at least; a stream that was silent for silenceMax is torn down.
+	pingInterval = 500 * time.Millisecond
+	silenceMax   = 3 * time.Second
+	// retryMax is the longest pause between two attempts to connect.
+	retryMax = time.Second
+	// envelopeBytes is about where an envelope ends when several are waiting.
+	envelopeBytes = 1 << 20
+)
+
+// Handler is the node.
+type Handler interface {
+	// Envelope hands over what a neighbour said; it must not block. It reports false when it was dropped.
+	Envelope(e *kvdv1.Envelope) bool
+	// Unreachable tells that messages to a node were dropped, or that its stream broke.
+	Unreachable(node kv.NodeID)
+	// Snapshot receives the rest of a snapshot's stream; an error refuses it.
+	Snapshot(ctx context.Context, header *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, error)) error
+	// Forward answers a request for a shard led here, and never passes it on.
+	Forward(ctx context.Context, r *kvdv1.ForwardRequest) *kvdv1.ForwardResponse
+	// Meta gives the newest metadata, nil when none is known, and a channel that is closed when there is newer.
+	Meta() (*kvdv1.MetaState, <-chan struct{})
+	// Local describes this node.
+	Local(ctx context.Context) (*kvdv1.StatusResponse, error)
+}
+
+// Config is what a Transport needs.
+type Config struct {
+	Cluster kv.ClusterID
+	Node    kv.NodeID
+	Life    kv.Life
+	// Address gives HOST:PORT of a node.
+	Address func(kv.NodeID) (string, bool)
+	// Credentials are for connections to other nodes; nil is none.
+	Credentials credentials.TransportCredentials
+	Handler     Handler
+	Logger      *slog.Logger
+}
+
+// Transport sends to other nodes, and answers them behind a Server.
+type Transport struct {
+	Config
+	ctx      context.Context
+	cancel   context.CancelFunc
+	group    sync.WaitGroup
+	forwards atomic.Int64
+	incoming atomic.Int64 // Snapshots.
+	warned   atomic.Int64 // When a stranger was last logged.
+
+	mu    sync.Mutex
+	peers map[kv.NodeID]*peer
+	bulk  map[string]*grpc.ClientConn // By address.
+}
+
+// New makes a transport.
+func New(c Config) *Transport {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Transport{Config: c, ctx: ctx, cancel: cancel, peers: map[kv.NodeID]*peer{}, bulk: map[string]*grpc.ClientConn{}}
+}
+
+// Close ends all streams and waits for them.
+func (t *Transport) Close() {
+	t.cancel()
+	t.group.Wait()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.bulk {
+		_ = c.Close()
+	}
+}
+
+// Dial opens a connection as nodes use them.
+func Dial(address string, creds credentials.TransportCredentials) (*grpc.ClientConn, error) {
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
+	return grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(creds), grpc.WithStatsHandler(sentHandler{}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(kv.MessageBytesMax), grpc.MaxCallSendMsgSize(kv.MessageBytesMax)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryMax}, MinConnectTimeout: time.Second,
+		}))
+}
+
+// peer is a neighbour that is sent Raft's messages.
+type peer struct {
+	t  *Transport
+	id kv.NodeID
+
+	mu    sync.Mutex
+	queue []*kvdv1.RaftMessage
+	bytes int
+	wake  chan struct{}
+	heard atomic.Int64
+}
+
+func (t *Transport) peer(id kv.NodeID) *peer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[id]
+	if p == nil && t.ctx.Err() == nil {
+		p = &peer{t: t, id: id, wake: make(chan struct{}, 1)}
+		t.peers[id] = p
+		t.group.Go(p.run)
+	}
+	return p
+}
+
+// Send queues messages for a node; it never blocks. They are the transport's from then on. Past the bound they are
+// dropped and the handler is told.
+func (t *Transport) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
+	p := t.peer(to)
+	if p == nil {
+		return
+	}
+	size := 0
+	for _, m := range messages {
+		size += m.SizeVT()
+	}
+	p.mu.Lock()
+	full := p.bytes+size > kv.OutboxBytesMax
+	if !full {
+		p.queue, p.bytes = append(p.queue, messages...), p.bytes+size
+	}
+	p.mu.Unlock()
+	if full {
+		t.Handler.Unreachable(to)
+		return
+	}
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// LastHeard is when a node last said that it reads, in nanoseconds of Unix time; 0 for never.
+func (t *Transport) LastHeard(id kv.NodeID) int64 {
+	t.mu.Lock()
+	p := t.peers[id]
+	t.mu.Unlock()
+	if p == nil {
+		return 0
+	}
+	return p.heard.Load()
+}
+
+// Connect keeps a stream to a node even if there is nothing to send.
+func (t *Transport) Connect(id kv.NodeID) { t.peer(id) }
+
+// run keeps a stream up.
+func (p *peer) run() {
+	pause := 20 * time.Millisecond
+	for p.t.ctx.Err() == nil {
+		began := time.Now()
+		err := p.stream()
+		if p.t.ctx.Err() != nil {
+			return
+		}
+		p.drop()
+		p.t.Handler.Unreachable(p.id)
+		if time.Since(began) > silenceMax {
+			pause = 20 * time.Millisecond
+		}
+		p.t.Logger.Debug("the stream to a node broke", "node", p.id, "error", err)
+		select {
+		case <-p.t.ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, retryMax)
+	}
+}
+
+// drop forgets what is queued: the stream is down, and Raft repeats what matters.
+func (p *peer) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue, p.bytes = nil, 0
+}
+
+// take gives what is queued, up to about the size of an envelope.
+func (p *peer) take() []*kvdv1.RaftMessage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, size := 0, 0
+	for n < len(p.queue) && (n == 0 || size < envelopeBytes) {
+		size += p.queue[n].SizeVT()
+		n++
+	}
+	messages := p.queue[:n:n]
+	if n == len(p.queue) {
+		p.queue, p.bytes = nil, 0
+	} else {
+		p.queue, p.bytes = p.queue[n:], p.bytes-size
+	}
+	return messages
+}
+
+var errSilent = errors.New("the node is silent")
+
+// stream opens a stream and sends until it breaks.
+func (p *peer) stream() error {
+	t := p.t
+	address, ok := t.Address(p.id)
+	if !ok {
+		return fmt.Errorf("the address of node %d is not known", p.id)
+	}
+	conn, err := Dial(address, t.Credentials)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancelCause(t.ctx)
+	defer cancel(nil)
+	watchdog := time.AfterFunc(silenceMax, func() { cancel(errSilent) })
+	defer watchdog.Stop()
+	stream, err := kvdv1.NewNodeServiceClient(conn).Raft(ctx)
+	if err != nil {
+		return err
+	}
+	envelope := func(messages []*kvdv1.RaftMessage) *kvdv1.Envelope {
+		return &kvdv1.Envelope{
+			ClusterId: uint64(t.Cluster), FromNode: uint64(t.Node), ToNode: uint64(p.id), FromLife: uint64(t.Life),
+			Version: Version, Messages: messages,
+		}
+	}
+	if err := stream.Send(envelope(nil)); err != nil {
+		return readError(stream, err)
+	}
+	broken := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := stream.Recv(); err != nil {
+				broken <- err
+				return
+			}
+			p.heard.Store(time.Now().UnixNano())
+			watchdog.Reset(silenceMax)
+		}
+	}()
+	ping := time.NewTicker(pingInterval)
+	defer ping.Stop()
+	for {
+		select {
+		case err := <-broken:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ping.C:
+			if err := stream.Send(envelope(nil)); err != nil {
+				return <-broken
+			}
+		case <-p.wake:
+			for messages := p.take(); len(messages) > 0; messages = p.take() {
+				if err := stream.Send(envelope(messages)); err != nil {
+					return <-broken
+				}
+			}
+		}
+	}
+}
+
+// readError gives the reason that the other side had, if it said one.
+func readError(stream kvdv1.NodeService_RaftClient, err error) error {
+	if _, said := stream.Recv(); said != nil {
+		return said
+	}
+	return err
+}
+
+// raft serves a neighbour's stream.
+func (t *Transport) raft(stream kvdv1.NodeService_RaftServer) error {
+	hello, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if err := t.check(hello); err != nil {
+		return err
+	}
+	heard := &kvdv1.RaftHeard{Life: uint64(t.Life)}
+	if err := stream.Send(heard); err != nil {
+		return err
+	}
+	from := hello.FromNode
+	news := make(chan error)
+	go func() {
+		for {
+			e, err := stream.Recv()
+			if err == nil && (e.FromNode != from || e.ClusterId != hello.ClusterId || e.ToNode != hello.ToNode) {
+				err = status.Error(codes.InvalidArgument, "an envelope of another node came over the stream")
+			}
+			if err == nil && len(e.Messages) > 0 {
+				t.Handler.Envelope(e)
+			}
+			select {
+			case news <- err:
+			case <-stream.Context().Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	silence := time.NewTimer(silenceMax)
+	defer silence.Stop()
+	said := time.Now()
+	for {
+		select {
+		case err := <-news:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			silence.Reset(silenceMax)
+			if now := time.Now(); now.Sub(said) >= pingInterval/2 {
+				said = now
+				if err := stream.Send(heard); err != nil {
+					return err
+				}
+			}
+		case <-silence.C:
+			return status.Error(codes.DeadlineExceeded, errSilent.Error())
+		case <-t.ctx.Done():
+			return status.Error(codes.Unavailable, kv.ErrStopping.Error())
+		}
+	}
+}
+
+// check refuses strangers: nodes of another cluster, or who look for another node at this address.
+func (t *Transport) check(e *kvdv1.Envelope) error {
+	if err := t.member(e.GetClusterId(), e.GetFromNode()); err != nil {
+		return err
+	}
+	switch {
+	case kv.NodeID(e.GetToNode()) != t.Node:
+		return t.refuse(e.GetFromNode(), fmt.Sprintf("this is node %d, not %d: is an address wrong?", t.Node, e.GetToNode()))
+	case e.GetVersion() != Version:
+		return t.refuse(e.GetFromNode(), fmt.Sprintf("this node speaks version %d of the protocol, not %d", Version, e.GetVersion()))
+	}
+	return nil
+}
+
+func (t *Transport) member(cluster, from uint64) error {
+	if kv.ClusterID(cluster) != t.Cluster {
+		return t.refuse(from, fmt.Sprintf("this node belongs to cluster %v, not %v", t.Cluster, kv.ClusterID(cluster)))
+	}
+	if _, ok := t.Address(kv.NodeID(from)); !ok || kv.NodeID(from) == t.Node {
+		return t.refuse(from, fmt.Sprintf("node %d is not a member of this cluster", from))
+	}
+	return nil
+}
+
+// refuse refuses a stranger, and says so in the log now and then.
+func (t *Transport) refuse(from uint64, why string) error {
+	now, last := time.Now().Unix(), t.warned.Load()
+	if now-last >= 10 && t.warned.CompareAndSwap(last, now) {
+		t.Logger.Warn("a node was refused", "node", from, "reason", why)
+	}
+	return status.Error(codes.PermissionDenied, why)
+}
+
+// bulkConn gives the connection for everything but Raft's messages.
+func (t *Transport) bulkConn(id kv.NodeID) (kvdv1.NodeServiceClient, error) {
+	address, ok := t.Address(id)
+	if !ok {
+		return nil, fmt.Errorf("the address of node %d is not known", id)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	conn := t.bulk[address]
+	if conn == nil {
+		var err error
+		if conn, err = Dial(address, t.Credentials); err != nil {
+			return nil, err
+		}
+		t.bulk[address] = conn
+	}
+	return kvdv1.NewNodeServiceClient(conn), nil
+}
+
+// sentKey is the context's key for the mark that a request has left.
+type sentKey struct{}
+
+// sentHandler marks requests that have left this process.
+type sentHandler struct{}
+
+func (sentHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+func (sentHandler) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.OutHeader); ok {
+		if sent, ok := ctx.Value(sentKey{}).(*atomic.Bool); ok {
+			sent.Store(true)
+		}
+	}
+}
+func (sentHandler) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (sentHandler) HandleConn(context.Context, stats.ConnStats)                       {}
+
+// Forward passes a request on to a node. With sent false it surely has not left, and so was not done.
+func (t *Transport) Forward(ctx context.Context, to kv.NodeID, r *kvdv1.ForwardRequest) (resp *kvdv1.ForwardResponse, sent bool, err error) {
+	client, err := t.bulkConn(to)
+	if err != nil {
+		return nil, false, err
+	}
+	r.ClusterId, r.FromNode = uint64(t.Cluster), uint64(t.Node)
+	mark := &atomic.Bool{}
+	resp, err = client.Forward(context.WithValue(ctx, sentKey{}, mark), r)
+	return resp, mark.Load(), err
+}
+
+// forward serves a request that another node has passed on.
+func (t *Transport) forward(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv1.ForwardResponse, error) {
+	if err := t.member(r.GetClusterId(), r.GetFromNode()); err != nil {
+		return nil, err
+	}
+	if t.forwards.Add(1) > kv.ForwardsMax {
+		t.forwards.Add(-1)
+		err := &kv.OverloadError{What: "the queue of forwarded requests", RetryAfter: kv.RetryAfter}
+		return &kvdv1.ForwardResponse{Error: wire.FromError(wire.Write, err, nil)}, nil
+	}
+	defer t.forwards.Add(-1)
+	return t.Handler.Forward(ctx, r), nil
+}
+
+// Local asks a node to describe itself.
+func (t *Transport) Local(ctx context.Context, to kv.NodeID) (*kvdv1.StatusResponse, error) {
+	client, err := t.bulkConn(to)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Local(ctx, &kvdv1.LocalRequest{ClusterId: uint64(t.Cluster), FromNode: uint64(t.Node)})
+	return resp.GetStatus(), err
+}
+
+// WatchMeta calls f with a node's metadata, and with each newer one, until the stream breaks.
+func (t *Transport) WatchMeta(ctx context.Context, from kv.NodeID, f func(*kvdv1.MetaState)) error {
+	client, err := t.bulkConn(from)
+	if err != nil {
+		return err
+	}
+	stream, err := client.Meta(ctx, &kvdv1.MetaStreamRequest{ClusterId: uint64(t.Cluster), FromNode: uint64(t.Node)})
+	if err != nil {
+		return err
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		f(m)
+	}
+}
+
+// SendSnapshot sends a header and then what next gives, until its ok is false.
+func (t *Transport) SendSnapshot(ctx context.Context, to kv.NodeID, header *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, bool, error)) error {
+	client, err := t.bulkConn(to)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	header.ClusterId, header.FromNode, header.ToNode, header.FromLife = uint64(t.Cluster), uint64(t.Node), uint64(to), uint64(t.Life)
+	chunk := &kvdv1.SnapshotChunk{Part: &kvdv1.SnapshotChunk_Header{Header: header}}
+	for ok := true; ok; {
+		if err := stream.Send(chunk); err != nil {
+			break // The reason comes with CloseAndRecv.
+		}
+		if chunk, ok, err = next(); err != nil {
+			return err
+		}
+	}
+	end, err := stream.CloseAndRecv()
+	if err != nil {
+		return err
+	}
+	if !end.GetAccepted() {
+		return fmt.Errorf("node %d refused the snapshot: %s", to, end.GetReason())
+	}
+	return nil
+}
+
+// snapshot serves a snapshot's stream. One comes in at a time.
+func (t *Transport) snapshot(stream kvdv1.NodeService_SnapshotServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	header := first.GetHeader()
+	if err := t.member(header.GetClusterId(), header.GetFromNode()); err != nil {
+		return err
+	}
+	if header.GetMessage() == nil || header.GetState().GetDescriptor_() == nil || kv.NodeID(header.GetToNode()) != t.Node {
+		return status.Error(codes.InvalidArgument, "a snapshot begins with a header for this node")
+	}
+	if t.incoming.Add(1) > kv.SnapshotsIncomingMax {
+		t.incoming.Add(-1)
+		return stream.SendAndClose(&kvdv1.SnapshotEnd{Reason: "another snapshot is coming in"})
+	}
+	defer t.incoming.Add(-1)
+	if err := t.Handler.Snapshot(stream.Context(), header, stream.Recv); err != nil {
+		return stream.SendAndClose(&kvdv1.SnapshotEnd{Reason: err.Error()})
+	}
+	return stream.SendAndClose(&kvdv1.SnapshotEnd{Accepted: true})
+}
+
+// meta serves the metadata and its changes.
+func (t *Transport) meta(r *kvdv1.MetaStreamRequest, stream kvdv1.NodeService_MetaServer) error {
+	if err := t.member(r.GetClusterId(), r.GetFromNode()); err != nil {
+		return err
+	}
+	for sent := uint64(0); ; {
+		m, changed := t.Handler.Meta()
+		if m.GetVersion() > sent {
+			sent = m.GetVersion()
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-t.ctx.Done():
+			return status.Error(codes.Unavailable, kv.ErrStopping.Error())
+		}
+	}
+}
+
+// Server is the NodeService of a node: the founding, and once there is a transport all of it.
+type Server struct {
+	kvdv1.UnimplementedNodeServiceServer
+	// Founding answers the steps of the founding.
+	Founding func(ctx context.Context, r *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error)
+	current  atomic.Pointer[Transport]
+}
+
+// Use makes the transport answer from now on.
+func (s *Server) Use(t *Transport) { s.current.Store(t) }
+
+var errFounding = status.Error(codes.Unavailable, "the node takes no part yet")
+
+// Raft serves a neighbour's stream.
+func (s *Server) Raft(stream kvdv1.NodeService_RaftServer) error {
+	if t := s.current.Load(); t != nil {
+		return t.raft(stream)
+	}
+	return errFounding
+}
+
+// Snapshot serves a snapshot's stream.
+func (s *Server) Snapshot(stream kvdv1.NodeService_SnapshotServer) error {
+	if t := s.current.Load(); t != nil {
+		return t.snapshot(stream)
+	}
+	return errFounding
+}
+
+// Meta serves the metadata.
+func (s *Server) Meta(r *kvdv1.MetaStreamRequest, stream kvdv1.NodeService_MetaServer) error {
+	if t := s.current.Load(); t != nil {
+		return t.meta(r, stream)
+	}
+	return errFounding
+}
+
+// Forward serves a request that was passed on.
+func (s *Server) Forward(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv1.ForwardResponse, error) {
+	if t := s.current.Load(); t != nil {
+		return t.forward(ctx, r)
+	}
+	return nil, errFounding
+}
+
+// Local describes this node.
+func (s *Server) Local(ctx context.Context, r *kvdv1.LocalRequest) (*kvdv1.LocalResponse, error) {
+	t := s.current.Load()
+	if t == nil {
+		return nil, errFounding
+	}
+	if err := t.member(r.GetClusterId(), r.GetFromNode()); err != nil {
+		return nil, err
+	}
+	st, err := t.Handler.Local(ctx)
+	return &kvdv1.LocalResponse{Status: st}, err
+}
+
+// Found serves a step of the founding.
+func (s *Server) Found(ctx context.Context, r *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error) {
+	return s.Founding(ctx, r)
+}
+
+var _ kvdv1.NodeServiceServer = (*Server)(nil)
