@@ -66,6 +66,8 @@ type Input struct {
 	// Meta is newer metadata that came from another node.
 	Meta *kvdv1.MetaState
 	Disk *Disk
+	// Calls look into the core, in the turn.
+	Calls []func(*Core)
 	// HandOver asks to give every leadership away: the node is going down.
 	HandOver bool
 }
@@ -313,6 +315,9 @@ func (c *Core) notices(in *Input) {
 	}
 	for _, s := range in.Sums {
 		c.takeSum(s)
+	}
+	for _, call := range in.Calls {
+		call(c)
 	}
 }
 

@@ -22,6 +22,9 @@ const (
 // upkeep is what a group does at each tick beside raft.
 func (c *Core) upkeep(g *group) {
 	c.truncateLog(g)
+	if ticks := uint64(max(time.Second/c.Tick, 1)); (c.ticks+uint64(g.shard))%ticks == 0 {
+		g.view.load.Store(g.counted.add(g.view.reads.Load() + int64(g.machine.Revision())))
+	}
 	if (c.ticks+uint64(g.shard))%uint64(c.ElectionTicks) != 0 {
 		return
 	}

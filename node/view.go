@@ -1,6 +1,8 @@
 package node
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -34,6 +36,11 @@ type View struct {
 	time atomic.Int64
 	// wanted is set by readers that used or missed the lease; the loop clears it.
 	wanted atomic.Bool
+	// queued is the size of the commands that were accepted and not answered, in bytes.
+	queued atomic.Int64
+	// reads counts the reads that were served; load is operations a second over the last seconds, times 1,000.
+	reads atomic.Int64
+	load  atomic.Int64
 }
 
 // Shard is the id of the view's shard.
@@ -138,7 +145,66 @@ func (r *Reader) check(g *Get, key []byte) {
 		return
 	}
 	g.Ok = true
+	g.view.reads.Add(1)
 	g.Header = kv.Header{
 		Shard: g.view.shard, Epoch: now.descriptor.Epoch, Revision: kv.Revision(g.view.mayBeVisible.Load()), Node: r.Node,
 	}
 }
+
+// Scan reads what a replica holds of a span, up to a chunk's bound, at one revision. The caller has made sure that the
+// replica is new enough.
+func (r *Reader) Scan(v *View, q kv.ScanRequest) (kv.Chunk, error) {
+	s := v.state.Load()
+	if s.installing || !s.descriptor.Span.Contains(q.Span.Start) {
+		return kv.Chunk{}, &kv.NotLeaderError{Shard: v.shard}
+	}
+	span := q.Span.Intersect(s.descriptor.Span)
+	it, err := r.State.Iter(span)
+	if err != nil {
+		return kv.Chunk{}, fmt.Errorf("read %v: %w", span, err)
+	}
+	// What the iterator shows is in these, since it was opened before.
+	time := v.time.Load()
+	chunk := kv.Chunk{Header: kv.Header{
+		Shard: v.shard, Epoch: s.descriptor.Epoch, Revision: kv.Revision(v.mayBeVisible.Load()), Node: r.Node,
+	}}
+	more, err := collect(it, q, time, &chunk)
+	if err := errors.Join(err, it.Close()); err != nil {
+		return kv.Chunk{}, fmt.Errorf("read %v: %w", span, err)
+	}
+	if now := v.state.Load(); now.incarnation != s.incarnation || now.installing {
+		return kv.Chunk{}, &kv.NotLeaderError{Shard: v.shard}
+	}
+	if !more && len(s.descriptor.Span.End) > 0 && (len(q.Span.End) == 0 || bytes.Compare(s.descriptor.Span.End, q.Span.End) < 0) {
+		chunk.Resume = s.descriptor.Span.End
+	}
+	return chunk, nil
+}
+
+// collect gathers the items of a chunk. more tells that the bound ended it, with the key to go on from in Resume.
+func collect(it storage.Iterator, q kv.ScanRequest, time int64, chunk *kv.Chunk) (more bool, err error) {
+	size := 0
+	for it.Next() {
+		rec, err := it.Record()
+		if err != nil {
+			return false, err
+		}
+		if rec.ExpiredAt(time) {
+			continue
+		}
+		if q.KeysOnly {
+			rec.Value = nil
+		}
+		size += len(it.Key()) + len(rec.Value) + itemBytes
+		if len(chunk.Items) > 0 && (size > kv.ScanChunkBytes || q.Limit > 0 && len(chunk.Items) == q.Limit) {
+			chunk.Resume = bytes.Clone(it.Key())
+			return true, nil
+		}
+		rec.Value = bytes.Clone(rec.Value)
+		chunk.Items = append(chunk.Items, kv.Item{Key: bytes.Clone(it.Key()), Record: rec})
+	}
+	return false, nil
+}
+
+// itemBytes is about what an item takes in an answer besides its key and value.
+const itemBytes = 24

@@ -2,6 +2,7 @@ package raftmeta
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -95,13 +96,10 @@ func (m *Machine) command(c *kvdv1.MetaCommand) (kv.Result, error) {
 }
 
 func setSetting(meta *kvdv1.MetaState, v *kvdv1.SettingValue) {
-	for _, s := range meta.Settings {
-		if s.Name == v.Name {
-			s.Value = v.Value
-			return
-		}
+	meta.Settings = slices.DeleteFunc(meta.Settings, func(s *kvdv1.SettingValue) bool { return s.Name == v.Name })
+	if v.Value != "" {
+		meta.Settings = append(meta.Settings, v)
 	}
-	meta.Settings = append(meta.Settings, v)
 }
 
 // updateNode takes a node's new address or region, from the store that the node was registered with.

@@ -94,10 +94,10 @@ func definition(name string) (Definition, error) {
 	return Definitions[i], nil
 }
 
-// CheckSetting refuses an unknown name or a value out of its bound.
+// CheckSetting refuses an unknown name or a value out of its bound. An empty value is the default.
 func CheckSetting(name, value string) error {
 	d, err := definition(name)
-	if err != nil {
+	if err != nil || value == "" {
 		return err
 	}
 	if _, err := d.check(value); err != nil {
@@ -125,6 +125,9 @@ func SettingsOf(m *kvdv1.MetaState) *Settings {
 	}
 	return s
 }
+
+// Value writes the value of a setting as it is set.
+func (s *Settings) Value(name string) string { return fmt.Sprint(s.values[name]) }
 
 // Duration is the value of a setting that is a time.
 func (s *Settings) Duration(name string) time.Duration { return s.values[name].(time.Duration) }

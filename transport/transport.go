@@ -627,3 +627,15 @@ func (s *Server) Found(ctx context.Context, r *kvdv1.FoundRequest) (*kvdv1.Found
 }
 
 var _ kvdv1.NodeServiceServer = (*Server)(nil)
+
+// Ask gives what sends a step of the founding to an address.
+func Ask(creds credentials.TransportCredentials) func(context.Context, string, *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error) {
+	return func(ctx context.Context, address string, r *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error) {
+		conn, err := Dial(address, creds)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close()
+		return kvdv1.NewNodeServiceClient(conn).Found(ctx, r)
+	}
+}

@@ -1,0 +1,139 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+)
+
+// foundTick is how often the others are asked again, and foundReport how often the log names who is missing.
+const (
+	foundTick   = 250 * time.Millisecond
+	foundReport = 5 * time.Second
+)
+
+// Founding runs a Founder: it syncs its records, sends its requests and answers those of others, also after this node
+// takes part, since others may come later.
+type Founding struct {
+	// Write makes a record durable.
+	Write func(*kvdv1.StoreRecord) error
+	// Ask sends a request to an address.
+	Ask    func(ctx context.Context, address string, r *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error)
+	Logger *slog.Logger
+
+	mu      sync.Mutex
+	founder *Founder
+	err     error // Of the disk.
+	news    chan struct{}
+}
+
+// NewFounding starts with a Founder.
+func NewFounding(f *Founder, write func(*kvdv1.StoreRecord) error, logger *slog.Logger) *Founding {
+	return &Founding{founder: f, Write: write, Logger: logger, news: make(chan struct{}, 1)}
+}
+
+// step does f on the founder, syncs what it wants synced, and gives the requests to send.
+func (r *Founding) step(f func(*Founder)) []FoundSend {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return nil
+	}
+	f(r.founder)
+	for record := r.founder.Unsynced(); record != nil; record = r.founder.Unsynced() {
+		if r.err = r.Write(record); r.err != nil {
+			return nil
+		}
+		r.founder.Synced()
+	}
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
+	return r.founder.Sends()
+}
+
+// Run goes through the founding and gives the record of a node that takes part.
+func (r *Founding) Run(ctx context.Context) (*kvdv1.StoreRecord, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tick, report := time.NewTicker(foundTick), time.NewTicker(foundReport)
+	defer tick.Stop()
+	defer report.Stop()
+	r.send(ctx, r.step(func(*Founder) {}))
+	for {
+		if done, err := r.state(); done != nil || err != nil {
+			return done, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+			r.send(ctx, r.step((*Founder).Tick))
+		case <-report.C:
+			r.report()
+		case <-r.news:
+		}
+	}
+}
+
+func (r *Founding) state() (*kvdv1.StoreRecord, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.err != nil:
+		return nil, fmt.Errorf("write the data directory's record: %w", r.err)
+	case r.founder.Err() != nil:
+		return nil, r.founder.Err()
+	}
+	return r.founder.Done(), nil
+}
+
+func (r *Founding) report() {
+	r.mu.Lock()
+	missing := r.founder.Missing()
+	r.mu.Unlock()
+	if len(missing) > 0 {
+		r.Logger.Info("the founding waits for other nodes", "missing", strings.Join(missing, "; "))
+	}
+}
+
+func (r *Founding) send(ctx context.Context, sends []FoundSend) {
+	for _, s := range sends {
+		go func() {
+			asking, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			resp, err := r.Ask(asking, s.To.Address, s.Request)
+			r.send(ctx, r.step(func(f *Founder) {
+				if err != nil {
+					f.Failed(s, err)
+				} else {
+					f.Response(s, resp)
+				}
+			}))
+		}()
+	}
+}
+
+// Answer answers a request of another node.
+func (r *Founding) Answer(_ context.Context, req *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error) {
+	r.step(func(f *Founder) { f.Request(req) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return nil, r.err
+	}
+	return r.founder.Answer(req), nil
+}
+
+// Replace takes over a record that the node itself has made durable.
+func (r *Founding) Replace(record *kvdv1.StoreRecord) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.founder.Replace(record)
+}

@@ -1,0 +1,257 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/snapshot"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// inbox gathers what the next turn takes in. Envelopes are bounded here, submissions before.
+type inbox struct {
+	mu    sync.Mutex
+	in    Input
+	bytes int // Of envelopes.
+	wake  chan struct{}
+}
+
+func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+
+// add changes the input of the next turn, and wakes the loop.
+func (b *inbox) add(f func(in *Input)) {
+	b.mu.Lock()
+	f(&b.in)
+	b.mu.Unlock()
+	b.signal()
+}
+
+func (b *inbox) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// envelope adds what a neighbour said, unless too much waits already.
+func (b *inbox) envelope(e *kvdv1.Envelope) bool {
+	size := e.SizeVT()
+	b.mu.Lock()
+	fits := b.bytes+size <= kv.InboxBytesMax
+	if fits {
+		b.bytes += size
+		b.in.Envelopes = append(b.in.Envelopes, e)
+	}
+	b.mu.Unlock()
+	b.signal()
+	return fits
+}
+
+func (b *inbox) take() Input {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	in := b.in
+	b.in, b.bytes = Input{}, 0
+	return in
+}
+
+// loop runs the turns until the context ends.
+func (n *Node) loop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for again := true; ; {
+		if !again {
+			timer.Reset(max(n.core.Deadline()-bootTime(), 0))
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			case <-n.inbox.wake:
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		in := n.inbox.take()
+		in.Now = Now{Boot: bootTime(), Wall: time.Now().UnixMilli()}
+		again = n.core.Turn(in)
+	}
+}
+
+// logWriter writes log batches in their order; those that wait become one write with one sync.
+type logWriter struct {
+	mu    sync.Mutex
+	queue []storage.LogWrite
+	last  uint64
+	sync  bool
+	wake  chan struct{}
+}
+
+func (n *Node) writeLogs(ctx context.Context) {
+	w := &n.logWriter
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		}
+		w.mu.Lock()
+		writes, last, sync := w.queue, w.last, w.sync
+		w.queue, w.sync = nil, false
+		w.mu.Unlock()
+		if len(writes) == 0 {
+			continue
+		}
+		if err := n.log.Write(writes, sync); err != nil {
+			n.fatal(err)
+			return
+		}
+		n.inbox.add(func(in *Input) { in.Written = last })
+	}
+}
+
+// WriteLog queues a log batch.
+func (n *Node) WriteLog(id uint64, writes []storage.LogWrite, sync bool) {
+	w := &n.logWriter
+	w.mu.Lock()
+	w.queue, w.last, w.sync = append(w.queue, writes...), id, w.sync || sync
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Send sends Raft's messages to another node.
+func (n *Node) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) { n.network.Send(to, messages) }
+
+// SyncState makes the state store durable, beside the loop.
+func (n *Node) SyncState() {
+	n.background(func(context.Context) {
+		if _, err := n.state.Sync(); err != nil {
+			n.fatal(err)
+			return
+		}
+		n.inbox.add(func(in *Input) { in.StateSynced = true })
+	})
+}
+
+// SendSnapshot sends a replica's data, beside the loop.
+func (n *Node) SendSnapshot(s *Outgoing) {
+	shard := kv.ShardID(s.State.GetDescriptor_().GetShard())
+	n.background(func(ctx context.Context) {
+		began := time.Now()
+		err := n.sendSnapshot(ctx, s)
+		if err != nil {
+			n.Logger.Warn("a snapshot was not sent", "shard", shard, "to", s.To.Node, "error", err)
+		} else {
+			n.Logger.Info("a snapshot was sent", "shard", shard, "to", s.To.Node, "keys", s.State.GetKeys(), "took", time.Since(began))
+		}
+		n.inbox.add(func(in *Input) {
+			in.Sent = append(in.Sent, SnapshotSent{Shard: shard, To: s.To.Replica, OK: err == nil})
+		})
+	})
+}
+
+func (n *Node) sendSnapshot(ctx context.Context, s *Outgoing) (err error) {
+	defer func() { err = errors.Join(err, s.View.Close()) }()
+	w, err := snapshot.NewWriter(s.View, s.Span, kv.SnapshotChunkBytes)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	return n.network.SendSnapshot(ctx, s.To.Node, &kvdv1.SnapshotHeader{Message: s.Message, State: s.State}, w.Next)
+}
+
+// Snapshot receives a replica's data beside the store, and hands it to the loop.
+func (n *Node) Snapshot(_ context.Context, header *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, error)) error {
+	d := header.GetState().GetDescriptor_()
+	v := n.views[kv.ShardID(d.GetShard())]
+	span := kv.Span{Start: d.GetStart(), End: d.GetEnd()}
+	switch {
+	case v == nil:
+		return fmt.Errorf("there is no replica of shard %d here", d.GetShard())
+	case !v.state.Load().descriptor.Span.Equal(span):
+		return &kv.InvalidError{Field: "span", Bound: "that of the replica here"}
+	case n.disk.full.Load():
+		return fmt.Errorf("the disk of node %d is full", n.ID())
+	}
+	ingest, err := n.state.NewIngest(v.shard, span)
+	if err != nil {
+		return err
+	}
+	r := snapshot.NewReceiver(ingest, header.State)
+	for done := false; !done; {
+		chunk, err := next()
+		if err == nil {
+			switch part := chunk.GetPart().(type) {
+			case *kvdv1.SnapshotChunk_Data:
+				err = r.Data(part.Data)
+			case *kvdv1.SnapshotChunk_Trailer:
+				done, err = true, r.Finish(part.Trailer)
+			default:
+				err = &kv.InvalidError{Field: "snapshot chunk", Bound: "data, or the trailer"}
+			}
+		}
+		if err != nil {
+			ingest.Abort()
+			return err
+		}
+	}
+	n.inbox.add(func(in *Input) {
+		in.Received = append(in.Received, &Received{
+			From: kv.NodeID(header.FromNode), Life: kv.Life(header.FromLife), State: header.State, Ingest: ingest,
+			Message: SnapshotMessage(header.Message, header.State),
+		})
+	})
+	return nil
+}
+
+// Install commits what was received, beside the loop.
+func (n *Node) Install(r *Received) {
+	n.background(func(context.Context) {
+		if err := r.Ingest.Commit(r.State); err != nil {
+			n.fatal(fmt.Errorf("install a snapshot: %w", err))
+			return
+		}
+		n.Logger.Info("a snapshot was installed", "shard", r.State.GetDescriptor_().GetShard(), "keys", r.State.GetKeys(), "index", r.State.GetAppliedIndex())
+		n.inbox.add(func(in *Input) { in.Installed = append(in.Installed, r) })
+	})
+}
+
+// Checksum computes a checksum, one at a time, beside the loop.
+func (n *Node) Checksum(c *ChecksumWork) {
+	n.background(func(context.Context) {
+		n.checksums.Lock()
+		defer n.checksums.Unlock()
+		sum, err := snapshot.Checksum(c.View, c.Span)
+		err = errors.Join(err, c.View.Close())
+		n.inbox.add(func(in *Input) {
+			in.Sums = append(in.Sums, Sum{Shard: c.Shard, ID: c.ID, Index: c.Index, Value: sum, Err: err})
+		})
+	})
+}
+
+// MetaChanged publishes newer metadata.
+func (n *Node) MetaChanged(m *kvdv1.MetaState) { n.publishMeta(m) }
+
+// Fatal stops the process.
+func (n *Node) Fatal(err error) { n.fatal(err) }
+
+// Envelope takes what a neighbour said.
+func (n *Node) Envelope(e *kvdv1.Envelope) bool { return n.inbox.envelope(e) }
+
+// Unreachable takes that messages to a node were lost.
+func (n *Node) Unreachable(id kv.NodeID) {
+	n.inbox.add(func(in *Input) {
+		if len(in.Unreachable) < kv.FoundingNodesMax {
+			in.Unreachable = append(in.Unreachable, id)
+		}
+	})
+}
+
+var _ Host = (*Node)(nil)

@@ -1,0 +1,469 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"google.golang.org/protobuf/proto"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// The clock of a new cluster (L9): fixed by its founding.
+const (
+	tickMs        = 50
+	electionTicks = 15
+)
+
+// Network is how the node reaches others.
+type Network interface {
+	// Send queues Raft's messages for a node, or drops them; it never blocks.
+	Send(to kv.NodeID, messages []*kvdv1.RaftMessage)
+	// Forward passes a request on. With sent false it surely was not done.
+	Forward(ctx context.Context, to kv.NodeID, r *kvdv1.ForwardRequest) (resp *kvdv1.ForwardResponse, sent bool, err error)
+	Local(ctx context.Context, to kv.NodeID) (*kvdv1.StatusResponse, error)
+	SendSnapshot(ctx context.Context, to kv.NodeID, header *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, bool, error)) error
+	// WatchMeta calls f with a node's metadata and each newer one until the stream breaks.
+	WatchMeta(ctx context.Context, from kv.NodeID, f func(*kvdv1.MetaState)) error
+	// Connect keeps a stream to a node even if there is nothing to send.
+	Connect(to kv.NodeID)
+	// LastHeard is when a node last said that it reads, in nanoseconds of Unix time; 0 for never.
+	LastHeard(of kv.NodeID) int64
+	Close()
+}
+
+// Self is who a node is, once it belongs to a cluster.
+type Self struct {
+	Cluster kv.ClusterID
+	Node    kv.NodeID
+	Life    kv.Life
+}
+
+// Config is what a node is started with.
+type Config struct {
+	Name, DataDir string
+	// Advertise is the address that others reach this node at.
+	Advertise, Region, Version string
+	// Initial are the nodes of a static cluster; empty is this node alone.
+	Initial []FoundNode
+	Token   string
+	// Cuts are the first keys of all initial shards but the first, and Replicas the wish for each.
+	Cuts     [][]byte
+	Replicas int
+	// MemoryBytes sizes the cache, the memtables and the queues.
+	MemoryBytes int64
+	Logger      *slog.Logger
+	// Network makes the network when it is known who the node is.
+	Network func(n *Node, self Self) Network
+	// Ask sends a step of the founding to an address.
+	Ask func(ctx context.Context, address string, r *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error)
+	// Fatal is called once when the node cannot go on; it is to end the process.
+	Fatal func(error)
+}
+
+// Node is a running node.
+type Node struct {
+	Config
+	lock     io.Closer
+	founding *Founding
+
+	record  *kvdv1.StoreRecord
+	self    Self
+	began   time.Time
+	log     *storage.PebbleLog
+	state   *storage.PebbleState
+	blocks  *pebble.Cache
+	guard   *cache.Guard
+	core    *Core
+	views   map[kv.ShardID]*View
+	reader  Reader
+	network Network
+
+	inbox     *inbox
+	logWriter logWriter
+	checksums sync.Mutex
+	ctx       context.Context // Of the background work.
+	cancel    context.CancelFunc
+	loopEnd   context.CancelFunc
+	work      sync.WaitGroup // The background work.
+	loops     sync.WaitGroup
+	once      sync.Once
+
+	meta     atomic.Pointer[published]
+	leaders  sync.Map // Hints: kv.ShardID to kv.NodeID.
+	budget   budget
+	disk     diskWatch
+	stopping atomic.Bool
+	serving  atomic.Bool
+}
+
+// published is metadata as readers see it.
+type published struct {
+	shards  *raftmeta.Map
+	newer   chan struct{} // Closed when there is newer.
+	setting *raftmeta.Settings
+}
+
+// Open locks the data directory and looks what it holds. Afterwards Founding can answer other nodes, and Start starts.
+func Open(c Config) (*Node, error) {
+	n := &Node{Config: c, began: time.Now(), inbox: newInbox()}
+	n.logWriter.wake = make(chan struct{}, 1)
+	var err error
+	if n.lock, err = storage.LockDir(c.DataDir); err != nil {
+		return nil, err
+	}
+	record, _, err := storage.ReadStore(c.DataDir)
+	if err == nil {
+		err = n.prepareFounding(record)
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.lock.Close())
+	}
+	return n, nil
+}
+
+func (n *Node) prepareFounding(record *kvdv1.StoreRecord) error {
+	nodes := n.Initial
+	if len(nodes) == 0 {
+		nodes = []FoundNode{{Name: n.Name, Address: n.Advertise}}
+	}
+	// A founding that cannot be made is refused now, not when all others are there.
+	probe := map[string]kv.StoreID{}
+	for i, node := range nodes {
+		probe[node.Name] = kv.StoreID(i + 1)
+	}
+	if _, err := n.makeFounding(nodes, probe); err != nil {
+		return err
+	}
+	var seed [32]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return err
+	}
+	founder, err := NewFounder(FounderConfig{
+		Name: n.Name, Nodes: nodes, Token: n.Token, Record: record, Rand: mathrand.New(mathrand.NewChaCha8(seed)),
+		MakeFounding: func(stores map[string]kv.StoreID) *kvdv1.Founding {
+			meta, err := n.makeFounding(nodes, stores)
+			if err != nil {
+				panic("a founding that was checked before cannot be made: " + err.Error())
+			}
+			return &kvdv1.Founding{Meta: meta}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.founding = NewFounding(founder, func(r *kvdv1.StoreRecord) error { return storage.WriteStore(n.DataDir, r) }, n.Logger)
+	n.founding.Ask = n.Ask
+	return nil
+}
+
+func (n *Node) makeFounding(nodes []FoundNode, stores map[string]kv.StoreID) (*kvdv1.MetaState, error) {
+	spec := raftmeta.FoundingSpec{Cluster: 1, Cuts: n.Cuts, Replicas: n.Replicas, TickMs: tickMs, ElectionTicks: electionTicks}
+	for _, node := range nodes {
+		region := ""
+		if node.Name == n.Name {
+			region = n.Region
+		}
+		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: node.Name, Address: node.Address, Region: region, Store: stores[node.Name]})
+	}
+	return raftmeta.Founding(spec)
+}
+
+// Found answers a step of the founding.
+func (n *Node) Found(ctx context.Context, r *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error) {
+	return n.founding.Answer(ctx, r)
+}
+
+// Start founds the cluster, or waits until it is founded, and starts to serve.
+func (n *Node) Start(ctx context.Context) error {
+	record, err := n.founding.Run(ctx)
+	if err != nil {
+		return err
+	}
+	n.record = proto.CloneOf(record)
+	if err := n.openStores(); err != nil {
+		return err
+	}
+	if n.record.Phase == kvdv1.StoreRecord_FOUNDED {
+		if err := Found(n.record.Founding.Meta, kv.NodeID(n.record.NodeId), n.log, n.state); err != nil {
+			return err
+		}
+		n.record.Phase = kvdv1.StoreRecord_READY
+	}
+	n.record.Life++
+	if err := storage.WriteStore(n.DataDir, n.record); err != nil {
+		return err
+	}
+	n.founding.Replace(n.record)
+	n.self = Self{Cluster: kv.ClusterID(n.record.ClusterId), Node: kv.NodeID(n.record.NodeId), Life: kv.Life(n.record.Life)}
+	return n.run()
+}
+
+// run opens the replicas and starts the loops.
+func (n *Node) run() error {
+	meta, err := n.newestMeta()
+	if err != nil {
+		return err
+	}
+	n.core, err = NewCore(CoreConfig{
+		Cluster: n.self.Cluster, Node: n.self.Node, Life: n.self.Life, Tick: time.Duration(meta.TickMs) * time.Millisecond,
+		ElectionTicks: int(meta.ElectionTicks), Log: n.log, State: n.state, Guard: n.guard, Host: n, Logger: n.Logger, Meta: meta,
+	}, Now{Boot: bootTime(), Wall: time.Now().UnixMilli()})
+	if err != nil {
+		return err
+	}
+	n.views = map[kv.ShardID]*View{}
+	for _, v := range n.core.Views() {
+		n.views[v.Shard()] = v
+	}
+	n.reader = Reader{Node: n.self.Node, Guard: n.guard, State: n.state, Boot: bootTime}
+	n.publishMeta(meta)
+	var loopCtx context.Context
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	loopCtx, n.loopEnd = context.WithCancel(context.Background())
+	if err := n.watchDisk(); err != nil {
+		return err
+	}
+	n.network = n.Config.Network(n, n.self)
+	for _, other := range n.meta.Load().shards.Nodes() {
+		if other.ID != n.self.Node {
+			n.network.Connect(other.ID)
+		}
+	}
+	n.loops.Go(func() { n.writeLogs(loopCtx) })
+	n.loops.Go(func() { n.loop(loopCtx) })
+	n.background(n.watchDiskLoop)
+	if n.views[kv.MetaShard] == nil {
+		n.background(n.followMeta)
+	}
+	n.serving.Store(true)
+	return nil
+}
+
+// newestMeta is the metadata that the node knows: its own meta replica's, or that of the founding.
+func (n *Node) newestMeta() (*kvdv1.MetaState, error) {
+	records, err := n.state.Shards()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		if m := r.State.GetMeta(); r.Shard == kv.MetaShard && m != nil {
+			return m, nil
+		}
+	}
+	return n.record.Founding.GetMeta(), nil
+}
+
+// memory divides --memory: half for the cache of records, an eighth for Pebble's blocks, an eighth for memtables, the
+// rest for queues and the collector.
+func (n *Node) openStores() error {
+	n.blocks = pebble.NewCache(max(n.MemoryBytes/8, 8<<20))
+	options := func(dir string, memtable int64) storage.Options {
+		return storage.Options{
+			Dir: filepath.Join(n.DataDir, dir), Cache: n.blocks, MemtableBytes: uint64(min(max(memtable, 1<<20), 64<<20)),
+			Logger: n.Logger, Fatal: n.fatal,
+		}
+	}
+	var err error
+	if n.log, err = storage.OpenLog(options("log", n.MemoryBytes/64)); err != nil {
+		return err
+	}
+	if n.state, err = storage.OpenState(options("state", n.MemoryBytes/64)); err != nil {
+		return err
+	}
+	store, err := cache.NewRistretto(max(n.MemoryBytes/3, cache.RistrettoBytesMin))
+	if err != nil {
+		return err
+	}
+	n.guard = cache.New(store, cache.StripesDefault)
+	return nil
+}
+
+// publishMeta publishes metadata if it is newer.
+func (n *Node) publishMeta(m *kvdv1.MetaState) {
+	old := n.meta.Load()
+	if old != nil && old.shards.Version() >= m.GetVersion() {
+		return
+	}
+	shards, err := raftmeta.NewMap(m)
+	if err != nil {
+		n.fatal(err)
+		return
+	}
+	next := &published{shards: shards, newer: make(chan struct{}), setting: raftmeta.SettingsOf(m)}
+	if !n.meta.CompareAndSwap(old, next) {
+		n.publishMeta(m)
+		return
+	}
+	if old != nil {
+		close(old.newer)
+	}
+}
+
+// followMeta keeps the metadata of a node without a meta replica new.
+func (n *Node) followMeta(ctx context.Context) {
+	for i := 0; ctx.Err() == nil; i++ {
+		replicas := n.meta.Load().shards.Meta().Replicas
+		_ = n.network.WatchMeta(ctx, replicas[i%len(replicas)].Node, func(m *kvdv1.MetaState) {
+			n.publishMeta(m)
+			n.inbox.add(func(in *Input) { in.Meta = m })
+		})
+		select {
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// Meta gives the newest metadata, and a channel that is closed when there is newer.
+func (n *Node) Meta() (*kvdv1.MetaState, <-chan struct{}) {
+	p := n.meta.Load()
+	if p == nil {
+		return nil, nil
+	}
+	return p.shards.State(), p.newer
+}
+
+// Address gives the address of a node.
+func (n *Node) Address(id kv.NodeID) (string, bool) {
+	p := n.meta.Load()
+	if p == nil {
+		return "", false
+	}
+	node, ok := p.shards.Node(id)
+	return node.Address, ok
+}
+
+// ID is the node's; 0 before Start.
+func (n *Node) ID() kv.NodeID { return n.self.Node }
+
+// background starts work that ends with the node.
+func (n *Node) background(f func(ctx context.Context)) {
+	n.work.Go(func() { f(n.ctx) })
+}
+
+func (n *Node) fatal(err error) {
+	n.once.Do(func() { n.Config.Fatal(err) })
+}
+
+// handOverMax bounds how long a node that is going down waits for others to take its leaderships.
+const handOverMax = 2 * time.Second
+
+// Stop hands leaderships over, ends everything and closes the stores. With now it does not wait for others.
+func (n *Node) Stop(now bool) error {
+	n.stopping.Store(true)
+	n.serving.Store(false)
+	if n.core == nil {
+		return n.lock.Close()
+	}
+	for began := time.Now(); !now && time.Since(began) < handOverMax && n.leads() > 0 && len(n.meta.Load().shards.Nodes()) > 1; {
+		n.inbox.add(func(in *Input) { in.HandOver = true })
+		time.Sleep(50 * time.Millisecond)
+	}
+	n.network.Close()
+	n.cancel()
+	n.loopEnd()
+	n.loops.Wait()
+	n.work.Wait()
+	n.guard.Close()
+	err := errors.Join(n.state.Close(), n.log.Close())
+	n.blocks.Unref()
+	return errors.Join(err, n.lock.Close())
+}
+
+func (n *Node) leads() int {
+	count := 0
+	for _, v := range n.views {
+		if v.state.Load().leader {
+			count++
+		}
+	}
+	return count
+}
+
+// randomJitter draws from [0, d).
+func randomJitter(d time.Duration) time.Duration {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return time.Duration(binary.BigEndian.Uint64(b[:]) % uint64(d))
+}
+
+// diskWatch is what is known of the file system of the data directory.
+type diskWatch struct {
+	full atomic.Bool
+	free atomic.Uint64
+}
+
+const (
+	diskInterval = 500 * time.Millisecond
+	ballastBytes = 64 << 20
+)
+
+// watchDisk looks at the disk once.
+func (n *Node) watchDisk() error {
+	free, total, err := storage.DiskFree(n.DataDir)
+	if err != nil {
+		return err
+	}
+	// The reserve is bounded by a twentieth of the disk, so that small disks can be used.
+	need := min(uint64(n.meta.Load().setting.Int(raftmeta.DiskReserve)), total/20)
+	full := free < need
+	if n.disk.full.Load() && free < need+need/4 {
+		full = true // A little more must be free before writes begin again.
+	}
+	n.disk.free.Store(free)
+	if full != n.disk.full.Swap(full) || n.disk.free.Load() == 0 {
+		if full {
+			n.Logger.Error("the disk is nearly full: writes are refused until there is room", "free", free, "need", need, "dir", n.DataDir)
+		} else {
+			n.Logger.Info("the disk has room again: writes are taken", "free", free)
+		}
+		n.inbox.add(func(in *Input) { in.Disk = &Disk{Full: full, FreeBytes: free, NeedBytes: need} })
+	}
+	return n.ballast(full, free, need)
+}
+
+// ballast keeps a file that takes room, so that there is some to be had when even the reserve is used up by others.
+func (n *Node) ballast(full bool, free, need uint64) error {
+	switch {
+	case full && free < need/4:
+		if released, err := storage.ReleaseBallast(n.DataDir); released || err != nil {
+			n.Logger.Error("the ballast file was removed to make room for what must be written", "error", err)
+		}
+	case !full && free > need+2*ballastBytes:
+		if err := storage.EnsureBallast(n.DataDir, ballastBytes); err != nil {
+			return fmt.Errorf("%w", err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) watchDiskLoop(ctx context.Context) {
+	ticker := time.NewTicker(diskInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if err := n.watchDisk(); err != nil {
+				n.Logger.Warn("the disk cannot be watched", "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,548 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/replica"
+	"github.com/kvdstore/kvd/shard"
+)
+
+// attemptMax bounds one attempt to read from another node: one that is silent is not waited for, another is asked.
+const attemptMax = time.Second
+
+// budget bounds what the node has accepted and not answered yet.
+type budget struct {
+	commands, bytes atomic.Int64
+}
+
+// admit takes a command in, or refuses it before it has cost anything.
+func (n *Node) admit(v *View, size int64) error {
+	if n.budget.commands.Add(1) > kv.ProposalsMax || n.budget.bytes.Add(size) > kv.ProposalBytesMax || v.queued.Add(size) > kv.ShardProposalBytesMax {
+		n.release(v, size)
+		return &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}
+	}
+	return nil
+}
+
+func (n *Node) release(v *View, size int64) {
+	n.budget.commands.Add(-1)
+	n.budget.bytes.Add(-size)
+	v.queued.Add(-size)
+}
+
+// outcome is how a command or a read ended.
+type outcome struct {
+	result kv.Result
+	err    error
+}
+
+// waiting is a caller in another goroutine. It gives its place in the budget back when it is told, not when the
+// caller has gone.
+type waiting struct {
+	node *Node
+	view *View
+	size int64
+	done func(kv.Result, error)
+}
+
+func (w *waiting) Done(r kv.Result, err error) {
+	w.node.release(w.view, w.size)
+	w.done(r, err)
+}
+
+// submit hands a command, or with nil a read, to the loop.
+func (n *Node) submit(v *View, command *kvdv1.Command, size int, done func(kv.Result, error)) {
+	if n.stopping.Load() {
+		done(kv.Result{}, kv.ErrStopping)
+		return
+	}
+	if err := n.admit(v, int64(size)); err != nil {
+		done(kv.Result{}, err)
+		return
+	}
+	s := Submission{Shard: v.shard, Command: command, Bytes: size, Waiter: &waiting{n, v, int64(size), done}}
+	n.inbox.add(func(in *Input) { in.Submissions = append(in.Submissions, s) })
+}
+
+var _ replica.Waiter = (*waiting)(nil)
+
+// channels are reused: one whose caller went away before the answer is not given back.
+var channels = sync.Pool{New: func() any { return make(chan outcome, 1) }}
+
+// await submits and waits.
+func (n *Node) await(ctx context.Context, v *View, command *kvdv1.Command, size int) (kv.Result, error) {
+	ch := channels.Get().(chan outcome)
+	n.submit(v, command, size, func(r kv.Result, err error) { ch <- outcome{r, err} })
+	select {
+	case o := <-ch:
+		channels.Put(ch)
+		return o.result, o.err
+	case <-ctx.Done():
+		return kv.Result{}, ctx.Err()
+	}
+}
+
+// lookup finds the shard of a command: all its keys lie in one.
+func (n *Node) lookup(c *kv.Command) (*kv.Descriptor, error) {
+	p := n.meta.Load()
+	if p == nil || !n.serving.Load() {
+		return nil, n.notServing()
+	}
+	var first *kv.Descriptor
+	var all []kv.ShardID
+	c.Keys(func(key []byte) bool {
+		d := p.shards.Lookup(key)
+		if first == nil {
+			first, all = d, []kv.ShardID{d.Shard}
+		} else if d != first {
+			for _, known := range all {
+				if known == d.Shard {
+					return true
+				}
+			}
+			all = append(all, d.Shard)
+		}
+		return true
+	})
+	if len(all) > 1 {
+		return nil, &kv.CrossShardError{Shards: all}
+	}
+	if first == nil {
+		return nil, &kv.InvalidError{Field: "txn", Bound: "at least one key"}
+	}
+	return first, nil
+}
+
+func (n *Node) notServing() error {
+	if n.stopping.Load() {
+		return kv.ErrStopping
+	}
+	return kv.ErrNoMap
+}
+
+// Leader is the node that leads a shard as far as this one knows; 0 when unknown.
+func (n *Node) Leader(id kv.ShardID) kv.NodeID {
+	if v := n.views[id]; v != nil {
+		return v.state.Load().lead
+	}
+	if hint, ok := n.leaders.Load(id); ok {
+		return hint.(kv.NodeID)
+	}
+	return 0
+}
+
+// learn takes what an answer tells of a shard's leader.
+func (n *Node) learn(id kv.ShardID, leader kv.NodeID) {
+	if n.views[id] == nil {
+		n.leaders.Store(id, leader)
+	}
+}
+
+// route picks the node for an attempt: the leader if it is known, else one replica after the other.
+func (n *Node) route(d *kv.Descriptor, attempt int) kv.NodeID {
+	if leader := n.Leader(d.Shard); leader != 0 {
+		return leader
+	}
+	if n.views[d.Shard] != nil {
+		return n.self.Node // It will hear of the leader first.
+	}
+	return d.Replicas[attempt%len(d.Replicas)].Node
+}
+
+// again tells whether an attempt that failed is worth another, waits a little, and remembers what was learned.
+func (n *Node) again(ctx context.Context, d *kv.Descriptor, attempt int, err error) bool {
+	if notLeader, ok := errors.AsType[*kv.NotLeaderError](err); ok {
+		n.learn(d.Shard, notLeader.Leader)
+	} else if !errors.As(err, new(*kv.StaleEpochError)) {
+		return false
+	}
+	base := min(5*time.Millisecond<<min(attempt, 4), 50*time.Millisecond)
+	timer := time.NewTimer(base + randomJitter(base))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return !n.stopping.Load()
+	}
+}
+
+// Write carries a command out, on this node or the one that leads the shard, and tries again within the deadline what
+// was not done for want of a leader.
+func (n *Node) Write(ctx context.Context, _ kv.Route, c *kv.Command) (kv.Result, kv.Header, error) {
+	encoded := shard.EncodeCommand(c)
+	for attempt := 0; ; attempt++ {
+		d, err := n.lookup(c)
+		if err != nil {
+			return kv.Result{}, kv.Header{}, err
+		}
+		result, h, err := n.write(ctx, d, encoded, c.Size(), n.route(d, attempt))
+		if err == nil {
+			return finish(result, h)
+		}
+		if !n.again(ctx, d, attempt, err) {
+			return kv.Result{}, kv.Header{}, err
+		}
+	}
+}
+
+// write is one attempt.
+func (n *Node) write(ctx context.Context, d *kv.Descriptor, c *kvdv1.Command, size int, to kv.NodeID) (kv.Result, kv.Header, error) {
+	if to != n.self.Node {
+		return n.forwardWrite(ctx, d, c, to)
+	}
+	v := n.views[d.Shard]
+	if v == nil {
+		return kv.Result{}, kv.Header{}, &kv.NotLeaderError{Shard: d.Shard}
+	}
+	result, err := n.await(ctx, v, c, size)
+	return n.written(v, result, err)
+}
+
+// written makes the answer of a write that ended here.
+func (n *Node) written(v *View, result kv.Result, err error) (kv.Result, kv.Header, error) {
+	if err == nil && result.Status == kv.WrongShard {
+		err = &kv.StaleEpochError{Descriptors: []*kv.Descriptor{v.state.Load().descriptor}}
+	}
+	h := kv.Header{Shard: v.shard, Epoch: v.state.Load().descriptor.Epoch, Revision: result.Revision, Node: n.self.Node}
+	return result, h, err
+}
+
+// finish turns the results that are errors for callers into such.
+func finish(r kv.Result, h kv.Header) (kv.Result, kv.Header, error) {
+	switch r.Status {
+	case kv.NotANumber:
+		return r, h, kv.ErrNotANumber
+	case kv.Refused:
+		return r, h, &kv.InvalidError{Field: "request", Bound: r.Reason}
+	}
+	return r, h, nil
+}
+
+func (n *Node) forwardWrite(ctx context.Context, d *kv.Descriptor, c *kvdv1.Command, to kv.NodeID) (kv.Result, kv.Header, error) {
+	resp, sent, err := n.network.Forward(ctx, to, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Write{Write: c}})
+	if err != nil {
+		n.learn(d.Shard, 0)
+		if !sent {
+			return kv.Result{}, kv.Header{}, &kv.NotLeaderError{Shard: d.Shard}
+		}
+		if ctx.Err() != nil {
+			return kv.Result{}, kv.Header{}, ctx.Err()
+		}
+		return kv.Result{}, kv.Header{}, errors.Join(kv.ErrUnknown, err)
+	}
+	if err := wire.ToError(wire.Write, resp.Error); err != nil {
+		return kv.Result{}, kv.Header{}, err
+	}
+	n.learn(d.Shard, to)
+	result, err := shard.DecodeResult(resp.GetWrite())
+	return result, wire.ToHeader(resp.Header), err
+}
+
+// Submit is Write without waiting; done is called once, from any goroutine.
+func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
+	d, err := n.lookup(c)
+	if err != nil {
+		done(kv.Result{}, kv.Header{}, err)
+		return
+	}
+	v := n.views[d.Shard]
+	if v == nil || !v.state.Load().leader {
+		go func() { done(n.Write(ctx, route, c)) }()
+		return
+	}
+	n.submit(v, shard.EncodeCommand(c), c.Size(), func(r kv.Result, err error) {
+		result, h, err := n.written(v, r, err)
+		if err == nil {
+			done(finish(result, h))
+			return
+		}
+		if _, moved := errors.AsType[*kv.NotLeaderError](err); moved {
+			go func() { done(n.Write(ctx, route, c)) }()
+			return
+		}
+		done(result, h, err)
+	})
+}
+
+// TryGet answers a linearizable read from memory, if this node may.
+func (n *Node) TryGet(_ kv.Route, key []byte) (rec kv.Record, found bool, h kv.Header, ok bool) {
+	p := n.meta.Load()
+	if p == nil {
+		return kv.Record{}, false, kv.Header{}, false
+	}
+	v := n.views[p.shards.Lookup(key).Shard]
+	if v == nil {
+		return kv.Record{}, false, kv.Header{}, false
+	}
+	g, done := n.reader.Look(v, key, ByLease)
+	return g.Record, g.Found, g.Header, done && g.Ok
+}
+
+// Get reads a key, on this node or the one that leads the shard.
+func (n *Node) Get(ctx context.Context, _ kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error) {
+	for attempt := 0; ; attempt++ {
+		p := n.meta.Load()
+		if p == nil || !n.serving.Load() {
+			return kv.Record{}, false, kv.Header{}, n.notServing()
+		}
+		d := p.shards.Lookup(key)
+		if level == kv.Eventual && n.views[d.Shard] != nil {
+			g, err := n.get(n.views[d.Shard], key, ByNothing)
+			if err != nil || g.Ok {
+				return g.Record, g.Found, g.Header, err
+			}
+		}
+		g, err := n.getFrom(ctx, d, key, n.route(d, attempt))
+		if err == nil {
+			return g.Record, g.Found, g.Header, nil
+		}
+		if !n.again(ctx, d, attempt, err) {
+			return kv.Record{}, false, kv.Header{}, err
+		}
+	}
+}
+
+// getFrom is one attempt of a linearizable read.
+func (n *Node) getFrom(ctx context.Context, d *kv.Descriptor, key []byte, to kv.NodeID) (Get, error) {
+	if to != n.self.Node {
+		return n.forwardGet(ctx, d, key, to)
+	}
+	return n.getHere(ctx, d.Shard, key)
+}
+
+func (n *Node) getHere(ctx context.Context, id kv.ShardID, key []byte) (Get, error) {
+	v := n.views[id]
+	if v == nil {
+		return Get{}, &kv.NotLeaderError{Shard: id}
+	}
+	g, err := n.get(v, key, ByLease)
+	if err != nil || g.Ok {
+		return g, err
+	}
+	if err := n.readIndex(ctx, v); err != nil {
+		return Get{}, err
+	}
+	g, err = n.get(v, key, ByReadIndex)
+	if err == nil && !g.Ok {
+		err = &kv.NotLeaderError{Shard: id}
+	}
+	return g, err
+}
+
+// readIndex waits until what is applied here is new enough for a linearizable read.
+func (n *Node) readIndex(ctx context.Context, v *View) error {
+	if s := v.state.Load(); !s.leader {
+		return &kv.NotLeaderError{Shard: v.shard, Leader: s.lead}
+	}
+	_, err := n.await(ctx, v, nil, 0)
+	return err
+}
+
+// get does the steps of a read.
+func (n *Node) get(v *View, key []byte, proof Proof) (Get, error) {
+	g, done := n.reader.Look(v, key, proof)
+	if done {
+		return g, nil
+	}
+	if err := n.reader.Load(&g, key); err != nil {
+		return Get{}, err
+	}
+	n.reader.Finish(&g, key)
+	return g, nil
+}
+
+// forwardRead passes a read on. A node that is silent counts as one that does not lead.
+func (n *Node) forwardRead(ctx context.Context, d *kv.Descriptor, r *kvdv1.ForwardRequest, to kv.NodeID) (*kvdv1.ForwardResponse, error) {
+	attempt, cancel := context.WithTimeout(ctx, attemptMax)
+	defer cancel()
+	resp, _, err := n.network.Forward(attempt, to, r)
+	if err != nil {
+		n.learn(d.Shard, 0)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, &kv.NotLeaderError{Shard: d.Shard}
+	}
+	if err := wire.ToError(wire.Read, resp.Error); err != nil {
+		return nil, err
+	}
+	n.learn(d.Shard, to)
+	return resp, nil
+}
+
+func (n *Node) forwardGet(ctx context.Context, d *kv.Descriptor, key []byte, to kv.NodeID) (Get, error) {
+	resp, err := n.forwardRead(ctx, d, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Get{Get: &kvdv1.ForwardGet{Key: key}}}, to)
+	if err != nil {
+		return Get{}, err
+	}
+	g := Get{Ok: true, Header: wire.ToHeader(resp.Header)}
+	if f := resp.GetFound(); f != nil {
+		g.Found, g.Record = true, kv.Record{Value: f.Value, Revision: kv.Revision(f.Revision), ExpireAt: f.ExpireAtMs}
+	}
+	return g, nil
+}
+
+// ScanChunk reads one shard's part of a span, at one revision.
+func (n *Node) ScanChunk(ctx context.Context, _ kv.Route, r kv.ScanRequest) (kv.Chunk, error) {
+	for attempt := 0; ; attempt++ {
+		p := n.meta.Load()
+		if p == nil || !n.serving.Load() {
+			return kv.Chunk{}, n.notServing()
+		}
+		d := p.shards.Lookup(r.Span.Start)
+		chunk, err := n.scanFrom(ctx, d, r, n.route(d, attempt))
+		if err == nil {
+			return chunk, nil
+		}
+		if !n.again(ctx, d, attempt, err) {
+			return kv.Chunk{}, err
+		}
+	}
+}
+
+func (n *Node) scanFrom(ctx context.Context, d *kv.Descriptor, r kv.ScanRequest, to kv.NodeID) (kv.Chunk, error) {
+	if v := n.views[d.Shard]; v != nil && (to == n.self.Node || r.Level == kv.Eventual) {
+		return n.scanHere(ctx, v, r)
+	}
+	resp, err := n.forwardRead(ctx, d, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Scan{Scan: &kvdv1.ForwardScan{
+		Start: r.Span.Start, End: r.Span.End, Limit: uint64(r.Limit), KeysOnly: r.KeysOnly,
+	}}}, to)
+	if err != nil {
+		return kv.Chunk{}, err
+	}
+	scan := resp.GetScan()
+	chunk := kv.Chunk{Header: wire.ToHeader(resp.Header), Resume: scan.GetResume()}
+	if len(chunk.Resume) == 0 {
+		chunk.Resume = nil
+	}
+	for _, item := range scan.GetItems() {
+		chunk.Items = append(chunk.Items, kv.Item{Key: item.Key, Record: kv.Record{
+			Value: item.Value, Revision: kv.Revision(item.Revision), ExpireAt: item.ExpireAtMs,
+		}})
+	}
+	return chunk, nil
+}
+
+func (n *Node) scanHere(ctx context.Context, v *View, r kv.ScanRequest) (kv.Chunk, error) {
+	s := v.state.Load()
+	v.wanted.Store(true)
+	if r.Level != kv.Eventual && (!s.leader || bootTime() >= s.leaseUntil) {
+		if err := n.readIndex(ctx, v); err != nil {
+			return kv.Chunk{}, err
+		}
+	}
+	return n.reader.Scan(v, r)
+}
+
+// Forward answers a request of another node, and never passes it on.
+func (n *Node) Forward(ctx context.Context, r *kvdv1.ForwardRequest) *kvdv1.ForwardResponse {
+	resp, op, err := n.forwarded(ctx, r)
+	if err != nil {
+		return &kvdv1.ForwardResponse{Error: wire.FromError(op, err, n.NodeAddress)}
+	}
+	return resp
+}
+
+func (n *Node) forwarded(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv1.ForwardResponse, wire.Op, error) {
+	p := n.meta.Load()
+	if p == nil || !n.serving.Load() {
+		return nil, wire.Read, n.notServing()
+	}
+	switch r := r.Request.(type) {
+	case *kvdv1.ForwardRequest_Get:
+		g, err := n.getHere(ctx, p.shards.Lookup(r.Get.GetKey()).Shard, r.Get.GetKey())
+		resp := &kvdv1.ForwardResponse{Header: wire.FromHeader(g.Header)}
+		if g.Found {
+			resp.Response = &kvdv1.ForwardResponse_Found{Found: &kvdv1.KeyValue{
+				Key: r.Get.GetKey(), Value: g.Record.Value, Revision: uint64(g.Record.Revision), ExpireAtMs: g.Record.ExpireAt,
+			}}
+		}
+		return resp, wire.Read, err
+	case *kvdv1.ForwardRequest_Scan:
+		return n.forwardedScan(ctx, p.shards, r.Scan)
+	case *kvdv1.ForwardRequest_Write:
+		return n.forwardedWrite(ctx, r.Write)
+	case *kvdv1.ForwardRequest_Meta:
+		value, err := r.Meta.MarshalVT()
+		if err != nil {
+			return nil, wire.Write, err
+		}
+		return n.writeHere(ctx, kv.MetaShard, &kv.Command{Op: kv.OpMeta, Value: value})
+	}
+	return nil, wire.Read, kv.ErrUnsupported
+}
+
+func (n *Node) forwardedScan(ctx context.Context, shards *raftmeta.Map, s *kvdv1.ForwardScan) (*kvdv1.ForwardResponse, wire.Op, error) {
+	id := shards.Lookup(s.GetStart()).Shard
+	v := n.views[id]
+	if v == nil {
+		return nil, wire.Read, &kv.NotLeaderError{Shard: id}
+	}
+	chunk, err := n.scanHere(ctx, v, kv.ScanRequest{
+		Span: kv.Span{Start: s.GetStart(), End: s.GetEnd()}, Limit: int(s.GetLimit()), KeysOnly: s.GetKeysOnly(),
+	})
+	if err != nil {
+		return nil, wire.Read, err
+	}
+	out := &kvdv1.ScanResponse{Resume: chunk.Resume}
+	for _, item := range chunk.Items {
+		out.Items = append(out.Items, &kvdv1.KeyValue{
+			Key: item.Key, Value: item.Record.Value, Revision: uint64(item.Record.Revision), ExpireAtMs: item.Record.ExpireAt,
+		})
+	}
+	return &kvdv1.ForwardResponse{Header: wire.FromHeader(chunk.Header), Response: &kvdv1.ForwardResponse_Scan{Scan: out}}, wire.Read, nil
+}
+
+func (n *Node) forwardedWrite(ctx context.Context, c *kvdv1.Command) (*kvdv1.ForwardResponse, wire.Op, error) {
+	command, err := shard.DecodeCommand(c)
+	if err != nil {
+		return nil, wire.Write, &kv.InvalidError{Field: "command", Bound: err.Error()}
+	}
+	switch command.Op {
+	case kv.OpPut, kv.OpDelete, kv.OpDeleteRange, kv.OpIncrement, kv.OpTxn:
+	default:
+		return nil, wire.Write, &kv.InvalidError{Field: "command", Bound: "one of a client"}
+	}
+	if err := shard.CheckCommand(&command); err != nil {
+		return nil, wire.Write, err
+	}
+	d, err := n.lookup(&command)
+	if err != nil {
+		return nil, wire.Write, err
+	}
+	return n.writeHere(ctx, d.Shard, &command)
+}
+
+// writeHere carries a command out if its shard is led here.
+func (n *Node) writeHere(ctx context.Context, id kv.ShardID, c *kv.Command) (*kvdv1.ForwardResponse, wire.Op, error) {
+	v := n.views[id]
+	if v == nil {
+		return nil, wire.Write, &kv.NotLeaderError{Shard: id}
+	}
+	if s := v.state.Load(); !s.leader {
+		return nil, wire.Write, &kv.NotLeaderError{Shard: id, Leader: s.lead}
+	}
+	result, err := n.await(ctx, v, shard.EncodeCommand(c), c.Size())
+	result, h, err := n.written(v, result, err)
+	if err != nil {
+		return nil, wire.Write, err
+	}
+	return &kvdv1.ForwardResponse{
+		Header: wire.FromHeader(h), Response: &kvdv1.ForwardResponse_Write{Write: shard.EncodeResult(&result)},
+	}, wire.Write, nil
+}
+
+// NodeAddress gives the address of a node, empty when unknown.
+func (n *Node) NodeAddress(id kv.NodeID) string {
+	address, _ := n.Address(id)
+	return address
+}

@@ -1,0 +1,291 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
+	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/storage"
+)
+
+const (
+	// askMax is how long other nodes are waited for when the cluster is described.
+	askMax = time.Second
+	// suspectAfter is after how much silence a node is suspect.
+	suspectAfter = 3 * time.Second
+)
+
+// Describe describes the replicas, for operators.
+func (c *Core) Describe() []*kvdv1.ReplicaInfo {
+	var list []*kvdv1.ReplicaInfo
+	for _, g := range c.order {
+		term, leader := g.replica.Leading()
+		role := "follower"
+		if leader {
+			role = "leader"
+		} else if g.replica.Leader() == 0 {
+			role = "candidate"
+		}
+		st := g.machine.State()
+		log := g.replica.Log()
+		first, _ := log.FirstIndex()
+		last, _ := log.LastIndex()
+		list = append(list, &kvdv1.ReplicaInfo{
+			Shard: uint64(g.shard), Replica: uint64(g.member.Replica), Role: role, LeaderNode: uint64(g.replica.Leader()),
+			Term: uint64(term), Last: last, Committed: uint64(g.replica.Committed()), Applied: st.AppliedIndex,
+			Truncated: first - 1, Revision: st.Revision, Keys: st.Keys, Bytes: st.Bytes,
+			Load: float64(g.view.load.Load()) / 1000, Descriptor_: wire.FromDescriptor(g.machine.Descriptor(), g.replica.Leader()),
+		})
+	}
+	return list
+}
+
+// inLoop calls f in a turn and waits for it.
+func (n *Node) inLoop(ctx context.Context, f func(*Core)) error {
+	done := make(chan struct{})
+	n.inbox.add(func(in *Input) {
+		in.Calls = append(in.Calls, func(c *Core) { f(c); close(done) })
+	})
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.ctx.Done():
+		return kv.ErrStopping
+	}
+}
+
+// Local describes this node.
+func (n *Node) Local(ctx context.Context) (*kvdv1.StatusResponse, error) {
+	p := n.meta.Load()
+	if p == nil || !n.serving.Load() {
+		return nil, n.notServing()
+	}
+	var local []*kvdv1.ReplicaInfo
+	if err := n.inLoop(ctx, func(c *Core) { local = c.Describe() }); err != nil {
+		return nil, err
+	}
+	self, _ := p.shards.Node(n.self.Node)
+	m := n.guard.Metrics()
+	st := &kvdv1.StatusResponse{
+		Node: nodeToProto(self), Version: n.Version, ClusterId: uint64(n.self.Cluster), StoreId: n.record.StoreId,
+		Life: uint64(n.self.Life), UptimeMs: time.Since(n.began).Milliseconds(), MetaLeader: uint64(n.metaLeader()),
+		MapVersion: p.shards.Version(), DiskFreeBytes: n.disk.free.Load(), DiskFull: n.disk.full.Load(),
+		MemoryBudgetBytes: uint64(n.MemoryBytes), CacheBytes: uint64(m.Store.Bytes), CacheHits: m.Hits, CacheMisses: m.Misses,
+		Local: local,
+	}
+	for _, r := range local {
+		st.Replicas++
+		st.Keys, st.Bytes = st.Keys+r.Keys, st.Bytes+r.Bytes
+		if r.Role == "leader" {
+			st.Leaders++
+		}
+	}
+	return st, nil
+}
+
+func nodeToProto(x raftmeta.Node) *kvdv1.Node {
+	return &kvdv1.Node{Node: uint64(x.ID), Name: x.Name, Address: x.Address, Region: x.Region}
+}
+
+func (n *Node) metaLeader() kv.NodeID { return n.Leader(kv.MetaShard) }
+
+// Shards describes all shards: each node that answers tells of its replicas. Nodes that do not are named.
+func (n *Node) Shards(ctx context.Context) (shards []*kvdv1.ShardInfo, silent []kv.NodeID, err error) {
+	p := n.meta.Load()
+	if p == nil {
+		return nil, nil, n.notServing()
+	}
+	statuses, silent := n.askAll(ctx, p.shards.Nodes())
+	best := map[uint64]*kvdv1.ReplicaInfo{}
+	for _, st := range statuses {
+		for _, r := range st.GetLocal() {
+			if old := best[r.Shard]; old == nil || r.Role == "leader" && (old.Role != "leader" || r.Term > old.Term) || old.Role != "leader" && r.Revision > old.Revision {
+				best[r.Shard] = r
+			}
+		}
+	}
+	for _, d := range p.shards.Descriptors() {
+		info := &kvdv1.ShardInfo{Descriptor_: wire.FromDescriptor(d, n.Leader(d.Shard))}
+		if r := best[uint64(d.Shard)]; r != nil {
+			info.Descriptor_ = r.Descriptor_
+			info.Keys, info.Bytes, info.Load, info.Revision, info.Term = r.Keys, r.Bytes, r.Load, r.Revision, r.Term
+			if r.Role != "leader" {
+				info.Descriptor_.Leader = 0
+			}
+		}
+		shards = append(shards, info)
+	}
+	return shards, silent, nil
+}
+
+// askAll asks every node to describe itself.
+func (n *Node) askAll(ctx context.Context, nodes []raftmeta.Node) (answers []*kvdv1.StatusResponse, silent []kv.NodeID) {
+	ctx, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
+	list := make([]*kvdv1.StatusResponse, len(nodes))
+	var wait sync.WaitGroup
+	for i, x := range nodes {
+		wait.Go(func() {
+			if x.ID == n.self.Node {
+				list[i], _ = n.Local(ctx)
+				return
+			}
+			list[i], _ = n.network.Local(ctx, x.ID)
+		})
+	}
+	wait.Wait()
+	for i, st := range list {
+		if st == nil {
+			silent = append(silent, nodes[i].ID)
+		} else {
+			answers = append(answers, st)
+		}
+	}
+	return answers, silent
+}
+
+// Nodes describes the members.
+func (n *Node) Nodes(context.Context) ([]*kvdv1.NodeInfo, error) {
+	p := n.meta.Load()
+	if p == nil {
+		return nil, n.notServing()
+	}
+	var list []*kvdv1.NodeInfo
+	for _, x := range p.shards.Nodes() {
+		info := &kvdv1.NodeInfo{Node: nodeToProto(x), State: "up", MetaLeader: x.ID == n.metaLeader()}
+		if x.ID != n.self.Node && time.Since(time.Unix(0, n.network.LastHeard(x.ID))) > suspectAfter {
+			info.State = "suspect"
+		}
+		_, info.MetaVoter = p.shards.Meta().OnNode(x.ID)
+		list = append(list, info)
+	}
+	return list, nil
+}
+
+// Settings lists all settings with their values.
+func (n *Node) Settings(context.Context) ([]*kvdv1.Setting, error) {
+	p := n.meta.Load()
+	if p == nil {
+		return nil, n.notServing()
+	}
+	var list []*kvdv1.Setting
+	for _, d := range raftmeta.Definitions {
+		list = append(list, &kvdv1.Setting{
+			Name: d.Name, Value: p.setting.Value(d.Name), DefaultValue: d.Default, Bound: d.Bound, Help: d.Doc,
+		})
+	}
+	slices.SortFunc(list, func(a, b *kvdv1.Setting) int { return cmp.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// SetSetting changes a setting of the cluster; empty sets the default.
+func (n *Node) SetSetting(ctx context.Context, name, value string) error {
+	if err := raftmeta.CheckSetting(name, value); err != nil {
+		return err
+	}
+	return n.writeMeta(ctx, &kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetSetting{
+		SetSetting: &kvdv1.SettingValue{Name: name, Value: value},
+	}})
+}
+
+// writeMeta has the meta group carry a command out.
+func (n *Node) writeMeta(ctx context.Context, m *kvdv1.MetaCommand) error {
+	for attempt := 0; ; attempt++ {
+		p := n.meta.Load()
+		if p == nil {
+			return n.notServing()
+		}
+		d := p.shards.Meta()
+		resp, err := n.metaAttempt(ctx, d, m, n.route(d, attempt))
+		if err == nil {
+			if resp.GetStatus() == uint32(kv.Refused) {
+				return &kv.InvalidError{Field: "command of the meta group", Bound: resp.GetReason()}
+			}
+			return nil
+		}
+		if !n.again(ctx, d, attempt, err) {
+			return err
+		}
+	}
+}
+
+func (n *Node) metaAttempt(ctx context.Context, d *kv.Descriptor, m *kvdv1.MetaCommand, to kv.NodeID) (*kvdv1.CommandResult, error) {
+	request := &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Meta{Meta: m}}
+	if to == n.self.Node {
+		resp := n.Forward(ctx, request)
+		return resp.GetWrite(), wire.ToError(wire.Write, resp.Error)
+	}
+	resp, sent, err := n.network.Forward(ctx, to, request)
+	switch {
+	case err != nil && !sent:
+		n.learn(d.Shard, 0)
+		return nil, &kv.NotLeaderError{Shard: d.Shard}
+	case err != nil:
+		return nil, errors.Join(kv.ErrUnknown, err)
+	}
+	return resp.GetWrite(), wire.ToError(wire.Write, resp.Error)
+}
+
+// Ready is nil when the node serves, and every shard that has a replica here has a leader.
+func (n *Node) Ready() error {
+	if !n.serving.Load() {
+		return n.notServing()
+	}
+	for id, v := range n.views {
+		if v.state.Load().lead == 0 {
+			return fmt.Errorf("shard %d has no leader now", id)
+		}
+	}
+	return nil
+}
+
+// Metrics are counts for operators.
+type Metrics struct {
+	Cache        cache.Metrics
+	Log, State   storage.Metrics
+	Queued       int64 // Commands accepted and not answered.
+	QueuedBytes  int64
+	Leaders      int
+	Replicas     int
+	DiskFree     uint64
+	DiskFull     bool
+	MemoryBudget int64
+}
+
+// Metrics describes the node for operators.
+func (n *Node) Metrics() Metrics {
+	if !n.serving.Load() {
+		return Metrics{}
+	}
+	return Metrics{
+		Cache: n.guard.Metrics(), Log: n.log.Metrics(), State: n.state.Metrics(), Queued: n.budget.commands.Load(),
+		QueuedBytes: n.budget.bytes.Load(), Leaders: n.leads(), Replicas: len(n.views), DiskFree: n.disk.free.Load(),
+		DiskFull: n.disk.full.Load(), MemoryBudget: n.MemoryBytes,
+	}
+}
+
+// Stale gives the right descriptor when a request was routed by an old map, else nil.
+func (n *Node) Stale(route kv.Route, key []byte) []*kv.Descriptor {
+	p := n.meta.Load()
+	if p == nil || route.Version == 0 {
+		return nil
+	}
+	if d := p.shards.Lookup(key); d.Shard != route.Shard || d.Epoch.Version != route.Version {
+		return []*kv.Descriptor{d}
+	}
+	return nil
+}
+
+// Self tells who the node is.
+func (n *Node) Self() Self { return n.self }
