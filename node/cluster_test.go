@@ -24,7 +24,6 @@ type process struct {
 	node   *node.Node
 	server *grpc.Server
 	dir    string
-	lis    net.Listener
 }
 
 type cluster struct {

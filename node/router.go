@@ -90,8 +90,11 @@ func (n *Node) await(ctx context.Context, v *View, command *kvdv1.Command, size 
 	}
 }
 
-// lookup finds the shard of a command: all its keys lie in one.
+// lookup refuses a command that breaks a bound, and finds its shard: all its keys lie in one.
 func (n *Node) lookup(c *kv.Command) (*kv.Descriptor, error) {
+	if err := shard.CheckCommand(c); err != nil {
+		return nil, err
+	}
 	p := n.meta.Load()
 	if p == nil || !n.serving.Load() {
 		return nil, n.notServing()
@@ -511,9 +514,6 @@ func (n *Node) forwardedWrite(ctx context.Context, c *kvdv1.Command) (*kvdv1.For
 	case kv.OpPut, kv.OpDelete, kv.OpDeleteRange, kv.OpIncrement, kv.OpTxn:
 	default:
 		return nil, wire.Write, &kv.InvalidError{Field: "command", Bound: "one of a client"}
-	}
-	if err := shard.CheckCommand(&command); err != nil {
-		return nil, wire.Write, err
 	}
 	d, err := n.lookup(&command)
 	if err != nil {

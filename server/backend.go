@@ -1,0 +1,40 @@
+// Package server is the gRPC services of a node for clients and operators, and HTTP for metrics and health.
+package server
+
+import (
+	"context"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/node"
+)
+
+// Backend is the node that a server answers for. Routing, passing on to the leader and trying again within the
+// deadline are the backend's.
+type Backend interface {
+	// TryGet answers a linearizable read from memory at once, if this node may. The value is shared and read-only.
+	TryGet(route kv.Route, key []byte) (rec kv.Record, found bool, h kv.Header, ok bool)
+	Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error)
+	Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Result, kv.Header, error)
+	// Submit is Write without waiting. done is called once, perhaps before Submit returns, from any goroutine, and must
+	// not block.
+	Submit(ctx context.Context, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error))
+	ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest) (kv.Chunk, error)
+	// Stale gives the right descriptors when a request was routed by an old map, else nil.
+	Stale(route kv.Route, key []byte) []*kv.Descriptor
+	// Meta gives the newest metadata, nil when none is known.
+	Meta() (*kvdv1.MetaState, <-chan struct{})
+	// Leader is the node that leads a shard as far as this one knows, 0 when unknown.
+	Leader(shard kv.ShardID) kv.NodeID
+	NodeAddress(kv.NodeID) string
+	Shards(ctx context.Context) (shards []*kvdv1.ShardInfo, silent []kv.NodeID, err error)
+	Nodes(ctx context.Context) ([]*kvdv1.NodeInfo, error)
+	Local(ctx context.Context) (*kvdv1.StatusResponse, error)
+	Settings(ctx context.Context) ([]*kvdv1.Setting, error)
+	SetSetting(ctx context.Context, name, value string) error
+	// Ready is nil when the node serves.
+	Ready() error
+	Metrics() node.Metrics
+}
+
+var _ Backend = (*node.Node)(nil)
