@@ -364,16 +364,27 @@ func (n *Node) fatal(err error) {
 // handOverMax bounds how long a node that is going down waits for others to take its leaderships.
 const handOverMax = 2 * time.Second
 
-// Stop hands leaderships over, ends everything and closes the stores. With now it does not wait for others.
+// PrepareStop makes the node not ready, and gives others a moment to take its leaderships.
+func (n *Node) PrepareStop() {
+	n.stopping.Store(true)
+	if n.core == nil || len(n.meta.Load().shards.Nodes()) == 1 {
+		return
+	}
+	for began := time.Now(); time.Since(began) < handOverMax && n.leads() > 0; {
+		n.inbox.add(func(in *Input) { in.HandOver = true })
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// Stop ends everything and closes the stores. Without now it gives the leaderships away first.
 func (n *Node) Stop(now bool) error {
+	if !now {
+		n.PrepareStop()
+	}
 	n.stopping.Store(true)
 	n.serving.Store(false)
 	if n.core == nil {
 		return n.lock.Close()
-	}
-	for began := time.Now(); !now && time.Since(began) < handOverMax && n.leads() > 0 && len(n.meta.Load().shards.Nodes()) > 1; {
-		n.inbox.add(func(in *Input) { in.HandOver = true })
-		time.Sleep(50 * time.Millisecond)
 	}
 	n.network.Close()
 	n.cancel()

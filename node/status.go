@@ -239,7 +239,7 @@ func (n *Node) metaAttempt(ctx context.Context, d *kv.Descriptor, m *kvdv1.MetaC
 
 // Ready is nil when the node serves, and every shard that has a replica here has a leader.
 func (n *Node) Ready() error {
-	if !n.serving.Load() {
+	if !n.serving.Load() || n.stopping.Load() {
 		return n.notServing()
 	}
 	for id, v := range n.views {

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+
+	"github.com/kvdstore/kvd/node"
+	"github.com/kvdstore/kvd/server"
+	"github.com/kvdstore/kvd/transport"
+)
+
+// stopPatience bounds how long calls under way are waited for.
+const stopPatience = 3 * time.Second
+
+// daemon is one running kvd.
+type daemon struct {
+	*settings
+	logger *slog.Logger
+	level  slog.LevelVar
+	certs  *server.Certificates
+	node   *node.Node
+	server *server.Server
+	failed chan error
+}
+
+// run runs kvd until a signal or a failure ends it.
+func run(s *settings) error {
+	d := &daemon{settings: s, failed: make(chan error, 1)}
+	d.logger = s.logger(os.Stderr, &d.level)
+	debug.SetMemoryLimit(s.memory)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	if s.exposed() && !s.secure() {
+		d.logger.Warn("WITHOUT TLS beyond this machine: everybody on the network can read and write everything; see --tls-cert", "listen", s.listen)
+	}
+	lis, err := net.Listen("tcp", s.listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if err := d.open(ctx); err != nil {
+		return errors.Join(err, lis.Close())
+	}
+	go d.serve(func() error { return d.server.Serve(lis) })
+	if err := d.serveHTTP(ctx); err != nil {
+		return errors.Join(err, d.node.Stop(true))
+	}
+	started := make(chan error, 1)
+	go func() { started <- d.node.Start(ctx) }()
+	return d.live(ctx, cancel, started, signals)
+}
+
+// open opens the data directory and makes the services.
+func (d *daemon) open(ctx context.Context) (err error) {
+	var creds credentials.TransportCredentials
+	if d.secure() {
+		if d.certs, err = server.LoadCertificates(d.cert, d.key, d.ca); err != nil {
+			return err
+		}
+		creds = d.certs.Client()
+		go d.certs.Watch(ctx, d.logger)
+	}
+	nodes := &transport.Server{}
+	d.node, err = node.Open(node.Config{
+		Name: d.name, DataDir: d.dataDir, Advertise: d.advertise, Region: d.region, Version: buildVersion(), Initial: d.initial,
+		Token: d.token, Cuts: d.cuts, Replicas: d.replicas, MemoryBytes: d.memory, Logger: d.logger, Ask: transport.Ask(creds),
+		Fatal: d.fatal,
+		Network: func(n *node.Node, self node.Self) node.Network {
+			t := transport.New(transport.Config{
+				Cluster: self.Cluster, Node: self.Node, Life: self.Life, Address: n.Address, Credentials: creds, Handler: n, Logger: d.logger,
+			})
+			nodes.Use(t)
+			return t
+		},
+	})
+	if err != nil {
+		return err
+	}
+	nodes.Founding = d.node.Found
+	d.server = server.New(server.Config{Backend: d.node, Nodes: nodes, Certificates: d.certs, Logger: d.logger})
+	return nil
+}
+
+// fatal ends the process at once: whatever is not on the disk now must not be acknowledged.
+func (d *daemon) fatal(err error) {
+	d.logger.Error("kvd stops", "error", err)
+	os.Exit(2)
+}
+
+func (d *daemon) serve(f func() error) {
+	if err := f(); err != nil {
+		select {
+		case d.failed <- err:
+		default:
+		}
+	}
+}
+
+func (d *daemon) serveHTTP(ctx context.Context) error {
+	if d.http == "" {
+		return nil
+	}
+	lis, err := net.Listen("tcp", d.http)
+	if err != nil {
+		return fmt.Errorf("http: %w", err)
+	}
+	go d.serve(func() error { return d.server.ServeHTTP(ctx, lis) })
+	return nil
+}
+
+// live waits for what happens.
+func (d *daemon) live(ctx context.Context, cancel context.CancelFunc, started <-chan error, signals <-chan os.Signal) error {
+	for {
+		select {
+		case err := <-started:
+			if err != nil {
+				cancel()
+				return errors.Join(err, d.node.Stop(true))
+			}
+			started = nil
+			go d.server.WatchReady(ctx)
+			go d.announce(ctx)
+		case err := <-d.failed:
+			cancel()
+			return errors.Join(err, d.node.Stop(true))
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				d.reload()
+				continue
+			}
+			d.logger.Info("going down; a second signal ends at once", "signal", s.String())
+			go func() {
+				for s := range signals {
+					if s != syscall.SIGHUP {
+						d.logger.Warn("ended at once", "signal", s.String())
+						os.Exit(1)
+					}
+				}
+			}()
+			return d.stop(cancel, started != nil)
+		}
+	}
+}
+
+func (d *daemon) stop(cancel context.CancelFunc, starting bool) error {
+	notify("STOPPING=1")
+	if starting {
+		cancel()
+		d.server.Stop(0)
+		return d.node.Stop(true)
+	}
+	d.node.PrepareStop()
+	d.server.Stop(stopPatience)
+	cancel()
+	return d.node.Stop(true)
+}
+
+// reload reads certificates and the log level again.
+func (d *daemon) reload() {
+	if d.certs != nil {
+		if err := d.certs.Reload(); err != nil {
+			d.logger.Error("the certificates cannot be read: the old ones stay", "error", err)
+		}
+	}
+	again := root()
+	if err := again.ParseFlags(os.Args[1:]); err == nil {
+		if s, err := loadSettings(again.Flags(), os.Environ()); err == nil {
+			d.level.Set(s.level)
+		} else {
+			d.logger.Error("the configuration cannot be read: the old one stays", "error", err)
+		}
+	}
+	d.logger.Info("certificates and log level were read again", "level", d.level.Level().String())
+}
+
+// announce says in one screen what is served, once it is.
+func (d *daemon) announce(ctx context.Context) {
+	for d.node.Ready() != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	notify("READY=1")
+	d.banner(os.Stdout)
+}
+
+func (d *daemon) banner(w io.Writer) {
+	meta, _ := d.node.Meta()
+	self := d.node.Self()
+	tls := "no TLS: for this machine only"
+	if d.secure() {
+		tls = "TLS"
+	} else if d.exposed() {
+		tls = "NO TLS"
+	}
+	_, _ = fmt.Fprintf(w, `
+kvd %s serves
+  node      %d (%s) of cluster %v: %d nodes, %d shards
+  clients   %s  (gRPC: kvd.v1.KV, kvd.v1.Admin, health, reflection; %s)
+  http      %s  (/livez /readyz /metrics)
+  data      %s
+  memory    %d MiB
+
+Try it:
+  kvcli --endpoints %s put hello world
+  kvcli --endpoints %s get hello
+  grpcurl -plaintext -d '{"key":"aGVsbG8="}' %s kvd.v1.KV/Get
+`, buildVersion(), self.Node, d.name, self.Cluster, len(meta.GetNodes()), len(meta.GetDescriptors()), d.advertise, tls,
+		cmp.Or(d.http, "none"), d.absolute(), d.memory>>20, d.advertise, d.advertise, d.advertise)
+}
+
+// notify tells systemd, if it started us.
+func notify(state string) {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte(state))
+}
