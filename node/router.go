@@ -231,7 +231,9 @@ func finish(r kv.Result, h kv.Header) (kv.Result, kv.Header, error) {
 }
 
 func (n *Node) forwardWrite(ctx context.Context, d *kv.Descriptor, c *kvdv1.Command, to kv.NodeID) (kv.Result, kv.Header, error) {
-	resp, sent, err := n.network.Forward(ctx, to, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Write{Write: c}})
+	listening, cancel := n.whileHeard(ctx, to)
+	defer cancel()
+	resp, sent, err := n.network.Forward(listening, to, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Write{Write: c}})
 	if err != nil {
 		n.learn(d.Shard, 0)
 		if !sent {
@@ -248,6 +250,26 @@ func (n *Node) forwardWrite(ctx context.Context, d *kv.Descriptor, c *kvdv1.Comm
 	n.learn(d.Shard, to)
 	result, err := shard.DecodeResult(resp.GetWrite())
 	return result, wire.ToHeader(resp.Header), err
+}
+
+// silentMax is after how much silence a node that a write was passed to is given up; the write is unknown then.
+const silentMax = 2 * time.Second
+
+// whileHeard gives a context that ends when a node is not heard of any more.
+func (n *Node) whileHeard(ctx context.Context, to kv.NodeID) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	began := time.Now()
+	var timer *time.Timer
+	timer = time.AfterFunc(silentMax, func() {
+		if heard := time.Unix(0, n.network.LastHeard(to)); time.Since(heard) > silentMax && time.Since(began) >= silentMax {
+			cancel()
+			return
+		}
+		if ctx.Err() == nil {
+			timer.Reset(silentMax / 8)
+		}
+	})
+	return ctx, func() { cancel(); timer.Stop() }
 }
 
 // Submit is Write without waiting; done is called once, from any goroutine.

@@ -20,7 +20,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -107,7 +106,7 @@ func Dial(address string, creds credentials.TransportCredentials) (*grpc.ClientC
 		creds = insecure.NewCredentials()
 	}
 	return grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(creds), grpc.WithStatsHandler(sentHandler{}),
+		grpc.WithTransportCredentials(creds), grpc.WithStatsHandler(wire.SentHandler()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(kv.MessageBytesMax), grpc.MaxCallSendMsgSize(kv.MessageBytesMax)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryMax}, MinConnectTimeout: time.Second,
@@ -412,23 +411,6 @@ func (t *Transport) bulkConn(id kv.NodeID) (kvdv1.NodeServiceClient, error) {
 	return kvdv1.NewNodeServiceClient(conn), nil
 }
 
-// sentKey is the context's key for the mark that a request has left.
-type sentKey struct{}
-
-// sentHandler marks requests that have left this process.
-type sentHandler struct{}
-
-func (sentHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
-func (sentHandler) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	if _, ok := s.(*stats.OutHeader); ok {
-		if sent, ok := ctx.Value(sentKey{}).(*atomic.Bool); ok {
-			sent.Store(true)
-		}
-	}
-}
-func (sentHandler) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (sentHandler) HandleConn(context.Context, stats.ConnStats)                       {}
-
 // Forward passes a request on to a node. With sent false it surely has not left, and so was not done.
 func (t *Transport) Forward(ctx context.Context, to kv.NodeID, r *kvdv1.ForwardRequest) (resp *kvdv1.ForwardResponse, sent bool, err error) {
 	client, err := t.bulkConn(to)
@@ -436,8 +418,8 @@ func (t *Transport) Forward(ctx context.Context, to kv.NodeID, r *kvdv1.ForwardR
 		return nil, false, err
 	}
 	r.ClusterId, r.FromNode = uint64(t.Cluster), uint64(t.Node)
-	mark := &atomic.Bool{}
-	resp, err = client.Forward(context.WithValue(ctx, sentKey{}, mark), r)
+	ctx, mark := wire.MarkSent(ctx)
+	resp, err = client.Forward(ctx, r)
 	return resp, mark.Load(), err
 }
 
