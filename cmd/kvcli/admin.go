@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
+	"github.com/kvdstore/kvd/kv"
+)
+
+type shardJSON struct {
+	Shard    uint64    `json:"shard"`
+	Start    string    `json:"start"`
+	End      string    `json:"end"`
+	Leader   uint64    `json:"leader"`
+	Replicas []uint64  `json:"replicas"`
+	Epoch    epochJSON `json:"epoch"`
+	Keys     uint64    `json:"keys"`
+	Bytes    uint64    `json:"bytes"`
+	Load     float64   `json:"load"`
+}
+
+type epochJSON struct {
+	Version uint64 `json:"version"`
+	Config  uint64 `json:"config"`
+}
+
+func (c *cli) shardsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "shards", Short: "List the shards", Example: "  kvcli shards\n  kvcli shards -o json", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withAdmin(cmd, func(ctx context.Context, api kvdv1.AdminClient) error {
+				resp, err := api.Shards(ctx, &kvdv1.ShardsRequest{})
+				if err != nil {
+					return adminError(wire.Read, err)
+				}
+				for _, id := range resp.SilentNodes {
+					fmt.Fprintf(os.Stderr, "kvcli: node %d did not answer\n", id)
+				}
+				list := make([]shardJSON, 0, len(resp.Shards))
+				for _, s := range resp.Shards {
+					d := s.Descriptor_
+					x := shardJSON{
+						Shard: d.Shard, Start: kv.FormatKey(d.Start), End: kv.FormatKey(d.End), Leader: d.Leader, Replicas: []uint64{},
+						Epoch: epochJSON{d.GetEpoch().GetVersion(), d.GetEpoch().GetConfig()}, Keys: s.Keys, Bytes: s.Bytes, Load: s.Load,
+					}
+					for _, r := range d.Replicas {
+						x.Replicas = append(x.Replicas, r.Node)
+					}
+					list = append(list, x)
+				}
+				if c.output == "json" {
+					return c.json(cmd, list)
+				}
+				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+				_, _ = fmt.Fprintln(w, "SHARD\tSTART\tEND\tLEADER\tREPLICAS\tEPOCH\tKEYS\tBYTES\tLOAD")
+				for _, x := range list {
+					_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%d.%d\t%d\t%d\t%.0f/s\n", x.Shard, orDash(x.Start), orDash(x.End), x.Leader,
+						strings.Trim(fmt.Sprint(x.Replicas), "[]"), x.Epoch.Version, x.Epoch.Config, x.Keys, x.Bytes, x.Load)
+				}
+				return w.Flush()
+			})
+		},
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+type nodeJSON struct {
+	Node    uint64 `json:"node"`
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	Region  string `json:"region"`
+	State   string `json:"state"`
+}
+
+func (c *cli) nodesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "nodes", Short: "List the nodes", Example: "  kvcli nodes", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withAdmin(cmd, func(ctx context.Context, api kvdv1.AdminClient) error {
+				resp, err := api.Nodes(ctx, &kvdv1.NodesRequest{})
+				if err != nil {
+					return adminError(wire.Read, err)
+				}
+				list := make([]nodeJSON, 0, len(resp.Nodes))
+				for _, n := range resp.Nodes {
+					list = append(list, nodeJSON{n.GetNode().GetNode(), n.GetNode().GetName(), n.GetNode().GetAddress(), n.GetNode().GetRegion(), n.State})
+				}
+				if c.output == "json" {
+					return c.json(cmd, list)
+				}
+				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+				_, _ = fmt.Fprintln(w, "NODE\tNAME\tADDRESS\tREGION\tSTATE\tMETA")
+				for i, x := range list {
+					meta := ""
+					if resp.Nodes[i].MetaVoter {
+						meta = "voter"
+					}
+					if resp.Nodes[i].MetaLeader {
+						meta = "leader"
+					}
+					_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", x.Node, x.Name, x.Address, orDash(x.Region), x.State, orDash(meta))
+				}
+				return w.Flush()
+			})
+		},
+	}
+}
+
+func (c *cli) statusCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "status", Short: "Describe the node that answers", Example: "  kvcli status\n  kvcli status --replicas", Args: cobra.NoArgs}
+	replicas := cmd.Flags().Bool("replicas", false, "list its replicas too")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return c.withAdmin(cmd, func(ctx context.Context, api kvdv1.AdminClient) error {
+			st, err := api.Status(ctx, &kvdv1.StatusRequest{})
+			if err != nil {
+				return adminError(wire.Read, err)
+			}
+			if !*replicas {
+				st.Local = nil
+			}
+			if c.output == "json" {
+				return c.json(cmd, st)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			disk := "ok"
+			if st.DiskFull {
+				disk = "nearly full: writes are refused"
+			}
+			for _, line := range [][2]any{
+				{"node", fmt.Sprintf("%d (%s) at %s", st.GetNode().GetNode(), st.GetNode().GetName(), st.GetNode().GetAddress())},
+				{"version", st.Version}, {"cluster", kv.ClusterID(st.ClusterId)}, {"store", kv.StoreID(st.StoreId)}, {"starts", st.Life},
+				{"up", time.Duration(st.UptimeMs) * time.Millisecond}, {"replicas", st.Replicas}, {"leaders", st.Leaders},
+				{"meta leader", st.MetaLeader}, {"keys", st.Keys}, {"bytes", st.Bytes}, {"disk", fmt.Sprintf("%s, %d MiB free", disk, st.DiskFreeBytes>>20)},
+				{"memory", fmt.Sprintf("%d MiB", st.MemoryBudgetBytes>>20)}, {"cache", fmt.Sprintf("%d KiB, %d hits, %d misses", st.CacheBytes>>10, st.CacheHits, st.CacheMisses)},
+			} {
+				_, _ = fmt.Fprintf(w, "%v\t%v\n", line[0], line[1])
+			}
+			if *replicas {
+				_, _ = fmt.Fprintln(w, "\nSHARD\tROLE\tLEADER\tTERM\tTRUNCATED\tAPPLIED\tCOMMITTED\tLAST\tREVISION\tKEYS")
+				for _, r := range st.Local {
+					_, _ = fmt.Fprintf(w, "%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", r.Shard, r.Role, r.LeaderNode, r.Term, r.Truncated, r.Applied, r.Committed, r.Last, r.Revision, r.Keys)
+				}
+			}
+			return w.Flush()
+		})
+	}
+	return cmd
+}
+
+func (c *cli) settingsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "settings", Short: "Settings of the cluster", Example: "  kvcli settings get\n  kvcli settings set log-keep 50000"}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "get [NAME]", Short: "Print the settings, or one", Example: "  kvcli settings get log-keep", Args: cobra.MaximumNArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return c.withAdmin(cmd, func(ctx context.Context, api kvdv1.AdminClient) error {
+					resp, err := api.GetSettings(ctx, &kvdv1.GetSettingsRequest{})
+					if err != nil {
+						return adminError(wire.Read, err)
+					}
+					return c.printSettings(cmd, args, resp.Settings)
+				})
+			},
+		},
+		&cobra.Command{
+			Use: "set NAME VALUE", Short: "Change a setting; an empty VALUE is the default", Example: "  kvcli settings set log-keep 50000", Args: cobra.ExactArgs(2),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return c.withAdmin(cmd, func(ctx context.Context, api kvdv1.AdminClient) error {
+					resp, err := api.SetSetting(ctx, &kvdv1.SetSettingRequest{Name: args[0], Value: args[1]})
+					if err != nil {
+						return adminError(wire.Write, err)
+					}
+					return c.printSettings(cmd, nil, []*kvdv1.Setting{resp.Setting})
+				})
+			},
+		},
+	)
+	return cmd
+}
+
+func (c *cli) printSettings(cmd *cobra.Command, names []string, list []*kvdv1.Setting) error {
+	type settingJSON struct {
+		Name    string `json:"name"`
+		Value   string `json:"value"`
+		Default string `json:"default"`
+		Bound   string `json:"bound"`
+		Help    string `json:"help"`
+	}
+	out := []settingJSON{}
+	for _, s := range list {
+		if len(names) == 0 || names[0] == s.Name {
+			out = append(out, settingJSON{s.Name, s.Value, s.DefaultValue, s.Bound, s.Help})
+		}
+	}
+	switch {
+	case len(out) == 0:
+		return usage("NAME", "a setting's name, is "+names[0])
+	case c.output == "json":
+		return c.json(cmd, out)
+	case len(names) == 1 || c.output == "raw":
+		for _, s := range out {
+			_, _ = fmt.Fprintln(cmd.OutOrStdout(), s.Value)
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "NAME\tVALUE\tDEFAULT\tBOUND\tWHAT")
+	for _, s := range out {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Name, s.Value, s.Default, s.Bound, s.Help)
+	}
+	return w.Flush()
+}
