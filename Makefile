@@ -1,5 +1,5 @@
-# Targets: check (what CI runs), test, generate.
-.PHONY: check format vet staticcheck generated test generate
+# Targets: check (what CI runs), test, generate, cluster (three nodes on loopback).
+.PHONY: check format vet staticcheck generated test generate cluster
 
 check: format vet staticcheck generated test
 
@@ -23,3 +23,6 @@ generated:
 	@rm -rf .generated && mkdir .generated && \
 	go tool -modfile=tools/go.mod buf generate -o .generated && \
 	for f in api/kvd/v1/*.pb.go; do cmp $$f .generated/$$f || exit 1; done && rm -rf .generated
+
+cluster:
+	packaging/cluster.sh
