@@ -1,0 +1,140 @@
+// Package test runs whole clusters in a test's process: real stores, real connections.
+package test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvdstore/kvd/node"
+	"github.com/kvdstore/kvd/server"
+	"github.com/kvdstore/kvd/transport"
+)
+
+// Process is one node with its server.
+type Process struct {
+	*node.Node
+	server *server.Server
+	dir    string
+	cancel context.CancelFunc
+}
+
+// Cluster is some nodes on loopback.
+type Cluster struct {
+	t     testing.TB
+	list  []node.FoundNode
+	lis   []net.Listener
+	Nodes []*Process
+	cuts  [][]byte
+}
+
+// New prepares a cluster whose shards begin at the cuts. It ends with the test.
+func New(t testing.TB, n int, cuts ...string) *Cluster {
+	c := &Cluster{t: t}
+	t.Cleanup(c.close)
+	for _, k := range cuts {
+		c.cuts = append(c.cuts, []byte(k))
+	}
+	for i := range n {
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		c.lis = append(c.lis, lis)
+		c.list = append(c.list, node.FoundNode{Name: fmt.Sprintf("n%d", i+1), Address: lis.Addr().String()})
+		c.Nodes = append(c.Nodes, &Process{dir: t.TempDir()})
+	}
+	return c
+}
+
+// Start starts a node; what it gives tells when the node serves.
+func (c *Cluster) Start(i int) <-chan error {
+	lis := c.lis[i]
+	if lis == nil {
+		var err error
+		lis, err = net.Listen("tcp", c.list[i].Address)
+		require.NoError(c.t, err)
+	}
+	c.lis[i] = nil
+	level := slog.LevelWarn
+	if os.Getenv("KVD_TEST_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	nodes := &transport.Server{}
+	n, err := node.Open(node.Config{
+		Name: c.list[i].Name, DataDir: c.Nodes[i].dir, Advertise: c.list[i].Address, Initial: c.list, Token: "test",
+		Cuts: c.cuts, Replicas: 3, MemoryBytes: 64 << 20,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", i+1),
+		Ask:    transport.Ask(nil),
+		Fatal:  func(err error) { panic(err) },
+		Network: func(n *node.Node, self node.Self) node.Network {
+			t := transport.New(transport.Config{
+				Cluster: self.Cluster, Node: self.Node, Life: self.Life, Address: n.Address, Handler: n, Logger: n.Logger,
+			})
+			nodes.Use(t)
+			return t
+		},
+	})
+	require.NoError(c.t, err)
+	nodes.Founding = n.Found
+	s := server.New(server.Config{Backend: n, Nodes: nodes, Logger: n.Logger})
+	go func() { _ = s.Serve(lis) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	go s.WatchReady(ctx)
+	c.Nodes[i].Node, c.Nodes[i].server, c.Nodes[i].cancel = n, s, cancel
+	started := make(chan error, 1)
+	go func() { started <- n.Start(ctx) }()
+	return started
+}
+
+// StartAll starts all nodes, and waits until they serve.
+func (c *Cluster) StartAll() {
+	var all []<-chan error
+	for i := range c.Nodes {
+		all = append(all, c.Start(i))
+	}
+	for _, s := range all {
+		require.NoError(c.t, <-s)
+	}
+}
+
+// Stop stops a node; with now it gives nothing away first.
+func (c *Cluster) Stop(i int, now bool) {
+	p := c.Nodes[i]
+	if p.Node == nil {
+		return
+	}
+	if !now {
+		p.PrepareStop()
+	}
+	p.cancel()
+	p.server.Stop(0)
+	require.NoError(c.t, p.Node.Stop(true))
+	p.Node = nil
+}
+
+func (c *Cluster) close() {
+	for i := range c.Nodes {
+		c.Stop(i, true)
+	}
+}
+
+// Context is one with a deadline that no test should need.
+func (c *Cluster) Context() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	c.t.Cleanup(cancel)
+	return ctx
+}
+
+// Addresses are those of all nodes.
+func (c *Cluster) Addresses() []string {
+	var list []string
+	for _, n := range c.list {
+		list = append(list, n.Address)
+	}
+	return list
+}
