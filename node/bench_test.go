@@ -1,0 +1,81 @@
+package node_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvdstore/kvd/internal/test"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// BenchmarkLeaseReadHit is a linearizable read from memory, below the API.
+func BenchmarkLeaseReadHit(b *testing.B) {
+	c := test.New(b, 1)
+	c.StartAll()
+	key := []byte("key")
+	command := &kv.Command{Op: kv.OpPut, Key: key, Value: make([]byte, 128)}
+	_, _, err := c.Nodes[0].Write(c.Context(), kv.Route{}, command)
+	require.NoError(b, err)
+	_, _, _, err = c.Nodes[0].Get(c.Context(), kv.Route{}, key, kv.Linearizable)
+	require.NoError(b, err)
+	missed := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, found, _, ok := c.Nodes[0].TryGet(kv.Route{}, key); !ok || !found {
+			missed++ // The lease is being renewed, or the entry was dropped.
+			_, _, _, _ = c.Nodes[0].Get(c.Context(), kv.Route{}, key, kv.Linearizable)
+		}
+	}
+	b.ReportMetric(float64(missed)/float64(b.N), "misses/op")
+}
+
+// BenchmarkLeaseReadAbsent is a linearizable read of a key that is not there: it always asks the state store.
+func BenchmarkLeaseReadAbsent(b *testing.B) {
+	c := test.New(b, 1)
+	c.StartAll()
+	ctx := c.Context()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, _, err := c.Nodes[0].Get(ctx, kv.Route{}, []byte("absent"), kv.Linearizable); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkPut is a durable write on one node: one caller, so one sync each.
+func BenchmarkPut(b *testing.B) {
+	c := test.New(b, 1)
+	c.StartAll()
+	ctx := c.Context()
+	value := make([]byte, 128)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		i++
+		command := &kv.Command{Op: kv.OpPut, Key: fmt.Appendf(nil, "key%d", i), Value: value}
+		if _, _, err := c.Nodes[0].Write(ctx, kv.Route{}, command); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkPutParallel is the same with many callers, who share syncs.
+func BenchmarkPutParallel(b *testing.B) {
+	c := test.New(b, 1)
+	c.StartAll()
+	ctx := c.Context()
+	value := make([]byte, 128)
+	b.ReportAllocs()
+	b.SetParallelism(64)
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			command := &kv.Command{Op: kv.OpPut, Key: fmt.Appendf(nil, "key%d", i), Value: value}
+			if _, _, err := c.Nodes[0].Write(ctx, kv.Route{}, command); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
