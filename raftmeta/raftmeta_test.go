@@ -1,0 +1,226 @@
+package raftmeta
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+func spec(nodes int, cuts ...string) FoundingSpec {
+	s := FoundingSpec{Cluster: 7, Replicas: 3, TickMs: 50, ElectionTicks: 15}
+	for i := range nodes {
+		s.Nodes = append(s.Nodes, FoundingNode{Name: fmt.Sprintf("n%d", i+1), Address: "h:1", Store: kv.StoreID(i + 1)})
+	}
+	for _, c := range cuts {
+		s.Cuts = append(s.Cuts, []byte(c))
+	}
+	return s
+}
+
+func found(t require.TestingT, s FoundingSpec) *kvdv1.MetaState {
+	m, err := Founding(s)
+	require.NoError(t, err)
+	return m
+}
+
+func TestReplicasAreOddAndSpread(t *testing.T) {
+	for nodes, replicas := range map[int]int{1: 1, 2: 1, 3: 3, 4: 3, 5: 3, 7: 3} {
+		m := found(t, spec(nodes, "b", "c", "d", "e", "f", "g"))
+		first := map[uint64]int{}
+		for _, d := range m.Descriptors {
+			require.Len(t, d.Replicas, replicas)
+			first[d.Replicas[0].Node]++
+		}
+		require.Len(t, first, min(nodes, 7), "%d nodes", nodes)
+	}
+	require.Len(t, found(t, spec(9)).Meta.Replicas, 5)
+}
+
+func TestFoundingRefuses(t *testing.T) {
+	for name, change := range map[string]func(*FoundingSpec){
+		"no nodes":            func(s *FoundingSpec) { s.Nodes = nil },
+		"too many replicas":   func(s *FoundingSpec) { s.Replicas = 6 },
+		"cuts out of order":   func(s *FoundingSpec) { s.Cuts = [][]byte{[]byte("b"), []byte("a")} },
+		"a cut twice":         func(s *FoundingSpec) { s.Cuts = [][]byte{[]byte("b"), []byte("b")} },
+		"an empty cut":        func(s *FoundingSpec) { s.Cuts = [][]byte{nil} },
+		"two nodes of a name": func(s *FoundingSpec) { s.Nodes[1].Name = s.Nodes[0].Name },
+	} {
+		s := spec(3)
+		change(&s)
+		_, err := Founding(s)
+		require.Error(t, err, name)
+	}
+}
+
+func TestInitialCuts(t *testing.T) {
+	read := func(string) ([]byte, error) { return []byte("m\nhex:ff\n\nb\r\nm\n"), nil }
+	cuts, err := InitialCuts("file", read)
+	require.NoError(t, err)
+	require.Equal(t, [][]byte{[]byte("b"), []byte("m"), {0xff}}, cuts)
+	cuts, err = InitialCuts("geohash1", nil)
+	require.NoError(t, err)
+	require.Len(t, cuts, 31)
+	require.True(t, slices.IsSortedFunc(cuts, slices.Compare[[]byte]))
+	for _, n := range []int{1, 2, 16, 300} {
+		cuts, err = InitialCuts(fmt.Sprint(n), nil)
+		require.NoError(t, err)
+		require.Len(t, cuts, n-1)
+		s := spec(1)
+		s.Cuts = cuts
+		found(t, s)
+	}
+	for _, bad := range []string{"0", "-1", "99999999"} {
+		_, err := InitialCuts(bad, nil)
+		require.ErrorAs(t, err, new(*kv.InvalidError))
+	}
+	_, err = InitialCuts("gone", func(string) ([]byte, error) { return nil, errors.New("no such file") })
+	require.ErrorContains(t, err, "no such file")
+	_, err = InitialCuts("file", func(string) ([]byte, error) { return []byte("a\n\\x\n"), nil })
+	require.ErrorContains(t, err, "line 2")
+}
+
+// TestLookup: whatever the cuts, each key is in exactly the shard whose span holds it.
+func TestLookup(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cuts := rapid.SliceOfDistinct(rapid.StringMatching(`[a-d]{1,2}`), func(s string) string { return s }).Draw(t, "cuts")
+		slices.Sort(cuts)
+		m, err := NewMap(found(t, spec(3, cuts...)))
+		require.NoError(t, err)
+		key := []byte(rapid.StringMatching(`[a-e]{0,3}`).Draw(t, "key"))
+		require.True(t, m.Lookup(key).Span.Contains(key))
+		span := kv.Span{Start: key, End: []byte(rapid.StringMatching(`[a-e]{0,3}`).Draw(t, "end"))}
+		var want []*kv.Descriptor
+		for _, d := range m.Descriptors() {
+			if d.Span.Overlaps(span) {
+				want = append(want, d)
+			}
+		}
+		got := m.Overlapping(span)
+		require.Equal(t, len(want), len(got))
+		for i := range want {
+			require.Same(t, want[i], got[i])
+		}
+	})
+}
+
+// TestCheckSeesDamage: each change breaks one invariant.
+func TestCheckSeesDamage(t *testing.T) {
+	for name, change := range map[string]func(*kvdv1.MetaState){
+		"a gap":                   func(m *kvdv1.MetaState) { m.Descriptors[1].Start = []byte("x") },
+		"no end":                  func(m *kvdv1.MetaState) { m.Descriptors[2].End = []byte("zz") },
+		"an overlap":              func(m *kvdv1.MetaState) { m.Descriptors[0].End = nil },
+		"a shard id twice":        func(m *kvdv1.MetaState) { m.Descriptors[1].Shard = 1 },
+		"a shard id to come":      func(m *kvdv1.MetaState) { m.Descriptors[1].Shard = m.NextShard },
+		"a replica id twice":      func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Replica = m.Descriptors[0].Replicas[0].Replica },
+		"an unknown node":         func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Node = 9 },
+		"two replicas on a node":  func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Node = m.Descriptors[1].Replicas[1].Node },
+		"an even number of votes": func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas = m.Descriptors[1].Replicas[:2] },
+		"no shards":               func(m *kvdv1.MetaState) { m.Descriptors = nil },
+		"no meta group":           func(m *kvdv1.MetaState) { m.Meta = nil },
+		"no cluster":              func(m *kvdv1.MetaState) { m.ClusterId = 0 },
+	} {
+		m := found(t, spec(3, "g", "p"))
+		require.NoError(t, Check(m))
+		change(m)
+		require.Error(t, Check(m), name)
+	}
+	require.Error(t, Check(nil))
+}
+
+type sink struct{ stored *kvdv1.ShardState }
+
+func (s *sink) Put([]byte, kv.Record)                       { panic("the meta group holds no keys") }
+func (s *sink) Delete([]byte)                               { panic("the meta group holds no keys") }
+func (s *sink) PutDue(kv.Due)                               { panic("the meta group holds no keys") }
+func (s *sink) DeleteDue(kv.Due)                            { panic("the meta group holds no keys") }
+func (s *sink) PutShard(_ kv.ShardID, st *kvdv1.ShardState) { s.stored = st }
+
+func machine(t testing.TB) *Machine {
+	m, err := New(Birth(found(t, spec(3)), 2)[0])
+	require.NoError(t, err)
+	return m
+}
+
+func apply(t testing.TB, m *Machine, c *kvdv1.MetaCommand) (kv.Result, *kvdv1.ShardState) {
+	value, err := c.MarshalVT()
+	require.NoError(t, err)
+	s := &sink{}
+	m.Begin(s)
+	index, _ := m.Applied()
+	results, err := m.Apply(index+1, 6, &kvdv1.Batch{Commands: []*kvdv1.Command{{Op: uint32(kv.OpMeta), Value: value}}})
+	require.NoError(t, err)
+	m.Finish()
+	m.Committed()
+	require.NoError(t, m.Check())
+	return results[0], s.stored
+}
+
+func set(name, value string) *kvdv1.MetaCommand {
+	return &kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetSetting{SetSetting: &kvdv1.SettingValue{Name: name, Value: value}}}
+}
+
+func TestSettings(t *testing.T) {
+	m := machine(t)
+	before := proto.Clone(m.State().Meta).(*kvdv1.MetaState)
+	given := m.State().Meta
+	r, stored := apply(t, m, set(LogKeep, "100"))
+	require.Equal(t, kv.Done, r.Status)
+	require.EqualValues(t, 100, SettingsOf(stored.Meta).Int(LogKeep))
+	require.Equal(t, before.Version+1, stored.Meta.Version)
+	require.True(t, proto.Equal(before, given), "metadata that was given out has changed")
+	for _, bad := range []*kvdv1.MetaCommand{set("unknown", "1"), set(LogKeep, "1"), set(LogKeep, "x"), set(ChecksumInterval, "2h")} {
+		r, _ := apply(t, m, bad)
+		require.Equal(t, kv.Refused, r.Status)
+		require.NotEmpty(t, r.Reason)
+	}
+	_, stored = apply(t, m, set(LogKeep, ""))
+	require.EqualValues(t, kv.LogKeepEntries, SettingsOf(stored.Meta).Int(LogKeep))
+	for _, d := range Definitions {
+		require.NoError(t, CheckSetting(d.Name, d.Default), "the default of %s is out of its bound", d.Name)
+	}
+}
+
+func TestUpdateNode(t *testing.T) {
+	m := machine(t)
+	update := func(node, store uint64, address string) kv.Status {
+		r, _ := apply(t, m, &kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_UpdateNode{UpdateNode: &kvdv1.MetaNode{
+			Node: &kvdv1.Node{Node: node, Name: "other", Address: address}, StoreId: store,
+		}}})
+		return r.Status
+	}
+	require.Equal(t, kv.Done, update(2, 2, "h:2"))
+	require.Equal(t, kv.Refused, update(2, 3, "h:3"), "another store")
+	require.Equal(t, kv.Refused, update(9, 9, "h:3"), "a stranger")
+	require.Equal(t, kv.Refused, update(2, 2, ""), "no address")
+	x, err := NewMap(m.State().Meta)
+	require.NoError(t, err)
+	n, _ := x.Node(2)
+	require.Equal(t, "h:2", n.Address)
+	require.Equal(t, "n2", n.Name, "a name never changes")
+}
+
+func TestUnknownCommandStops(t *testing.T) {
+	m := machine(t)
+	m.Begin(&sink{})
+	_, err := m.Apply(11, 6, &kvdv1.Batch{Commands: []*kvdv1.Command{{Op: uint32(kv.OpMeta)}}})
+	require.ErrorContains(t, err, "newer")
+}
+
+func BenchmarkLookup(b *testing.B) {
+	s := spec(3)
+	s.Cuts, _ = InitialCuts("1000", nil)
+	m, err := NewMap(found(b, s))
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Lookup([]byte("some key"))
+	}
+}
