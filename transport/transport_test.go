@@ -1,0 +1,288 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// end is a node at one end of the network.
+type end struct {
+	*Transport
+	server *grpc.Server
+	lis    net.Listener
+
+	mu          sync.Mutex
+	envelopes   []*kvdv1.Envelope
+	unreachable int
+	forward     func(context.Context) *kvdv1.ForwardResponse
+	chunks      int
+	news        chan struct{}
+}
+
+func (e *end) signal() {
+	select {
+	case e.news <- struct{}{}:
+	default:
+	}
+}
+
+func (e *end) Envelope(x *kvdv1.Envelope) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.envelopes = append(e.envelopes, x)
+	e.signal()
+	return true
+}
+
+func (e *end) Unreachable(kv.NodeID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.unreachable++
+	e.signal()
+}
+
+func (e *end) Snapshot(_ context.Context, h *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, error)) error {
+	for {
+		c, err := next()
+		if errors.Is(err, io.EOF) || c.GetTrailer() != nil {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		e.mu.Lock()
+		e.chunks++
+		e.mu.Unlock()
+	}
+	if h.GetState().GetKeys() == 13 {
+		return errors.New("thirteen is refused")
+	}
+	return nil
+}
+
+func (e *end) Forward(ctx context.Context, _ *kvdv1.ForwardRequest) *kvdv1.ForwardResponse {
+	return e.forward(ctx)
+}
+func (e *end) Meta() (*kvdv1.MetaState, <-chan struct{}) {
+	return &kvdv1.MetaState{Version: 3}, make(chan struct{})
+}
+func (e *end) Local(context.Context) (*kvdv1.StatusResponse, error) {
+	return &kvdv1.StatusResponse{Version: "x"}, nil
+}
+
+// network makes two nodes that know each other.
+func network(t *testing.T) (a, b *end) {
+	addresses := map[kv.NodeID]string{}
+	var ends []*end
+	for i := range 2 {
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		id := kv.NodeID(i + 1)
+		addresses[id] = lis.Addr().String()
+		e := &end{lis: lis, news: make(chan struct{}, 1)}
+		e.Transport = New(Config{
+			Cluster: 7, Node: id, Life: 1, Handler: e, Logger: slog.New(slog.DiscardHandler),
+			Address: func(id kv.NodeID) (string, bool) { a, ok := addresses[id]; return a, ok },
+		})
+		e.server = grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec()))
+		s := &Server{}
+		s.Use(e.Transport)
+		kvdv1.RegisterNodeServiceServer(e.server, s)
+		ends = append(ends, e)
+		t.Cleanup(func() { e.Close(); e.server.Stop() })
+	}
+	for _, e := range ends {
+		go func() { _ = e.server.Serve(e.lis) }()
+	}
+	return ends[0], ends[1]
+}
+
+// until waits for a condition, woken by what happens at an end.
+func (e *end) until(t *testing.T, what string, ok func() bool) {
+	deadline := time.After(20 * time.Second)
+	for {
+		e.mu.Lock()
+		done := ok()
+		e.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-e.news:
+		case <-deadline:
+			t.Fatal("never: ", what)
+		}
+	}
+}
+
+func raftMessages(n int) []*kvdv1.RaftMessage {
+	var list []*kvdv1.RaftMessage
+	for i := range n {
+		list = append(list, &kvdv1.RaftMessage{Shard: uint64(i), From: 1, To: 2, Type: 8, Term: 5})
+	}
+	return list
+}
+
+func TestMessagesArriveInOrder(t *testing.T) {
+	a, b := network(t)
+	const n = 500
+	for _, m := range raftMessages(n) {
+		a.Send(2, []*kvdv1.RaftMessage{m})
+	}
+	count := func() (got []uint64) {
+		for _, e := range b.envelopes {
+			for _, m := range e.Messages {
+				got = append(got, m.Shard)
+			}
+		}
+		return got
+	}
+	b.until(t, "all messages", func() bool { return len(count()) == n })
+	require.IsIncreasing(t, count())
+	require.EqualValues(t, 1, b.envelopes[0].FromNode)
+	require.EqualValues(t, 1, b.envelopes[0].FromLife)
+}
+
+// TestStrangersAreRefused: another cluster, another node at the address, another version, somebody unknown.
+func TestStrangersAreRefused(t *testing.T) {
+	_, b := network(t)
+	conn, err := Dial(b.lis.Addr().String(), nil)
+	require.NoError(t, err)
+	defer conn.Close()
+	good := kvdv1.Envelope{ClusterId: 7, FromNode: 1, ToNode: 2, FromLife: 1, Version: Version}
+	for name, hello := range map[string]*kvdv1.Envelope{
+		"another cluster": {ClusterId: 8, FromNode: 1, ToNode: 2, Version: Version},
+		"another node":    {ClusterId: 7, FromNode: 1, ToNode: 3, Version: Version},
+		"a later version": {ClusterId: 7, FromNode: 1, ToNode: 2, Version: Version + 1},
+		"a stranger":      {ClusterId: 7, FromNode: 9, ToNode: 2, Version: Version},
+		"itself":          {ClusterId: 7, FromNode: 2, ToNode: 2, Version: Version},
+		"nothing":         {},
+	} {
+		stream, err := kvdv1.NewNodeServiceClient(conn).Raft(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, stream.Send(hello))
+		_, err = stream.Recv()
+		require.Equal(t, codes.PermissionDenied, status.Code(err), name)
+	}
+	stream, err := kvdv1.NewNodeServiceClient(conn).Raft(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, stream.Send(&good))
+	_, err = stream.Recv()
+	require.NoError(t, err)
+	require.NoError(t, stream.Send(&kvdv1.Envelope{ClusterId: 7, FromNode: 2, ToNode: 2, Messages: raftMessages(1)}))
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	require.Equal(t, codes.InvalidArgument, status.Code(err), "a stream spoke for two nodes")
+}
+
+// TestSilentNodeIsGivenUp: one that takes the connection and never answers.
+func TestSilentNodeIsGivenUp(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer lis.Close()
+	e := &end{news: make(chan struct{}, 1)}
+	e.Transport = New(Config{
+		Cluster: 7, Node: 1, Life: 1, Handler: e, Logger: slog.New(slog.DiscardHandler),
+		Address: func(kv.NodeID) (string, bool) { return lis.Addr().String(), true },
+	})
+	defer e.Close()
+	e.Send(2, raftMessages(1))
+	e.until(t, "given up", func() bool { return e.unreachable > 0 })
+	require.Zero(t, e.LastHeard(2))
+}
+
+// TestQueueIsBounded: what cannot leave is dropped past the bound, and the node is told.
+func TestQueueIsBounded(t *testing.T) {
+	e := &end{news: make(chan struct{}, 1)}
+	e.Transport = New(Config{
+		Cluster: 7, Node: 1, Life: 1, Handler: e, Logger: slog.New(slog.DiscardHandler),
+		Address: func(kv.NodeID) (string, bool) { return "", false },
+	})
+	defer e.Close()
+	p := &peer{t: e.Transport, id: 2, wake: make(chan struct{}, 1)}
+	e.peers[2] = p
+	big := []*kvdv1.RaftMessage{{Entries: []*kvdv1.RaftEntry{{Data: make([]byte, 1<<20)}}}}
+	for range 100 {
+		e.Send(2, big)
+	}
+	require.LessOrEqual(t, p.bytes, kv.OutboxBytesMax)
+	require.Positive(t, e.unreachable)
+	for p.take() != nil {
+	}
+	require.Zero(t, p.bytes)
+}
+
+// TestForwardTellsWhetherItLeft: to nobody it has not; a node that goes away with it may have done it.
+func TestForwardTellsWhetherItLeft(t *testing.T) {
+	a, b := network(t)
+	b.forward = func(context.Context) *kvdv1.ForwardResponse { return &kvdv1.ForwardResponse{} }
+	_, sent, err := a.Transport.Forward(t.Context(), 2, &kvdv1.ForwardRequest{})
+	require.NoError(t, err)
+	require.True(t, sent)
+	arrived := make(chan struct{})
+	b.forward = func(ctx context.Context) *kvdv1.ForwardResponse {
+		close(arrived)
+		<-ctx.Done()
+		return nil
+	}
+	go func() { <-arrived; b.server.Stop() }()
+	_, sent, err = a.Transport.Forward(t.Context(), 2, &kvdv1.ForwardRequest{})
+	require.Error(t, err)
+	require.True(t, sent)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	_, sent, err = a.Transport.Forward(ctx, 2, &kvdv1.ForwardRequest{})
+	require.Error(t, err)
+	require.False(t, sent)
+}
+
+func TestSnapshots(t *testing.T) {
+	a, b := network(t)
+	send := func(keys uint64, fail error) error {
+		n := 0
+		return a.SendSnapshot(t.Context(), 2, &kvdv1.SnapshotHeader{
+			Message: raftMessages(1)[0], State: &kvdv1.ShardState{Keys: keys, Descriptor_: &kvdv1.Descriptor{}},
+		}, func() (*kvdv1.SnapshotChunk, bool, error) {
+			n++
+			switch {
+			case n <= 20:
+				return &kvdv1.SnapshotChunk{Part: &kvdv1.SnapshotChunk_Data{Data: &kvdv1.SnapshotData{Pairs: make([]byte, 1000)}}}, true, nil
+			case n == 21 && fail == nil:
+				return &kvdv1.SnapshotChunk{Part: &kvdv1.SnapshotChunk_Trailer{Trailer: &kvdv1.SnapshotTrailer{}}}, true, nil
+			}
+			return nil, false, fail
+		})
+	}
+	require.NoError(t, send(1, nil))
+	require.Equal(t, 20, b.chunks)
+	require.ErrorContains(t, send(13, nil), "thirteen is refused")
+	require.ErrorContains(t, send(1, errors.New("the view broke")), "the view broke")
+}
+
+func TestMetaAndLocal(t *testing.T) {
+	a, _ := network(t)
+	st, err := a.Transport.Local(t.Context(), 2)
+	require.NoError(t, err)
+	require.Equal(t, "x", st.Version)
+	ctx, cancel := context.WithCancel(t.Context())
+	var got uint64
+	err = a.WatchMeta(ctx, 2, func(m *kvdv1.MetaState) { got = m.Version; cancel() })
+	require.Error(t, err)
+	require.EqualValues(t, 3, got)
+}
