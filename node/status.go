@@ -164,7 +164,8 @@ func (n *Node) Nodes(context.Context) ([]*kvdv1.NodeInfo, error) {
 	var list []*kvdv1.NodeInfo
 	for _, x := range p.shards.Nodes() {
 		info := &kvdv1.NodeInfo{Node: nodeToProto(x), State: "up", MetaLeader: x.ID == n.metaLeader()}
-		if x.ID != n.self.Node && time.Since(time.Unix(0, n.network.LastHeard(x.ID))) > suspectAfter {
+		heard := time.Unix(0, max(n.network.LastHeard(x.ID), n.began.UnixNano()))
+		if x.ID != n.self.Node && time.Since(heard) > suspectAfter {
 			info.State = "suspect"
 		}
 		_, info.MetaVoter = p.shards.Meta().OnNode(x.ID)

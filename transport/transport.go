@@ -351,6 +351,8 @@ func (t *Transport) raft(stream kvdv1.NodeService_RaftServer) error {
 					return err
 				}
 			}
+		case <-stream.Context().Done():
+			return stream.Context().Err()
 		case <-silence.C:
 			return status.Error(codes.DeadlineExceeded, errSilent.Error())
 		case <-t.ctx.Done():

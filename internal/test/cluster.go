@@ -37,7 +37,6 @@ type Cluster struct {
 // New prepares a cluster whose shards begin at the cuts. It ends with the test.
 func New(t testing.TB, n int, cuts ...string) *Cluster {
 	c := &Cluster{t: t}
-	t.Cleanup(c.close)
 	for _, k := range cuts {
 		c.cuts = append(c.cuts, []byte(k))
 	}
@@ -48,6 +47,7 @@ func New(t testing.TB, n int, cuts ...string) *Cluster {
 		c.list = append(c.list, node.FoundNode{Name: fmt.Sprintf("n%d", i+1), Address: lis.Addr().String()})
 		c.Nodes = append(c.Nodes, &Process{dir: t.TempDir()})
 	}
+	t.Cleanup(c.close) // Before the directories go.
 	return c
 }
 
@@ -91,7 +91,7 @@ func (c *Cluster) Start(i int) <-chan error {
 	return started
 }
 
-// StartAll starts all nodes, and waits until they serve.
+// StartAll starts all nodes, and waits until every shard has a leader.
 func (c *Cluster) StartAll() {
 	var all []<-chan error
 	for i := range c.Nodes {
@@ -99,6 +99,9 @@ func (c *Cluster) StartAll() {
 	}
 	for _, s := range all {
 		require.NoError(c.t, <-s)
+	}
+	for _, n := range c.Nodes {
+		require.Eventually(c.t, func() bool { return n.Ready() == nil }, 20*time.Second, 5*time.Millisecond)
 	}
 }
 
