@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 
 	"github.com/kvdstore/kvd/kv"
@@ -15,6 +16,8 @@ type cluster struct {
 	revision kv.Revision
 	keys     map[string]*Final
 	values   int
+	// late holds unknown operations that have not happened yet.
+	late []Operation
 	// lossOneIn is how rarely an answer is lost; manyValues makes each written value unique.
 	lossOneIn  int
 	manyValues bool
@@ -28,7 +31,9 @@ func newCluster(seed uint64, kinds ...Kind) *cluster {
 func (c *cluster) run(key string, clients, ops int) History {
 	var h History
 	free := make([]int64, clients)
+	c.late = nil
 	for i := range ops {
+		c.catchUp()
 		client := c.rnd.IntN(clients)
 		// An operation takes effect at 100 times its number, so the effects come in the order of the loop.
 		effect := int64(i+1) * 100
@@ -73,11 +78,24 @@ func (c *cluster) lose(o *Operation) {
 		o.Outcome = NotDone
 		return
 	}
-	if c.rnd.IntN(2) == 0 {
+	switch c.rnd.IntN(3) {
+	case 0:
+		c.late = append(c.late, *o)
+	case 1:
 		c.apply(o)
 	}
 	o.Found, o.Succeeded, o.Observed, o.Revision = false, false, "", 0
 	o.Outcome = Unknown
+}
+
+// catchUp lets an unknown operation happen, long after its client gave up.
+func (c *cluster) catchUp() {
+	if len(c.late) == 0 || c.rnd.IntN(6) != 0 {
+		return
+	}
+	i := c.rnd.IntN(len(c.late))
+	c.apply(&c.late[i])
+	c.late = slices.Delete(c.late, i, i+1)
 }
 
 func (c *cluster) apply(o *Operation) {

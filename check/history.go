@@ -2,6 +2,8 @@ package check
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -206,6 +208,42 @@ func (o *Operation) validate() error {
 		return &kv.InvalidError{Field: "return", Bound: fmt.Sprintf("not before call (%d), is %d", o.Call, o.Return)}
 	}
 	return nil
+}
+
+// Ended adds a read of every key after all else: what is left at the end, when the cluster is whole again. With it
+// Linearizable judges the end too. final holds every key that is there, and no others.
+func (h History) Ended(final map[string]Final) History {
+	keys := map[string]bool{}
+	process := 0
+	for i := range h {
+		keys[h[i].Key] = true
+		process = max(process, h[i].Process+1)
+	}
+	for key := range final {
+		keys[key] = true
+	}
+	moment := h.end() + 1
+	ended := slices.Clone(h)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		f, found := final[key]
+		ended = append(ended, Operation{
+			Process: process, Kind: Get, Key: key, Call: moment, Return: moment, Outcome: Done,
+			Found: found, Observed: f.Value, Revision: f.Revision,
+		})
+	}
+	return ended
+}
+
+// end is the last moment that the history names.
+func (h History) end() int64 {
+	var end int64
+	for i := range h {
+		end = max(end, h[i].Call)
+		if h[i].Outcome != Unknown {
+			end = max(end, h[i].Return)
+		}
+	}
+	return end
 }
 
 // byKey groups pointers to the operations by key, in the order of the history, with the keys sorted.

@@ -167,11 +167,11 @@ func hard(n int) History {
 func TestAgainstAllOrders(t *testing.T) {
 	kinds := [][]Kind{{Get, Put}, {Get, Put, Delete}, {Get, Put, CAS}, {Get, Put, CAS, Delete}, {Get, Increment}, {Get, Put, CAS, Delete, Increment}}
 	var right, wrong int
-	for seed := range uint64(6000) {
+	for seed := range uint64(12_000) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
 		c := newCluster(seed, kinds[rnd.IntN(len(kinds))]...)
 		c.lossOneIn, c.manyValues = 2+rnd.IntN(3), rnd.IntN(2) == 0
-		h := c.run("k", 3, 3+rnd.IntN(4))
+		h := c.run("k", 3, 3+rnd.IntN(5))
 		story := "as recorded"
 		if rnd.IntN(3) != 0 {
 			story = spoil(rnd, h)
@@ -188,8 +188,8 @@ func TestAgainstAllOrders(t *testing.T) {
 		found := Linearizable(h, patience)
 		require.Equal(t, want, len(found) == 0, "seed %d, %s:\n%s", seed, story, show(h))
 	}
-	require.Greater(t, right, 1000)
-	require.Greater(t, wrong, 400)
+	require.Greater(t, right, 5000)
+	require.Greater(t, wrong, 800)
 }
 
 func show(h History) string {

@@ -17,9 +17,9 @@ type Final struct {
 	Revision kv.Revision
 }
 
-// NoLostWrites compares what is left at the end with the writes that were acknowledged: a key's revision is at
-// least that of its last acknowledged write; if it is the same one, so is the value; if it is a later one, an
-// unknown write of that value accounts for it. A key that was only ever incremented holds the sum, where each
+// NoLostWrites compares what is left at the end with the writes that were acknowledged, or read: a key's revision is
+// at least the last of them; if it is the same one, so is the value; if it is a later one, an unknown write of that
+// value accounts for it. A key that was only ever incremented holds the sum, where each
 // unknown increment counts once or not at all.
 //
 // final holds every key that is there, and no others; keys that the history does not know are violations too.
@@ -49,6 +49,8 @@ type keyWrites struct {
 	key string
 	// done were acknowledged, in the order of revisions; those without one come first.
 	done, unknown []*Operation
+	// read is the read with the highest revision; nil if there is none.
+	read *Operation
 }
 
 func writesOf(k keyHistory) *keyWrites {
@@ -59,6 +61,8 @@ func writesOf(k keyHistory) *keyWrites {
 			w.done = append(w.done, o)
 		case o.mayHaveWritten():
 			w.unknown = append(w.unknown, o)
+		case o.Kind == Get && o.revision() != 0 && (w.read == nil || o.Revision > w.read.Revision):
+			w.read = o
 		}
 	}
 	slices.SortStableFunc(w.done, func(a, b *Operation) int { return cmp.Compare(a.Revision, b.Revision) })
@@ -79,23 +83,31 @@ func (w *keyWrites) judge(end Final, present bool) (Violation, bool) {
 	return Violation{}, false
 }
 
-// last is the acknowledged write with the highest revision; nil when there is none, or revisions are not known.
+// last is the acknowledged write with the highest revision, or a read if it met a higher one, which then was
+// unknown; nil when there is none, or revisions are not known.
 func (w *keyWrites) last() *Operation {
-	if n := len(w.done); n > 0 && w.done[0].Revision != 0 {
-		return w.done[n-1]
+	n := len(w.done)
+	switch {
+	case n > 0 && w.done[0].Revision == 0:
+		return nil
+	case n == 0 || w.read != nil && w.read.Revision > w.done[n-1].Revision:
+		return w.read
 	}
-	return nil
+	return w.done[n-1]
 }
 
 func (w *keyWrites) judgeAbsent() (Violation, bool) {
 	deletes := func(o *Operation) bool { return o.Kind == Delete }
-	if len(w.done) == 0 || slices.ContainsFunc(w.unknown, deletes) {
+	last := w.last()
+	switch {
+	case slices.ContainsFunc(w.unknown, deletes) || last != nil && deletes(last):
 		return Violation{}, false
-	}
-	if last := w.last(); last == nil && slices.ContainsFunc(w.done, deletes) || last != nil && deletes(last) {
+	case last != nil:
+	case len(w.done) == 0 || slices.ContainsFunc(w.done, deletes):
 		return Violation{}, false
+	default:
+		last = w.done[len(w.done)-1]
 	}
-	last := w.done[len(w.done)-1]
 	return violation(LostWrite, w.key, "the key is gone, and nobody deleted it", last), true
 }
 
@@ -107,12 +119,12 @@ func (w *keyWrites) judgeLast(end Final) (Violation, bool) {
 		// Without revisions any of the writes may be the last.
 		return w.judgeValue(end, left, w.done)
 	case end.Revision < last.Revision:
-		return violation(LostWrite, w.key, left+", below its last acknowledged write", last), true
+		return violation(LostWrite, w.key, left+", below its last write that was acknowledged or read", last), true
 	case end.Revision > last.Revision:
 		return w.judgeValue(end, left, nil)
 	}
-	if value, present := last.left(); !present || value != end.Value {
-		return violation(LostWrite, w.key, left+", which is not what the write of that revision left", last), true
+	if last.seen() != (content{end.Value, true}) {
+		return violation(LostWrite, w.key, left+", which is not what that revision held", last), true
 	}
 	return Violation{}, false
 }

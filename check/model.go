@@ -15,7 +15,12 @@ type register struct {
 	revision kv.Revision
 	exact    bool
 	// turns counts the interchangeable unknown operations that have had their turn, by class.
-	turns [classesMax]uint16
+	turns [classesMax]uint8
+	// ranked counts the operations of known revision that have had their turn: those with the lowest ones.
+	ranked int
+	// unmet: the last operation was a loose one. The next has to be one that makes a difference to.
+	// It covered the value before, if the key was there already.
+	unmet, covered bool
 	// ended: all operations whose return is known are done. The unknown ones that are left never happened.
 	ended bool
 }
@@ -33,11 +38,19 @@ var model = porcupine.Model{
 // step gives the key after an operation; ok is false if the operation cannot come next.
 func (r register) step(p *planned) (next register, ok bool) {
 	switch {
-	case p == theEnd:
-		return register{ended: true}, true
 	case r.ended:
 		return r, true
-	case p.Outcome == Unknown:
+	case r.unmet && p.ignores(r.covered):
+		return r, false
+	case p == theEnd:
+		return register{ended: true}, true
+	case p.before > r.ranked:
+		return r, false
+	case p.before >= 0:
+		r.ranked++
+	}
+	r.unmet, r.covered = p.loose, p.loose && r.present
+	if p.Outcome == Unknown {
 		return r.maybe(p)
 	}
 	switch p.Kind {
@@ -55,6 +68,11 @@ func (r register) step(p *planned) (next register, ok bool) {
 		return r, false
 	}
 	return r.write(value, p.Revision)
+}
+
+// ignores reports whether the operation comes to the same without the loose one before it.
+func (p *planned) ignores(covered bool) bool {
+	return p == theEnd || p.Kind == Put || p.Kind == Delete && (p.Outcome == Unknown || p.Found && covered)
 }
 
 // maybe is an unknown write that takes effect now. Where it would change nothing it does not come next: it may as

@@ -21,7 +21,10 @@ import (
 //   - an unknown operation is tried only where it changes something. What is left over when all else has had its
 //     turn (the end, an operation of its own) never happened;
 //   - unknown deletes are interchangeable, so are unknown increments by the same number, and so are unknown puts
-//     of values that nobody read. They are tried only in the order of their calls.
+//     (with the same condition) of values that nobody read. They are tried only in the order of their calls;
+//   - an unknown write of which nothing shows by when it was done is tried only right before an operation that meets
+//     it. If the next one overwrites it, the order explains as much without it;
+//   - revisions rise, so what is known to have had or met a lower revision comes first.
 
 // planned is an operation as the model takes it.
 type planned struct {
@@ -31,14 +34,19 @@ type planned struct {
 	// class and turn say that this is the turn-th of some interchangeable unknown operations; class is -1 for
 	// one that is like no other.
 	class int
-	turn  uint16
+	turn  uint8
+	// before counts the operations that are known to have had or met a lower revision; -1 if this one's own is
+	// not known.
+	before int
+	// loose says that an unknown write may as well never have happened, as far as it alone is concerned.
+	loose bool
 }
 
 // theEnd comes after all operations whose return is known. It has no operation.
-var theEnd = &planned{class: -1}
+var theEnd = &planned{class: -1, before: -1}
 
 // classesMax is how many kinds of interchangeable operations the model's state counts.
-const classesMax = 4
+const classesMax = 8
 
 // plan prepares the operations on one key for porcupine.
 func plan(ops []*Operation) []porcupine.Operation {
@@ -50,9 +58,10 @@ func plan(ops []*Operation) []porcupine.Operation {
 		if o.Outcome == NotDone || o.Outcome == Unknown && !o.Kind.writes() || seen.nobodyMet(o) {
 			continue
 		}
-		input, end := &planned{Operation: o, class: -1}, o.Return
+		input, end := &planned{Operation: o, class: -1, before: -1}, o.Return
 		if o.Outcome == Unknown {
 			input.at, end = seen.bounds(o)
+			input.loose = end == math.MaxInt64
 			classes.assign(input, seen.class(o))
 		}
 		if last = max(last, o.Call); end != math.MaxInt64 {
@@ -60,8 +69,34 @@ func plan(ops []*Operation) []porcupine.Operation {
 		}
 		prepared = append(prepared, porcupine.Operation{ClientId: o.Process, Input: input, Call: o.Call, Return: end})
 	}
+	rank(prepared)
 	last = min(last, math.MaxInt64-2)
 	return append(prepared, porcupine.Operation{Input: theEnd, Call: last + 1, Return: last + 1})
+}
+
+// rank counts, for each operation whose revision is known, those with a lower one.
+func rank(prepared []porcupine.Operation) {
+	var known []*planned
+	for i := range prepared {
+		if p := prepared[i].Input.(*planned); p.known() != 0 {
+			known = append(known, p)
+		}
+	}
+	slices.SortFunc(known, func(a, b *planned) int { return cmp.Compare(a.known(), b.known()) })
+	for i, p := range known {
+		p.before = i
+		if i > 0 && known[i-1].known() == p.known() {
+			p.before = known[i-1].before
+		}
+	}
+}
+
+// known is the revision that the operation had or met; 0 when that is not known.
+func (p *planned) known() kv.Revision {
+	if p.Outcome == Unknown {
+		return p.at
+	}
+	return p.revision()
 }
 
 // witnesses is what the answers to the operations on one key tell of its unknown writes.
@@ -70,7 +105,7 @@ type witnesses struct {
 	reads map[string]*Operation
 	// writers counts who may have written a value, by put or conditional put.
 	writers map[string]int
-	// counters: there are increments, so a value may have been written by one of those too, or met by it.
+	// counters: there are increments, so a number may have been written by one of those too, or met by it.
 	counters bool
 	// indirect: some answer tells that a key was there without telling its value, and no read or acknowledged
 	// write accounts for it.
@@ -116,7 +151,13 @@ func (o *Operation) hints(known map[kv.Revision]bool) bool {
 
 // unread reports whether an unknown write's value was met by no operation.
 func (w *witnesses) unread(o *Operation) bool {
-	return (o.Kind == Put || o.Kind == CAS) && !w.counters && w.reads[o.Value] == nil
+	return (o.Kind == Put || o.Kind == CAS) && !w.counts(o.Value) && w.reads[o.Value] == nil
+}
+
+// counts reports whether an increment may have written or met the value.
+func (w *witnesses) counts(value string) bool {
+	_, err := strconv.ParseInt(value, 10, 64)
+	return w.counters && err == nil
 }
 
 // nobodyMet reports whether an unknown write can be left out.
@@ -127,7 +168,7 @@ func (w *witnesses) nobodyMet(o *Operation) bool {
 // bounds gives what is known of an unknown write: its revision, and by when it was done.
 func (w *witnesses) bounds(o *Operation) (at kv.Revision, end int64) {
 	read := w.reads[o.Value]
-	if o.Kind != Put && o.Kind != CAS || w.counters || w.writers[o.Value] != 1 || read == nil {
+	if o.Kind != Put && o.Kind != CAS || w.counts(o.Value) || w.writers[o.Value] != 1 || read == nil {
 		return 0, math.MaxInt64
 	}
 	// A read that returned before the call shows that something is wrong; the search will find it.
@@ -139,8 +180,8 @@ func (w *witnesses) class(o *Operation) string {
 	switch {
 	case o.Kind == Delete || o.Kind == Increment:
 		return o.Kind.String() + strconv.FormatInt(o.Delta, 10)
-	case o.Kind == Put && w.unread(o):
-		return "unread"
+	case w.unread(o):
+		return o.Kind.String() + strconv.FormatUint(uint64(o.Expect), 10)
 	}
 	return ""
 }
@@ -148,7 +189,7 @@ func (w *witnesses) class(o *Operation) string {
 // classes numbers interchangeable unknown operations.
 type classes struct {
 	names [classesMax]string
-	count [classesMax]uint16
+	count [classesMax]uint8
 }
 
 // assign gives an operation its turn in its class. There is no place for more than a few classes; further ones
@@ -161,7 +202,7 @@ func (c *classes) assign(p *planned, name string) {
 		if c.names[i] == "" {
 			c.names[i] = name
 		}
-		if c.names[i] == name && c.count[i] < math.MaxUint16 {
+		if c.names[i] == name && c.count[i] < math.MaxUint8 {
 			p.class, p.turn = i, c.count[i]
 			c.count[i]++
 			return
