@@ -34,6 +34,10 @@ const (
 	// ProposalsMax and ProposalBytesMax bound what a node has accepted and not answered yet.
 	ProposalsMax     = 64 << 10
 	ProposalBytesMax = 64 << 20
+	// ProposalLatencyMax is what an answer may take on average before a node that has more than ProposalsAlways
+	// waiting refuses further ones.
+	ProposalLatencyMax = 300 * time.Millisecond
+	ProposalsAlways    = 2048
 	// ShardProposalBytesMax bounds the same of one shard, so that a shard without a majority does not fill the node's.
 	ShardProposalBytesMax = 16 << 20
 	// ReadsWaitingMax bounds the reads of one shard that wait for a ReadIndex.

@@ -37,17 +37,17 @@ func NewFounding(f *Founder, write func(*kvdv1.StoreRecord) error, logger *slog.
 	return &Founding{founder: f, Write: write, Logger: logger, news: make(chan struct{}, 1)}
 }
 
-// step does f on the founder, syncs what it wants synced, and gives the requests to send.
-func (r *Founding) step(f func(*Founder)) []FoundSend {
+// step does f on the founder, syncs what it wants synced, and wakes Run, which alone takes the requests to be sent.
+func (r *Founding) step(f func(*Founder)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err != nil {
-		return nil
+		return
 	}
 	f(r.founder)
 	for record := r.founder.Unsynced(); record != nil; record = r.founder.Unsynced() {
 		if r.err = r.Write(record); r.err != nil {
-			return nil
+			break
 		}
 		r.founder.Synced()
 	}
@@ -55,7 +55,6 @@ func (r *Founding) step(f func(*Founder)) []FoundSend {
 	case r.news <- struct{}{}:
 	default:
 	}
-	return r.founder.Sends()
 }
 
 // Run goes through the founding and gives the record of a node that takes part.
@@ -65,16 +64,17 @@ func (r *Founding) Run(ctx context.Context) (*kvdv1.StoreRecord, error) {
 	tick, report := time.NewTicker(foundTick), time.NewTicker(foundReport)
 	defer tick.Stop()
 	defer report.Stop()
-	r.send(ctx, r.step(func(*Founder) {}))
+	r.step(func(*Founder) {})
 	for {
 		if done, err := r.state(); done != nil || err != nil {
 			return done, err
 		}
+		r.send(ctx)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-tick.C:
-			r.send(ctx, r.step((*Founder).Tick))
+			r.step((*Founder).Tick)
 		case <-report.C:
 			r.report()
 		case <-r.news:
@@ -103,19 +103,23 @@ func (r *Founding) report() {
 	}
 }
 
-func (r *Founding) send(ctx context.Context, sends []FoundSend) {
+// send sends the requests that the founder has, each in a goroutine that ends with ctx.
+func (r *Founding) send(ctx context.Context) {
+	r.mu.Lock()
+	sends := r.founder.Sends()
+	r.mu.Unlock()
 	for _, s := range sends {
 		go func() {
 			asking, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
 			resp, err := r.Ask(asking, s.To.Address, s.Request)
-			r.send(ctx, r.step(func(f *Founder) {
+			r.step(func(f *Founder) {
 				if err != nil {
 					f.Failed(s, err)
 				} else {
 					f.Response(s, resp)
 				}
-			}))
+			})
 		}()
 	}
 }

@@ -21,11 +21,26 @@ const attemptMax = time.Second
 // budget bounds what the node has accepted and not answered yet.
 type budget struct {
 	commands, bytes atomic.Int64
+	// latency is how long commands wait for their answers lately, in nanoseconds.
+	latency atomic.Int64
+}
+
+// slow reports whether those who wait already wait so long that more must not be let in. A few always are: their
+// answers tell when it has become better.
+func (b *budget) slow(commands int64) bool {
+	return commands > kv.ProposalsAlways && b.latency.Load() > int64(kv.ProposalLatencyMax)
+}
+
+// took takes a command's latency into the moving mean. Of several at once one may be lost.
+func (b *budget) took(d time.Duration) {
+	old := b.latency.Load()
+	b.latency.Store(old + (int64(d)-old)/32)
 }
 
 // admit takes a command in, or refuses it before it has cost anything.
 func (n *Node) admit(v *View, size int64) error {
-	if n.budget.commands.Add(1) > kv.ProposalsMax || n.budget.bytes.Add(size) > kv.ProposalBytesMax || v.queued.Add(size) > kv.ShardProposalBytesMax {
+	commands, bytes, queued := n.budget.commands.Add(1), n.budget.bytes.Add(size), v.queued.Add(size)
+	if commands > kv.ProposalsMax || n.budget.slow(commands) || bytes > kv.ProposalBytesMax || queued > kv.ShardProposalBytesMax {
 		n.release(v, size)
 		return &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}
 	}
@@ -50,10 +65,13 @@ type waiting struct {
 	node *Node
 	view *View
 	size int64
-	done func(kv.Result, error)
+	// since is when it was let in.
+	since time.Time
+	done  func(kv.Result, error)
 }
 
 func (w *waiting) Done(r kv.Result, err error) {
+	w.node.budget.took(time.Since(w.since))
 	w.node.release(w.view, w.size)
 	w.done(r, err)
 }
@@ -68,7 +86,7 @@ func (n *Node) submit(v *View, command *kvdv1.Command, size int, done func(kv.Re
 		done(kv.Result{}, err)
 		return
 	}
-	s := Submission{Shard: v.shard, Command: command, Bytes: size, Waiter: &waiting{n, v, int64(size), done}}
+	s := Submission{Shard: v.shard, Command: command, Bytes: size, Waiter: &waiting{n, v, int64(size), time.Now(), done}}
 	n.inbox.add(func(in *Input) { in.Submissions = append(in.Submissions, s) })
 }
 
