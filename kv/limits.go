@@ -36,8 +36,8 @@ const (
 	ProposalBytesMax = 64 << 20
 	// ProposalLatencyMax is what an answer may take on average before a node that has more than ProposalsAlways
 	// waiting refuses further ones.
-	ProposalLatencyMax = 300 * time.Millisecond
-	ProposalsAlways    = 2048
+	ProposalLatencyMax = 100 * time.Millisecond
+	ProposalsAlways    = 1024
 	// ShardProposalBytesMax bounds the same of one shard, so that a shard without a majority does not fill the node's.
 	ShardProposalBytesMax = 16 << 20
 	// ReadsWaitingMax bounds the reads of one shard that wait for a ReadIndex.
@@ -68,8 +68,10 @@ const (
 	SnapshotInFlight   = 16
 	// SnapshotsIncomingMax bounds the snapshots that a node receives at the same time (D4).
 	SnapshotsIncomingMax = 1
-	// ForwardsMax bounds the requests of other nodes that a node works on; past it they are refused.
-	ForwardsMax = 16 << 10
+	// ForwardsMax bounds the requests of other nodes that a node works on, and those that it passes on; past it they
+	// are refused. With more than ForwardsAlways it refuses also when they take longer than ProposalLatencyMax.
+	ForwardsMax    = 8 << 10
+	ForwardsAlways = 256
 	// FoundingNodesMax bounds the list that a static cluster is founded from.
 	FoundingNodesMax = 64
 )

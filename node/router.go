@@ -23,12 +23,36 @@ type budget struct {
 	commands, bytes atomic.Int64
 	// latency is how long commands wait for their answers lately, in nanoseconds.
 	latency atomic.Int64
+	// forwards are on their way to other nodes, and take so long lately.
+	forwards, forwardLatency atomic.Int64
 }
 
 // slow reports whether those who wait already wait so long that more must not be let in. A few always are: their
 // answers tell when it has become better.
 func (b *budget) slow(commands int64) bool {
 	return commands > kv.ProposalsAlways && b.latency.Load() > int64(kv.ProposalLatencyMax)
+}
+
+// pass lets a command in that is passed on to another node, if few enough are on their way.
+func (b *budget) pass() bool {
+	commands := b.forwards.Add(1)
+	if commands > kv.ForwardsMax || commands > kv.ForwardsAlways && b.forwardLatency.Load() > int64(kv.ProposalLatencyMax) {
+		b.forwards.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (b *budget) passed(d time.Duration) {
+	b.forwards.Add(-1)
+	old := b.forwardLatency.Load()
+	b.forwardLatency.Store(old + (int64(d)-old)/32)
+}
+
+// full reports whether pass would refuse now.
+func (b *budget) full() bool {
+	commands := b.forwards.Load()
+	return commands >= kv.ForwardsMax || commands >= kv.ForwardsAlways && b.forwardLatency.Load() > int64(kv.ProposalLatencyMax)
 }
 
 // took takes a command's latency into the moving mean. Of several at once one may be lost.
@@ -249,6 +273,11 @@ func finish(r kv.Result, h kv.Header) (kv.Result, kv.Header, error) {
 }
 
 func (n *Node) forwardWrite(ctx context.Context, d *kv.Descriptor, c *kvdv1.Command, to kv.NodeID) (kv.Result, kv.Header, error) {
+	began := time.Now()
+	if !n.budget.pass() {
+		return kv.Result{}, kv.Header{}, &kv.OverloadError{What: "the queue of writes to other nodes", RetryAfter: kv.RetryAfter}
+	}
+	defer func() { n.budget.passed(time.Since(began)) }()
 	listening, cancel := n.whileHeard(ctx, to)
 	defer cancel()
 	resp, sent, err := n.network.Forward(listening, to, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Write{Write: c}})
@@ -290,8 +319,17 @@ func (n *Node) whileHeard(ctx context.Context, to kv.NodeID) (context.Context, c
 	return ctx, func() { cancel(); timer.Stop() }
 }
 
+var errBusy = &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}
+
+// Busy reports whether a write would be refused now wherever its shard is led.
+func (n *Node) Busy() bool { return n.budget.slow(n.budget.commands.Load()) && n.budget.full() }
+
 // Submit is Write without waiting; done is called once, from any goroutine.
 func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
+	if n.Busy() {
+		done(kv.Result{}, kv.Header{}, errBusy)
+		return
+	}
 	d, err := n.lookup(c)
 	if err != nil {
 		done(kv.Result{}, kv.Header{}, err)
@@ -299,6 +337,10 @@ func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done f
 	}
 	v := n.views[d.Shard]
 	if v == nil || !v.state.Load().leader {
+		if n.budget.full() {
+			done(kv.Result{}, kv.Header{}, errBusy)
+			return
+		}
 		go func() { done(n.Write(ctx, route, c)) }()
 		return
 	}

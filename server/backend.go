@@ -19,6 +19,8 @@ type Backend interface {
 	// Submit is Write without waiting. done is called once, perhaps before Submit returns, from any goroutine, and must
 	// not block.
 	Submit(ctx context.Context, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error))
+	// Busy reports whether a write would be refused now for want of room, whichever it is.
+	Busy() bool
 	ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest) (kv.Chunk, error)
 	// Stale gives the right descriptors when a request was routed by an old map, else nil.
 	Stale(route kv.Route, key []byte) []*kv.Descriptor

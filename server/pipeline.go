@@ -121,12 +121,23 @@ func (p *pipeline) finish(r *kvdv1.PipelineResult) {
 }
 
 func (p *pipeline) refuse(id uint64, op wire.Op, err error) {
+	if _, full := errors.AsType[*kv.OverloadError](err); full && op == wire.Write {
+		p.finish(&kvdv1.PipelineResult{Id: id, Result: busy})
+		return
+	}
 	p.finish(&kvdv1.PipelineResult{Id: id, Result: &kvdv1.PipelineResult_Error{Error: wire.FromError(op, err, p.backend.NodeAddress)}})
 }
+
+// busy is the refusal of a write for want of room. It is shared: refusals must cost little.
+var busy = &kvdv1.PipelineResult_Error{Error: wire.FromError(wire.Write, &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}, nil)}
 
 // do begins an operation.
 func (p *pipeline) do(op *kvdv1.PipelineOp) {
 	id := op.GetId()
+	if _, read := op.GetOp().(*kvdv1.PipelineOp_Get); !read && p.backend.Busy() {
+		p.finish(&kvdv1.PipelineResult{Id: id, Result: busy})
+		return
+	}
 	switch x := op.GetOp().(type) {
 	case *kvdv1.PipelineOp_Get:
 		if resp := p.tryGet(x.Get); resp != nil {

@@ -63,6 +63,7 @@ func (m *memory) Stale(r kv.Route, _ []byte) []*kv.Descriptor {
 	return []*kv.Descriptor{{Shard: 1, Epoch: kv.Epoch{Version: 1, Config: 1}}}
 }
 func (m *memory) Meta() (*kvdv1.MetaState, <-chan struct{}) { return nil, nil }
+func (m *memory) Busy() bool                                { return false }
 func (m *memory) Leader(kv.ShardID) kv.NodeID               { return 1 }
 func (m *memory) NodeAddress(kv.NodeID) string              { return "127.0.0.1:1" }
 func (m *memory) Shards(context.Context) ([]*kvdv1.ShardInfo, []kv.NodeID, error) {
