@@ -2,12 +2,18 @@
 // The simulator, the tests with real processes and `kvcli verify` record histories and hand them to the checkers:
 //
 //	                    +-- Linearizable    is there one order of each key's operations that explains all answers?
-//	clients -> History -+-- Revisions       do revisions rise with real time? (a sort: fast, and always worth running)
+//	clients -> History -+-- Expiry          the same where keys expire: not gone too early, seen too late, or back again
+//	                    +-- Revisions       do revisions rise with real time? (a sort: fast, and always worth running)
 //	                    +-- NoLostWrites    does what is left at the end hold every acknowledged write?
+//
+// Two more look at what nodes record of themselves:
+//
+//	nodes -> []Lease -> Leases              never two leases of a shard at one moment
+//	      -> []Replica -> Replicas, Level   equal states at equal indexes; all at one index once all has healed
 //
 // Each returns violations, none if all is well. A checker is exact where it can be, and lenient where it cannot: it
 // never accuses a correct history.
 //
-// All checkers take every key to be absent at the beginning, and to have been changed by nothing but the history:
-// no expiry, no other client.
+// All checkers of histories take every key to be absent at the beginning, and to have been changed by nothing but the
+// history: no other client, and no expiry but those that its operations name.
 package check

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -21,6 +22,11 @@ type cluster struct {
 	// lossOneIn is how rarely an answer is lost; manyValues makes each written value unique.
 	lossOneIn  int
 	manyValues bool
+	// A shard's time, the bounds that it keeps, and how rarely a write has no expiry; 0 for always.
+	now          int64
+	time         int64
+	bounds       Bounds
+	foreverOneIn int
 }
 
 func newCluster(seed uint64, kinds ...Kind) *cluster {
@@ -33,6 +39,7 @@ func (c *cluster) run(key string, clients, ops int) History {
 	free := make([]int64, clients)
 	c.late = nil
 	for i := range ops {
+		c.tick(int64(i+1) * 100)
 		c.catchUp()
 		client := c.rnd.IntN(clients)
 		// An operation takes effect at 100 times its number, so the effects come in the order of the loop.
@@ -63,8 +70,41 @@ func (c *cluster) ask(o *Operation) {
 		if now := c.keys[o.Key]; o.Kind == CAS && now != nil && c.rnd.IntN(4) != 0 {
 			o.Expect = now.Revision - kv.Revision(c.rnd.IntN(2))
 		}
+		c.expiry(o)
 	case Increment:
 		o.Delta = c.rnd.Int64N(3) - 1
+	}
+}
+
+// tick moves the clock, and sooner or later the shard's time after it; in any case when a key's time is long past.
+func (c *cluster) tick(now int64) {
+	c.now = now
+	if c.foreverOneIn == 0 {
+		return
+	}
+	stamp := c.rnd.IntN(3) == 0
+	for _, f := range c.keys {
+		stamp = stamp || f.ExpireAt != 0 && now > f.ExpireAt+c.bounds.Late
+	}
+	if stamp {
+		c.stamp()
+	}
+	maps.DeleteFunc(c.keys, func(_ string, f *Final) bool { return f.ExpireAt != 0 && f.ExpireAt <= c.time })
+}
+
+// stamp moves the shard's time by some leader's clock.
+func (c *cluster) stamp() {
+	c.time = max(c.time, c.now-c.bounds.Skew+c.rnd.Int64N(2*c.bounds.Skew+1))
+}
+
+// expiry asks for one.
+func (c *cluster) expiry(o *Operation) {
+	switch {
+	case c.foreverOneIn == 0 || c.rnd.IntN(c.foreverOneIn) == 0:
+	case c.rnd.IntN(2) == 0:
+		o.TTL = 1 + c.rnd.Int64N(3000)
+	default:
+		o.ExpireAt = max(1, c.now+c.rnd.Int64N(3000)-500)
 	}
 }
 
@@ -86,6 +126,9 @@ func (c *cluster) lose(o *Operation) {
 	}
 	o.Found, o.Succeeded, o.Observed, o.Revision = false, false, "", 0
 	o.Outcome = Unknown
+	if o.Kind == Get {
+		o.ExpireAt = 0
+	}
 }
 
 // catchUp lets an unknown operation happen, long after its client gave up.
@@ -106,7 +149,7 @@ func (c *cluster) apply(o *Operation) {
 	switch o.Kind {
 	case Get:
 		if now != nil {
-			o.Observed = now.Value
+			o.Observed, o.ExpireAt = now.Value, now.ExpireAt
 		}
 	case Put:
 		c.write(o, o.Value)
@@ -137,7 +180,18 @@ func (c *cluster) apply(o *Operation) {
 func (c *cluster) write(o *Operation, value string) {
 	c.revision++
 	o.Revision = c.revision
-	c.keys[o.Key] = &Final{Value: value, Revision: c.revision}
+	f := &Final{Value: value, Revision: c.revision, ExpireAt: o.ExpireAt}
+	switch was := c.keys[o.Key]; {
+	case o.Kind == Increment && was != nil:
+		f.ExpireAt = was.ExpireAt
+	case o.TTL != 0:
+		c.stamp()
+		f.ExpireAt = c.time + o.TTL
+	}
+	c.keys[o.Key] = f
+	if f.ExpireAt != 0 && f.ExpireAt <= c.time {
+		delete(c.keys, o.Key)
+	}
 }
 
 func (c *cluster) final() map[string]Final {
@@ -152,7 +206,7 @@ func (c *cluster) final() map[string]Final {
 func spoil(rnd *rand.Rand, h History) string {
 	o := &h[rnd.IntN(len(h))]
 	was := o.String()
-	switch rnd.IntN(5) {
+	switch rnd.IntN(6) {
 	case 0:
 		o.Revision += kv.Revision(rnd.IntN(3)) - 1
 	case 1:
@@ -163,6 +217,13 @@ func spoil(rnd *rand.Rand, h History) string {
 		o.Succeeded = !o.Succeeded
 	case 4:
 		o.Outcome = Outcome(rnd.IntN(3) + 1)
+	case 5:
+		if o.Kind != Put && o.Kind != CAS && !(o.Kind == Get && o.Found) {
+			break
+		}
+		if o.ExpireAt != 0 {
+			o.ExpireAt = max(1, o.ExpireAt+rnd.Int64N(800)-400)
+		}
 	}
 	return fmt.Sprintf("%s became %s", was, o)
 }

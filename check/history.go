@@ -24,6 +24,9 @@ const (
 	Delete
 	// Increment adds Delta to a decimal counter; absent counts as 0.
 	Increment
+
+	// expire is a key's time that has come. No client asks for it: Expiry adds it to what it searches.
+	expire
 )
 
 var kindNames = [...]string{Get: "get", Put: "put", CAS: "cas", Delete: "delete", Increment: "increment"}
@@ -70,6 +73,9 @@ type Operation struct {
 	Value  string      // Put, CAS: what to write.
 	Expect kv.Revision // CAS.
 	Delta  int64       // Increment.
+	// TTL and ExpireAt of a Put and a CAS are what was asked for, in the unit and on the clock of Call and Return; at
+	// most one is set. ExpireAt of a Get that found the key is what it was told. 0 is never.
+	TTL, ExpireAt int64
 
 	// Call and Return are moments of one clock, in any unit. Return is not before Call, and means nothing for an
 	// unknown operation: its effect may come at any time after Call.
@@ -108,6 +114,9 @@ func (o *Operation) wrote() bool {
 // mayHaveWritten reports whether the client does not know if the operation changed its key.
 func (o *Operation) mayHaveWritten() bool { return o.Outcome == Unknown && o.Kind.writes() }
 
+// expires reports whether the operation asks for an expiry, or tells one.
+func (o *Operation) expires() bool { return o.TTL != 0 || o.ExpireAt != 0 }
+
 // revision is the key's, as far as the operation tells: 0 when it does not, or when the key was absent.
 func (o *Operation) revision() kv.Revision {
 	absent := !o.Found && (o.Kind == Get || o.Kind == Delete)
@@ -139,6 +148,12 @@ func (o *Operation) String() string {
 		fmt.Fprintf(&b, " = %s if revision is %d", brief(o.Value), o.Expect)
 	case Increment:
 		fmt.Fprintf(&b, " by %d", o.Delta)
+	}
+	if o.TTL != 0 {
+		fmt.Fprintf(&b, " for %d", o.TTL)
+	}
+	if o.ExpireAt != 0 {
+		fmt.Fprintf(&b, " until %d", o.ExpireAt)
 	}
 	b.WriteString(" -> ")
 	b.WriteString(o.answer())
@@ -204,15 +219,23 @@ func (o *Operation) validate() error {
 		return &kv.InvalidError{Field: "type", Bound: "one of ok, fail, info"}
 	case o.Key == "":
 		return &kv.InvalidError{Field: "key", Bound: "at least 1 byte"}
+	case o.TTL < 0:
+		return &kv.InvalidError{Field: "ttl", Bound: fmt.Sprintf("0 or more, is %d", o.TTL)}
+	case o.ExpireAt < 0 || o.ExpireAt != 0 && o.TTL != 0:
+		return &kv.InvalidError{Field: "expire_at", Bound: fmt.Sprintf("0 or more, and not beside ttl, is %d", o.ExpireAt)}
+	case o.expires() && o.Kind != Put && o.Kind != CAS && (o.Kind != Get || o.TTL != 0 || !o.Found):
+		return &kv.InvalidError{Field: "expire_at", Bound: "only of a put, a cas, and a get that found the key"}
+	case o.expires() && o.wrote() && o.Revision == 0:
+		return &kv.InvalidError{Field: "revision", Bound: "above 0 for a write with an expiry"}
 	case o.Outcome != Unknown && o.Return < o.Call:
 		return &kv.InvalidError{Field: "return", Bound: fmt.Sprintf("not before call (%d), is %d", o.Call, o.Return)}
 	}
 	return nil
 }
 
-// Ended adds a read of every key after all else: what is left at the end, when the cluster is whole again. With it
-// Linearizable judges the end too. final holds every key that is there, and no others.
-func (h History) Ended(final map[string]Final) History {
+// Ended adds a read of every key, at a moment after all else: what is left at the end, when the cluster is whole again.
+// With it Linearizable and Expiry judge the end too. final holds every key that is there, and no others.
+func (h History) Ended(moment int64, final map[string]Final) History {
 	keys := map[string]bool{}
 	process := 0
 	for i := range h {
@@ -222,13 +245,13 @@ func (h History) Ended(final map[string]Final) History {
 	for key := range final {
 		keys[key] = true
 	}
-	moment := h.end() + 1
+	moment = max(moment, h.end()+1)
 	ended := slices.Clone(h)
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
 		f, found := final[key]
 		ended = append(ended, Operation{
 			Process: process, Kind: Get, Key: key, Call: moment, Return: moment, Outcome: Done,
-			Found: found, Observed: f.Value, Revision: f.Revision,
+			Found: found, Observed: f.Value, Revision: f.Revision, ExpireAt: f.ExpireAt,
 		})
 	}
 	return ended

@@ -27,6 +27,8 @@ type line struct {
 	ValueBytes    []byte      `json:"value_bytes,omitempty"`
 	Expect        kv.Revision `json:"expect,omitempty"`
 	Delta         int64       `json:"delta,omitempty"`
+	TTL           int64       `json:"ttl,omitempty"`
+	ExpireAt      int64       `json:"expire_at,omitempty"`
 	Call          int64       `json:"call"`
 	Return        int64       `json:"return"`
 	Found         bool        `json:"found,omitempty"`
@@ -86,7 +88,7 @@ func parse(text []byte) (Operation, error) {
 	o := Operation{
 		Process: l.Process, Kind: Kind(nameIndex(kindNames[:], l.F)), Outcome: Outcome(nameIndex(outcomeNames[:], l.Type)),
 		Key: join(l.Key, l.KeyBytes), Value: join(l.Value, l.ValueBytes), Observed: join(l.Observed, l.ObservedBytes),
-		Expect: l.Expect, Delta: l.Delta, Call: l.Call, Return: l.Return,
+		Expect: l.Expect, Delta: l.Delta, TTL: l.TTL, ExpireAt: l.ExpireAt, Call: l.Call, Return: l.Return,
 		Found: l.Found, Succeeded: l.Succeeded, Revision: l.Revision,
 	}
 	return o, o.validate()
@@ -95,7 +97,7 @@ func parse(text []byte) (Operation, error) {
 func lineOf(o *Operation) line {
 	l := line{
 		Process: o.Process, Type: o.Outcome.String(), F: o.Kind.String(),
-		Expect: o.Expect, Delta: o.Delta, Call: o.Call, Return: o.Return,
+		Expect: o.Expect, Delta: o.Delta, TTL: o.TTL, ExpireAt: o.ExpireAt, Call: o.Call, Return: o.Return,
 		Found: o.Found, Succeeded: o.Succeeded, Revision: o.Revision,
 	}
 	l.Key, l.KeyBytes = split(o.Key)

@@ -13,7 +13,7 @@ import (
 // Linearizable looks, key by key, for an order of the operations that explains every answer and in which each
 // operation takes effect between its call and its return (porcupine does the search). Operations that were not
 // done are left out, so that seeing one's value is a violation. Unknown ones may have happened at any time after
-// their call, or never.
+// their call, or never. Keys with an expiry are refused: Expiry judges them.
 //
 // The search is exponential at worst; timeout bounds all of it together, 0 means no bound. A key for which it ends
 // without an answer counts as a violation (TimedOut). Each violation names the operation whose return made the
@@ -22,39 +22,60 @@ func Linearizable(h History, timeout time.Duration) []Violation {
 	if bad := refuse(h); bad != nil {
 		return bad
 	}
-	var deadline time.Time
-	if timeout > 0 {
-		deadline = time.Now().Add(timeout)
-	}
+	s := newSearch(Bounds{}, timeout)
 	var found []Violation
 	for _, k := range h.byKey() {
-		switch search(k.ops, deadline) {
-		case porcupine.Illegal:
-			found = append(found, explain(k, deadline))
-		case porcupine.Unknown:
-			found = append(found, violation(TimedOut, k.key, fmt.Sprintf("no answer for %d operations within %v in all", len(k.ops), timeout)))
+		if o := k.expiring(); o != nil {
+			found = append(found, violation(BadHistory, k.key, "there are operations with an expiry, which Expiry judges", o))
+			continue
 		}
+		found = append(found, s.judge(k)...)
 	}
 	return found
 }
 
-// search asks porcupine about one key.
-func search(ops []*Operation, deadline time.Time) porcupine.CheckResult {
-	var left time.Duration
-	if !deadline.IsZero() {
-		// Porcupine takes 0 for no bound.
-		left = max(time.Until(deadline), time.Nanosecond)
+// search looks for orders until its time is up.
+type search struct {
+	bounds   Bounds
+	timeout  time.Duration
+	deadline time.Time // Zero for no bound.
+}
+
+func newSearch(bounds Bounds, timeout time.Duration) *search {
+	s := &search{bounds: bounds, timeout: timeout}
+	if timeout > 0 {
+		s.deadline = time.Now().Add(timeout)
 	}
-	return porcupine.CheckOperationsTimeout(model, plan(ops), left)
+	return s
+}
+
+func (s *search) judge(k keyHistory) []Violation {
+	switch s.order(k.ops) {
+	case porcupine.Illegal:
+		return []Violation{s.explain(k)}
+	case porcupine.Unknown:
+		return []Violation{violation(TimedOut, k.key, fmt.Sprintf("no answer for %d operations within %v in all", len(k.ops), s.timeout))}
+	}
+	return nil
+}
+
+// order asks porcupine about one key.
+func (s *search) order(ops []*Operation) porcupine.CheckResult {
+	var left time.Duration
+	if !s.deadline.IsZero() {
+		// Porcupine takes 0 for no bound.
+		left = max(time.Until(s.deadline), time.Nanosecond)
+	}
+	return porcupine.CheckOperationsTimeout(model, plan(ops, s.bounds), left)
 }
 
 // explain finds the first return after which there is no order any more. A prefix of a linearizable history is
 // linearizable, so a binary search does it.
-func explain(k keyHistory, deadline time.Time) Violation {
+func (s *search) explain(k keyHistory) Violation {
 	returns := slices.DeleteFunc(slices.Clone(k.ops), func(o *Operation) bool { return o.Outcome != Done })
 	slices.SortStableFunc(returns, func(a, b *Operation) int { return cmp.Compare(a.Return, b.Return) })
 	n := sort.Search(len(returns), func(i int) bool {
-		return search(until(k.ops, returns[i].Return), deadline) == porcupine.Illegal
+		return s.order(until(k.ops, returns[i].Return)) == porcupine.Illegal
 	})
 	if n == len(returns) { // The searches ran out of time.
 		return violation(NotLinearizable, k.key, fmt.Sprintf("no order of the %d operations explains their answers", len(k.ops)), k.ops...)

@@ -246,7 +246,7 @@ func explains(o *Operation, now *Final, lowest kv.Revision, revisions map[kv.Rev
 		if told == 0 {
 			return anyRevision(value, lowest, revisions, next)
 		}
-		return told > lowest && next(&Final{value, told}, told)
+		return told > lowest && next(&Final{Value: value, Revision: told}, told)
 	}
 	held := o.Expect == 0 && now == nil || o.Expect != 0 && now != nil && now.Revision == o.Expect*scale
 	switch {
@@ -302,11 +302,11 @@ func guess(o *Operation, now *Final, lowest kv.Revision, revisions map[kv.Revisi
 
 // anyRevision tries a write at every revision that could matter.
 func anyRevision(value string, lowest kv.Revision, revisions map[kv.Revision]bool, next func(*Final, kv.Revision) bool) bool {
-	if next(&Final{value, lowest + 1}, lowest+1) {
+	if next(&Final{Value: value, Revision: lowest + 1}, lowest+1) {
 		return true
 	}
 	for at := range revisions {
-		if at > lowest && next(&Final{value, at}, at) {
+		if at > lowest && next(&Final{Value: value, Revision: at}, at) {
 			return true
 		}
 	}

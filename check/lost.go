@@ -15,12 +15,16 @@ type Final struct {
 	Value string
 	// Revision is 0 when it is not known.
 	Revision kv.Revision
+	// ExpireAt is when it goes away, on the clock of the history; 0 is never.
+	ExpireAt int64
 }
 
 // NoLostWrites compares what is left at the end with the writes that were acknowledged, or read: a key's revision is
 // at least the last of them; if it is the same one, so is the value; if it is a later one, an unknown write of that
 // value accounts for it. A key that was only ever incremented holds the sum, where each
 // unknown increment counts once or not at all.
+//
+// A key with an expiry may be gone; whether it may be gone already is for Expiry to say.
 //
 // final holds every key that is there, and no others; keys that the history does not know are violations too.
 func NoLostWrites(h History, final map[string]Final) []Violation {
@@ -49,6 +53,8 @@ type keyWrites struct {
 	key string
 	// done were acknowledged, in the order of revisions; those without one come first.
 	done, unknown []*Operation
+	// expiring: some operation speaks of an expiry.
+	expiring bool
 	// read is the read with the highest revision; nil if there is none.
 	read *Operation
 }
@@ -56,6 +62,7 @@ type keyWrites struct {
 func writesOf(k keyHistory) *keyWrites {
 	w := &keyWrites{key: k.key}
 	for _, o := range k.ops {
+		w.expiring = w.expiring || o.expires()
 		switch {
 		case o.wrote():
 			w.done = append(w.done, o)
@@ -100,7 +107,7 @@ func (w *keyWrites) judgeAbsent() (Violation, bool) {
 	deletes := func(o *Operation) bool { return o.Kind == Delete }
 	last := w.last()
 	switch {
-	case slices.ContainsFunc(w.unknown, deletes) || last != nil && deletes(last):
+	case w.expiring || slices.ContainsFunc(w.unknown, deletes) || last != nil && deletes(last):
 		return Violation{}, false
 	case last != nil:
 	case len(w.done) == 0 || slices.ContainsFunc(w.done, deletes):

@@ -14,6 +14,8 @@ type register struct {
 	// next write has a greater one.
 	revision kv.Revision
 	exact    bool
+	// due is the write whose expiry the key has; nil when it has none. An increment keeps it.
+	due *Operation
 	// turns counts the interchangeable unknown operations that have had their turn, by class.
 	turns [classesMax]uint8
 	// ranked counts the operations of known revision that have had their turn: those with the lowest ones.
@@ -46,10 +48,13 @@ func (r register) step(p *planned) (next register, ok bool) {
 		return register{ended: true}, true
 	case p.before > r.ranked:
 		return r, false
-	case p.before >= 0:
+	case p.before >= 0 && p.Kind != expire:
 		r.ranked++
 	}
 	r.unmet, r.covered = p.loose, p.loose && r.present
+	if p.Kind == expire {
+		return r.expire(p)
+	}
 	if p.Outcome == Unknown {
 		return r.maybe(p)
 	}
@@ -57,7 +62,7 @@ func (r register) step(p *planned) (next register, ok bool) {
 	case Get:
 		return r.get(p.Operation)
 	case Put:
-		return r.write(p.Value, p.Revision)
+		return r.put(p.Operation, p.Revision)
 	case CAS:
 		return r.cas(p.Operation)
 	case Delete:
@@ -86,7 +91,7 @@ func (r register) maybe(p *planned) (register, bool) {
 	}
 	switch p.Kind {
 	case Put:
-		return r.write(p.Value, p.at)
+		return r.put(p.Operation, p.at)
 	case Delete:
 		return r.remove(0)
 	case CAS:
@@ -94,7 +99,7 @@ func (r register) maybe(p *planned) (register, bool) {
 		if !holds {
 			return r, false
 		}
-		return r.write(p.Value, p.at)
+		return r.put(p.Operation, p.at)
 	}
 	value, ok := r.sum(p.Delta)
 	if !ok {
@@ -108,7 +113,18 @@ func (r register) get(o *Operation) (register, bool) {
 		return r, !r.present
 	}
 	r, ok := r.at(o.Revision)
-	return r, ok && r.present && r.value == o.Observed
+	return r, ok && r.present && r.value == o.Observed && r.tells(o.ExpireAt)
+}
+
+// tells reports whether a read may be told an expiry.
+func (r register) tells(expireAt int64) bool {
+	switch {
+	case r.due == nil:
+		return expireAt == 0
+	case r.due.TTL == 0:
+		return expireAt == r.due.ExpireAt
+	}
+	return expireAt != 0
 }
 
 func (r register) cas(o *Operation) (register, bool) {
@@ -117,7 +133,7 @@ func (r register) cas(o *Operation) (register, bool) {
 		if !holds {
 			return r, false
 		}
-		return r.write(o.Value, o.Revision)
+		return r.put(o, o.Revision)
 	}
 	if o.Revision == 0 {
 		return r, !r.present && o.Expect != 0
@@ -155,6 +171,25 @@ func (r register) at(revision kv.Revision) (register, bool) {
 	return r, ok
 }
 
+// expire is the expiry of a write that comes true, if the key still has it. One that may never have been written
+// need not come true.
+func (r register) expire(p *planned) (register, bool) {
+	if r.due != p.Operation {
+		return r, !p.loose
+	}
+	return r.remove(0)
+}
+
+// put writes an operation's value at a revision, 0 when that is not known.
+func (r register) put(o *Operation, revision kv.Revision) (register, bool) {
+	r, ok := r.write(o.Value, revision)
+	r.due = nil
+	if o.expires() {
+		r.due = o
+	}
+	return r, ok
+}
+
 // write puts a value at a revision, 0 when that is not known.
 func (r register) write(value string, revision kv.Revision) (register, bool) {
 	ok := revision == 0 || revision > r.revision
@@ -166,7 +201,7 @@ func (r register) write(value string, revision kv.Revision) (register, bool) {
 // remove deletes the key, which is there, at a revision, 0 when that is not known.
 func (r register) remove(revision kv.Revision) (register, bool) {
 	ok := r.present && (revision == 0 || revision > r.revision)
-	r.content = content{}
+	r.content, r.due = content{}, nil
 	r.revision, r.exact = max(r.revision, revision), false
 	return r, ok
 }

@@ -14,7 +14,7 @@ import (
 // An unknown operation may take effect at any later time or never, and every one doubles what the search has to
 // try. What follows takes most of that out, and changes no answer:
 //
-//   - a write whose effect nobody can have met is dropped. With it in some order, the operations between it and
+//   - a write whose effect nobody can have met is dropped (not one with an expiry, which may be why a key is gone). With it in some order, the operations between it and
 //     the next write saw nothing of it, so the order explains as much without it;
 //   - a write of a value that no other operation writes took effect before the first return of a read of that
 //     value, and at the revision that the read saw;
@@ -26,9 +26,11 @@ import (
 //     it. If the next one overwrites it, the order explains as much without it;
 //   - revisions rise, so what is known to have had or met a lower revision comes first.
 
-// planned is an operation as the model takes it.
+// planned is an operation as the model takes it, or the expiry of one.
 type planned struct {
 	*Operation
+	// Kind is the operation's, or expire.
+	Kind Kind
 	// at is the revision that an unknown write is known to have had, 0 otherwise.
 	at kv.Revision
 	// class and turn say that this is the turn-th of some interchangeable unknown operations; class is -1 for
@@ -45,11 +47,15 @@ type planned struct {
 // theEnd comes after all operations whose return is known. It has no operation.
 var theEnd = &planned{class: -1, before: -1}
 
+func planOf(o *Operation) *planned {
+	return &planned{Operation: o, Kind: o.Kind, class: -1, before: -1}
+}
+
 // classesMax is how many kinds of interchangeable operations the model's state counts.
 const classesMax = 8
 
 // plan prepares the operations on one key for porcupine.
-func plan(ops []*Operation) []porcupine.Operation {
+func plan(ops []*Operation, bounds Bounds) []porcupine.Operation {
 	seen := witness(ops)
 	var classes classes
 	var prepared []porcupine.Operation
@@ -58,7 +64,7 @@ func plan(ops []*Operation) []porcupine.Operation {
 		if o.Outcome == NotDone || o.Outcome == Unknown && !o.Kind.writes() || seen.nobodyMet(o) {
 			continue
 		}
-		input, end := &planned{Operation: o, class: -1, before: -1}, o.Return
+		input, end := planOf(o), o.Return
 		if o.Outcome == Unknown {
 			input.at, end = seen.bounds(o)
 			input.loose = end == math.MaxInt64
@@ -70,6 +76,7 @@ func plan(ops []*Operation) []porcupine.Operation {
 		prepared = append(prepared, porcupine.Operation{ClientId: o.Process, Input: input, Call: o.Call, Return: end})
 	}
 	rank(prepared)
+	prepared = append(prepared, seen.expiries(prepared, last, bounds)...)
 	last = min(last, math.MaxInt64-2)
 	return append(prepared, porcupine.Operation{Input: theEnd, Call: last + 1, Return: last + 1})
 }
@@ -105,6 +112,10 @@ type witnesses struct {
 	reads map[string]*Operation
 	// writers counts who may have written a value, by put or conditional put.
 	writers map[string]int
+	// met are the revisions that the key was seen at after their writes.
+	met map[kv.Revision]bool
+	// told is the expiry that reads were told, by the revision that they met.
+	told map[kv.Revision]int64
 	// counters: there are increments, so a number may have been written by one of those too, or met by it.
 	counters bool
 	// indirect: some answer tells that a key was there without telling its value, and no read or acknowledged
@@ -113,7 +124,7 @@ type witnesses struct {
 }
 
 func witness(ops []*Operation) witnesses {
-	w := witnesses{reads: map[string]*Operation{}, writers: map[string]int{}}
+	w := witnesses{reads: map[string]*Operation{}, writers: map[string]int{}, told: map[kv.Revision]int64{}, met: map[kv.Revision]bool{}}
 	known := map[kv.Revision]bool{}
 	for _, o := range ops {
 		switch {
@@ -122,7 +133,8 @@ func witness(ops []*Operation) witnesses {
 			if first := w.reads[o.Observed]; first == nil || o.Return < first.Return {
 				w.reads[o.Observed] = o
 			}
-			known[o.Revision] = true
+			known[o.Revision], w.met[o.Revision] = true, true
+			w.told[o.Revision] = o.ExpireAt
 		case o.Kind == Put || o.Kind == CAS && (o.Outcome == Unknown || o.Succeeded):
 			w.writers[o.Value]++
 			known[o.Revision] = known[o.Revision] || o.wrote()
@@ -131,7 +143,12 @@ func witness(ops []*Operation) witnesses {
 		}
 	}
 	delete(known, 0)
+	delete(w.told, 0)
 	for _, o := range ops {
+		if o.Kind == CAS && o.Outcome == Done {
+			w.met[o.Expect] = w.met[o.Expect] || o.Succeeded
+			w.met[o.Revision] = w.met[o.Revision] || !o.Succeeded
+		}
 		w.indirect = w.indirect || o.hints(known)
 	}
 	return w
@@ -162,7 +179,7 @@ func (w *witnesses) counts(value string) bool {
 
 // nobodyMet reports whether an unknown write can be left out.
 func (w *witnesses) nobodyMet(o *Operation) bool {
-	return o.Outcome == Unknown && w.unread(o) && !w.indirect
+	return o.Outcome == Unknown && w.unread(o) && !w.indirect && !o.expires()
 }
 
 // bounds gives what is known of an unknown write: its revision, and by when it was done.
@@ -180,7 +197,7 @@ func (w *witnesses) class(o *Operation) string {
 	switch {
 	case o.Kind == Delete || o.Kind == Increment:
 		return o.Kind.String() + strconv.FormatInt(o.Delta, 10)
-	case w.unread(o):
+	case w.unread(o) && !o.expires():
 		return o.Kind.String() + strconv.FormatUint(uint64(o.Expect), 10)
 	}
 	return ""

@@ -29,14 +29,33 @@ const (
 	PhantomWrite Rule = "value that nobody wrote"
 	// WrongCount: a counter is not the sum of its increments.
 	WrongCount Rule = "counter differs from its increments"
+	// SeenExpired: a key was seen too long after its time.
+	SeenExpired Rule = "seen after its expiry"
+	// GoneEarly: a key was gone before its time, and nothing else took it away.
+	GoneEarly Rule = "gone before its expiry"
+	// BackAgain: a key was gone, and then there at the same revision.
+	BackAgain Rule = "gone, and back at its old revision"
+	// ExpiryChanged: one revision was told with two expiries, or with one that nobody asked for.
+	ExpiryChanged Rule = "wrong expiry"
+	// LeasesOverlap: two leases of a shard ran at one moment.
+	LeasesOverlap Rule = "two leases at one moment"
+	// TermShared: two nodes had a lease in one term.
+	TermShared Rule = "two leaders in one term"
+	// TermWentBack: a lease began after one of a later term.
+	TermWentBack Rule = "lease of an earlier term"
+	// ReplicasDiffer: two replicas of a shard hold different states at one index.
+	ReplicasDiffer Rule = "replicas differ"
+	// ReplicaBehind: replicas of a shard are not level when they should be.
+	ReplicaBehind Rule = "replicas not level"
 	// BadHistory: the history itself makes no sense.
 	BadHistory Rule = "history refused"
 )
 
-// Violation is one thing that is wrong with one key.
+// Violation is one thing that is wrong with one key, or with a shard.
 type Violation struct {
 	Rule Rule
-	Key  string
+	// Key is empty for what concerns a whole shard, which Text names.
+	Key string
 	// Text explains in a sentence.
 	Text string
 	// Operations are those that show it, the worst first.
@@ -46,7 +65,11 @@ type Violation struct {
 // Error describes the violation in a line, and each operation in one more.
 func (v Violation) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: key %s: %s", v.Rule, kv.FormatKey([]byte(v.Key)), v.Text)
+	fmt.Fprintf(&b, "%s: ", v.Rule)
+	if v.Key != "" {
+		fmt.Fprintf(&b, "key %s: ", kv.FormatKey([]byte(v.Key)))
+	}
+	b.WriteString(v.Text)
 	for i := range v.Operations {
 		b.WriteString("\n  ")
 		b.WriteString(v.Operations[i].String())

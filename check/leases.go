@@ -1,0 +1,110 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// Lease is a time in which a node could answer linearizable reads of a shard by itself. A renewal is another one of
+// the same term, which may overlap.
+type Lease struct {
+	Shard kv.ShardID
+	Node  kv.NodeID
+	Term  kv.Term
+	// From and Until are moments of one clock that all nodes' leases are measured by. Until is not part of the lease;
+	// it is when the lease ran out, or when it was taken back if that came first.
+	From, Until int64
+}
+
+func (l Lease) String() string {
+	return fmt.Sprintf("[%d, %d) node %d in term %d", l.From, l.Until, l.Node, l.Term)
+}
+
+// Leases looks for two leases of a shard at one moment: of two nodes, or of two terms of one, between which another
+// may have led. A term belongs to one node, and a lease never begins after one of a later term. Empty leases count for
+// nothing. The order is of no concern.
+func Leases(leases []Lease) []Violation {
+	var sorted []Lease
+	for _, l := range leases {
+		if l.Until < l.From {
+			err := &kv.InvalidError{Field: "until", Bound: fmt.Sprintf("not before from (%d), is %d", l.From, l.Until)}
+			return []Violation{{Rule: BadHistory, Text: fmt.Sprintf("lease %v of shard %d: %v", l, l.Shard, err)}}
+		}
+		if l.From < l.Until {
+			sorted = append(sorted, l)
+		}
+	}
+	slices.SortFunc(sorted, func(a, b Lease) int {
+		return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.From, b.From), cmp.Compare(a.Term, b.Term),
+			cmp.Compare(a.Node, b.Node), cmp.Compare(a.Until, b.Until))
+	})
+	var found []Violation
+	for len(sorted) > 0 {
+		shard := sorted[0].Shard
+		n := slices.IndexFunc(sorted, func(l Lease) bool { return l.Shard != shard })
+		if n < 0 {
+			n = len(sorted)
+		}
+		found = append(found, overlaps(sorted[:n])...)
+		found = append(found, termOrder(sorted[:n])...)
+		sorted = sorted[n:]
+	}
+	return found
+}
+
+// termOrder looks at the terms of one shard's leases, in the order in which they began.
+func termOrder(leases []Lease) []Violation {
+	var found []Violation
+	owner := map[kv.Term]Lease{}
+	newest := leases[0]
+	for _, l := range leases {
+		switch first, ok := owner[l.Term]; {
+		case !ok:
+			owner[l.Term] = l
+		case first.Node != l.Node:
+			found = append(found, twoLeases(TermShared, first, l))
+		}
+		if l.Term < newest.Term {
+			found = append(found, twoLeases(TermWentBack, newest, l))
+		} else {
+			newest = l
+		}
+	}
+	return found
+}
+
+// overlaps looks at the times of one shard's leases, in the order in which they began.
+func overlaps(leases []Lease) []Violation {
+	var found []Violation
+	// longest runs longest of those that have begun, and other longest of those of other holders than that one.
+	longest, other := leases[0], (*Lease)(nil)
+	for _, l := range leases[1:] {
+		rival := &longest
+		if l.sameHolder(longest) {
+			rival = other
+		}
+		if rival != nil && rival.Until > l.From {
+			found = append(found, twoLeases(LeasesOverlap, *rival, l))
+		}
+		switch {
+		case l.sameHolder(longest):
+			longest.Until = max(longest.Until, l.Until)
+		case l.Until > longest.Until:
+			former := longest
+			longest, other = l, &former
+		case other == nil || l.Until > other.Until:
+			other = &l
+		}
+	}
+	return found
+}
+
+func twoLeases(rule Rule, a, b Lease) Violation {
+	return Violation{Rule: rule, Text: fmt.Sprintf("shard %d: %v, and %v", a.Shard, a, b)}
+}
+
+// sameHolder reports whether two leases are one that was renewed.
+func (l Lease) sameHolder(m Lease) bool { return l.Node == m.Node && l.Term == m.Term }
