@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"slices"
 	"testing"
 	"time"
 
@@ -160,8 +161,10 @@ func TestPromiseHolds(t *testing.T) {
 	r.Tick()
 	require.NoError(t, r.Step(3, ask))
 	w, _ := r.Ready(0)
-	require.Len(t, w.Held, 1)
-	require.False(t, w.Held[0].GetReject())
+	// Raft may have drawn this tick for an election of its own.
+	given := slices.DeleteFunc(w.Held, func(m *raftpb.Message) bool { return m.GetType() != raftpb.MsgPreVoteResp })
+	require.Len(t, given, 1)
+	require.False(t, given[0].GetReject())
 
 	forced := member(t, 2, 3)
 	require.NoError(t, forced.Step(3, &kvdv1.RaftMessage{
