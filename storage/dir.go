@@ -6,17 +6,24 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 )
 
-// storeName is the file that says whose data directory this is: a checksum of 8 bytes, then kvdv1.StoreRecord.
-const storeName = "STORE"
+// storeName is the file that says whose data directory this is: a format byte, a checksum of 8 bytes over that byte and
+// all that follows, then kvdv1.StoreRecord. The byte and the checksum stay in every format, so that a program tells a
+// newer file, which it must leave alone, from a damaged one.
+const (
+	storeName   = "STORE"
+	storeHeader = 1 + 8
+)
 
 // storeFormat is the newest format of a data directory that this program knows.
 const storeFormat = 1
@@ -26,57 +33,99 @@ const ballastName = "BALLAST"
 
 // ReadStore reads the file STORE; ok is false when there is none.
 func ReadStore(dir string) (rec *kvdv1.StoreRecord, ok bool, err error) {
-	path := filepath.Join(dir, storeName)
-	b, err := os.ReadFile(path)
+	return readStore(vfs.Default, dir)
+}
+
+func readStore(files vfs.FS, dir string) (rec *kvdv1.StoreRecord, ok bool, err error) {
+	path := files.PathJoin(dir, storeName)
+	b, err := readFile(files, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("read the data directory's record: %w", err)
 	}
-	rec = &kvdv1.StoreRecord{}
-	if len(b) < 8 || xxhash.Sum64(b[8:]) != binary.BigEndian.Uint64(b) || rec.UnmarshalVT(b[8:]) != nil {
-		return nil, false, fmt.Errorf("%s is damaged; remove the data directory and add the node anew", path)
-	}
-	if rec.Format > storeFormat {
-		return nil, false, fmt.Errorf("%s has format %d and this version of kvd knows up to %d: install a newer one", path, rec.Format, storeFormat)
+	rec, err = decodeStore(b)
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: %w", path, err)
 	}
 	return rec, true, nil
 }
 
-// WriteStore replaces the file STORE: after a crash it is the old one or the new one.
-func WriteStore(dir string, rec *kvdv1.StoreRecord) error {
-	rec.Format = storeFormat
-	return writeStore(dir, rec)
+func readFile(files vfs.FS, path string) ([]byte, error) {
+	f, err := files.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(f)
+	return b, errors.Join(err, f.Close())
 }
 
-func writeStore(dir string, rec *kvdv1.StoreRecord) error {
+func encodeStore(storeFormat byte, rec *kvdv1.StoreRecord) ([]byte, error) {
 	body, err := rec.MarshalVT()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	b := append(binary.BigEndian.AppendUint64(nil, xxhash.Sum64(body)), body...)
-	temporary := filepath.Join(dir, storeName+".new")
-	if err := writeSynced(temporary, b); err != nil {
-		return fmt.Errorf("write the data directory's record: %w", err)
-	}
-	if err := os.Rename(temporary, filepath.Join(dir, storeName)); err != nil {
-		return fmt.Errorf("write the data directory's record: %w", err)
-	}
-	return syncDir(dir)
+	b := append(make([]byte, storeHeader, storeHeader+len(body)), body...)
+	b[0] = storeFormat
+	binary.BigEndian.PutUint64(b[1:], storeSum(b))
+	return b, nil
 }
 
-func writeSynced(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+func decodeStore(b []byte) (*kvdv1.StoreRecord, error) {
+	if len(b) < storeHeader || storeSum(b) != binary.BigEndian.Uint64(b[1:]) {
+		return nil, fmt.Errorf("%w; set the data directory aside and add the node anew", ErrDamaged)
+	}
+	rec := &kvdv1.StoreRecord{}
+	if b[0] != storeFormat {
+		return nil, fmt.Errorf("format %d, and this version of kvd knows format %d: install a newer one", b[0], storeFormat)
+	}
+	if err := rec.UnmarshalVT(b[storeHeader:]); err != nil {
+		return nil, fmt.Errorf("%w (%v); set the data directory aside and add the node anew", ErrDamaged, err)
+	}
+	return rec, nil
+}
+
+// storeSum is the checksum of a file STORE: over its format byte, and what comes after the checksum.
+func storeSum(b []byte) uint64 {
+	d := xxhash.New()
+	_, _ = d.Write(b[:1])
+	_, _ = d.Write(b[storeHeader:])
+	return d.Sum64()
+}
+
+// WriteStore replaces the file STORE: after a crash it is the old one or the new one, and the new one once this returned.
+func WriteStore(dir string, rec *kvdv1.StoreRecord) error {
+	return writeStore(vfs.Default, dir, rec)
+}
+
+func writeStore(files vfs.FS, dir string, rec *kvdv1.StoreRecord) error {
+	rec.Format = storeFormat
+	b, err := encodeStore(storeFormat, rec)
+	if err == nil {
+		err = replaceFile(files, dir, storeName, b)
+	}
+	if err != nil {
+		return fmt.Errorf("write the data directory's record: %w", err)
+	}
+	return nil
+}
+
+// replaceFile puts b, synced, into the place of a file.
+func replaceFile(files vfs.FS, dir, name string, b []byte) error {
+	temporary := files.PathJoin(dir, name+".new")
+	f, err := files.Create(temporary, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := files.Rename(temporary, files.PathJoin(dir, name)); err != nil {
+		return err
+	}
+	d, err := files.OpenDir(dir)
 	if err != nil {
 		return err
 	}
@@ -108,10 +157,25 @@ func EnsureBallast(dir string, bytes int64) error {
 	if err != nil {
 		return fmt.Errorf("make the ballast file: %w", err)
 	}
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, bytes); err != nil {
+	if err := allocate(f, bytes); err != nil {
 		return errors.Join(fmt.Errorf("make the ballast file: %w", err), f.Close(), os.Remove(path))
 	}
 	return f.Close()
+}
+
+// allocate gives a file its room, by writing where the file system knows no other way.
+func allocate(f *os.File, bytes int64) error {
+	err := unix.Fallocate(int(f.Fd()), 0, 0, bytes)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fill(f, bytes)
+	}
+	return err
+}
+
+// fill writes so many bytes, which no file system leaves out as it does zeros.
+func fill(f *os.File, bytes int64) error {
+	_, err := io.CopyN(f, rand.NewChaCha8([32]byte{}), bytes)
+	return errors.Join(err, f.Sync())
 }
 
 // ReleaseBallast gives the ballast's room back. It reports whether there was one.

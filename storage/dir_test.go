@@ -38,9 +38,12 @@ func TestStoreRecord(t *testing.T) {
 
 func TestNewerFormatIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, writeStore(dir, &kvdv1.StoreRecord{Format: storeFormat + 1}))
-	_, _, err := ReadStore(dir)
-	require.ErrorContains(t, err, "newer")
+	b, err := encodeStore(storeFormat+1, &kvdv1.StoreRecord{StoreId: 7})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, storeName), b, 0o600))
+	_, _, err = ReadStore(dir)
+	require.ErrorContains(t, err, "install a newer one")
+	require.NotErrorIs(t, err, ErrDamaged)
 }
 
 func TestLockKeepsOthersOut(t *testing.T) {

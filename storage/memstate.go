@@ -2,13 +2,13 @@ package storage
 
 import (
 	"bytes"
-	"encoding/binary"
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/tidwall/btree"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -18,12 +18,14 @@ import (
 // ErrClosed tells that a store, a view or an iterator was used after its end.
 var ErrClosed = errors.New("the store is closed")
 
-// MemState is a state store in memory, for the simulator: a Crash takes it back to an earlier cut.
+// MemState is a state store in memory, for the simulator: a Crash takes it back to an earlier cut. It shares no memory
+// with its callers.
 type MemState struct {
 	mu           sync.Mutex
 	now, durable *tables
 	unsynced     []*memBatch
 	cut, synced  Cut
+	life         *life
 }
 
 var (
@@ -31,11 +33,22 @@ var (
 	_ Crasher = (*MemState)(nil)
 )
 
-// tables are the contents. A copy costs nothing; the trees are shared until one side writes.
+// life is shared by a store and what was opened on it. A Crash ends it, and the store begins another.
+type life struct{ over atomic.Bool }
+
+// check refuses to go on after a crash.
+func (l *life) check() error {
+	if l.over.Load() {
+		return ErrClosed
+	}
+	return nil
+}
+
+// tables are the contents. A copy of a tree costs nothing; it is shared until one side writes.
 type tables struct {
 	data   *btree.BTreeG[kv.Item]
 	due    *btree.BTreeG[kv.Due]
-	shards map[kv.ShardID]*kvdv1.ShardState
+	shards map[kv.ShardID][]byte // As encodeShard writes them.
 }
 
 func newTables() *tables {
@@ -43,7 +56,7 @@ func newTables() *tables {
 	return &tables{
 		data:   btree.NewBTreeGOptions(func(a, b kv.Item) bool { return bytes.Compare(a.Key, b.Key) < 0 }, options),
 		due:    btree.NewBTreeGOptions(lessDue, options),
-		shards: map[kv.ShardID]*kvdv1.ShardState{},
+		shards: map[kv.ShardID][]byte{},
 	}
 }
 
@@ -60,13 +73,15 @@ func (t *tables) copy() *tables {
 
 // NewMemState makes an empty state store.
 func NewMemState() *MemState {
-	return &MemState{now: newTables(), durable: newTables()}
+	return &MemState{now: newTables(), durable: newTables(), life: &life{}}
 }
 
-// memBatch is a list of what it does to tables.
+// memBatch is a list of what it does to tables. The first error is kept for Commit.
 type memBatch struct {
+	life  *life
 	list  []func(*tables)
 	bytes int
+	err   error
 }
 
 func (b *memBatch) add(bytes int, f func(*tables)) {
@@ -95,7 +110,12 @@ func (b *memBatch) DeleteDue(d kv.Due) {
 }
 
 func (b *memBatch) PutShard(shard kv.ShardID, st *kvdv1.ShardState) {
-	b.add(64, func(t *tables) { t.shards[shard] = st })
+	value, err := encodeShard(st)
+	if err != nil {
+		b.err = err
+		return
+	}
+	b.add(8+len(value), func(t *tables) { t.shards[shard] = value })
 }
 
 func (b *memBatch) Bytes() int  { return b.bytes }
@@ -108,14 +128,22 @@ func (b *memBatch) apply(t *tables) {
 }
 
 // NewBatch makes an empty batch.
-func (s *MemState) NewBatch() Batch { return &memBatch{} }
+func (s *MemState) NewBatch() Batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &memBatch{life: s.life}
+}
 
 // Commit makes a batch visible, not durable.
 func (s *MemState) Commit(b Batch) (Cut, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	batch := b.(*memBatch)
+	if err := cmp.Or(batch.err, batch.life.check()); err != nil {
+		return 0, err
+	}
 	batch.apply(s.now)
+	batch.err = ErrClosed // It is used up.
 	s.unsynced = append(s.unsynced, batch)
 	s.cut++
 	return s.cut, nil
@@ -147,31 +175,29 @@ func (s *MemState) Durable() Cut {
 func (s *MemState) Get(key []byte) (kv.Record, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rec, ok := s.now.get(key)
+	rec, ok := getItem(s.now.data, key)
 	return rec, ok, nil
 }
 
-func (t *tables) get(key []byte) (kv.Record, bool) {
-	item, ok := t.data.Get(kv.Item{Key: key})
+func getItem(data *btree.BTreeG[kv.Item], key []byte) (kv.Record, bool) {
+	item, ok := data.Get(kv.Item{Key: key})
 	item.Record.Value = bytes.Clone(item.Record.Value)
 	return item.Record, ok
 }
 
-// snapshot is the contents as of now.
-func (s *MemState) snapshot() *tables {
+// Iter walks a span as of now.
+func (s *MemState) Iter(span kv.Span) (Iterator, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.now.copy()
+	return iterate(s.life, s.now.data.Copy(), span), nil
 }
 
-// Iter walks a span as of now.
-func (s *MemState) Iter(span kv.Span) (Iterator, error) { return s.snapshot().iter(span), nil }
-
-func (t *tables) iter(span kv.Span) Iterator {
-	return &memIterator{it: t.data.Iter(), span: span}
+func iterate(l *life, data *btree.BTreeG[kv.Item], span kv.Span) Iterator {
+	return &memIterator{life: l, it: data.Iter(), span: span}
 }
 
 type memIterator struct {
+	life    *life
 	it      btree.IterG[kv.Item]
 	span    kv.Span
 	started bool
@@ -181,7 +207,7 @@ func (i *memIterator) Next() bool {
 	if !i.started {
 		return i.Seek(i.span.Start)
 	}
-	return i.it.Next() && i.span.Contains(i.it.Item().Key)
+	return i.life.check() == nil && i.it.Next() && i.span.Contains(i.it.Item().Key)
 }
 
 func (i *memIterator) Seek(key []byte) bool {
@@ -189,12 +215,17 @@ func (i *memIterator) Seek(key []byte) bool {
 		key = i.span.Start
 	}
 	i.started = true
-	return i.it.Seek(kv.Item{Key: key}) && i.span.Contains(i.it.Item().Key)
+	return i.life.check() == nil && i.it.Seek(kv.Item{Key: key}) && i.span.Contains(i.it.Item().Key)
 }
 
-func (i *memIterator) Key() []byte                { return i.it.Item().Key }
-func (i *memIterator) Record() (kv.Record, error) { return i.it.Item().Record, nil }
-func (i *memIterator) Close() error               { i.it.Release(); return nil }
+func (i *memIterator) Key() []byte { return i.it.Item().Key }
+
+func (i *memIterator) Record() (kv.Record, error) { return i.it.Item().Record, i.life.check() }
+
+func (i *memIterator) Close() error {
+	i.it.Release()
+	return i.life.check()
+}
 
 // Shards reads what the replicas keep of themselves, in shard order.
 func (s *MemState) Shards() ([]*ShardRecord, error) {
@@ -202,7 +233,11 @@ func (s *MemState) Shards() ([]*ShardRecord, error) {
 	defer s.mu.Unlock()
 	var list []*ShardRecord
 	for _, id := range slices.Sorted(maps.Keys(s.now.shards)) {
-		list = append(list, &ShardRecord{Shard: id, State: s.now.shards[id]})
+		st, err := decodeShard(s.now.shards[id])
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, &ShardRecord{Shard: id, State: st})
 	}
 	return list, nil
 }
@@ -236,27 +271,45 @@ func (s *MemState) Due(from kv.Due, time int64, n int, f func(kv.Due) bool) (las
 }
 
 type memView struct {
-	*tables
+	life  *life
+	data  *btree.BTreeG[kv.Item]
 	state *kvdv1.ShardState
 	span  kv.Span
 }
 
 func (v *memView) Get(key []byte) (kv.Record, bool, error) {
-	rec, ok := v.get(key)
+	if err := v.life.check(); err != nil || !v.span.Contains(key) {
+		return kv.Record{}, false, err
+	}
+	rec, ok := getItem(v.data, key)
 	return rec, ok, nil
 }
-func (v *memView) Iter(span kv.Span) (Iterator, error) { return v.iter(span.Intersect(v.span)), nil }
-func (v *memView) State() *kvdv1.ShardState            { return v.state }
-func (v *memView) Close() error                        { return nil }
+
+func (v *memView) Iter(span kv.Span) (Iterator, error) {
+	return iterate(v.life, v.data, span.Intersect(v.span)), v.life.check()
+}
+
+func (v *memView) State() *kvdv1.ShardState { return v.state }
+func (v *memView) Close() error             { return nil }
 
 // View is a consistent view of a shard as of now.
 func (s *MemState) View(shard kv.ShardID, span kv.Span) (View, error) {
-	t := s.snapshot()
-	return &memView{tables: t, state: t.shards[shard], span: span}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := &memView{life: s.life, data: s.now.data.Copy(), span: span}
+	if value, ok := s.now.shards[shard]; ok {
+		st, err := decodeShard(value)
+		if err != nil {
+			return nil, err
+		}
+		v.state = st
+	}
+	return v, nil
 }
 
 type memIngest struct {
 	store *MemState
+	life  *life
 	shard kv.ShardID
 	span  kv.Span
 	items []kv.Item
@@ -265,16 +318,31 @@ type memIngest struct {
 
 // NewIngest starts to gather the data that replaces a shard's.
 func (s *MemState) NewIngest(shard kv.ShardID, span kv.Span) (Ingest, error) {
-	return &memIngest{store: s, shard: shard, span: span}, nil
+	if err := checkIngestSpan(shard, span); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &memIngest{store: s, life: s.life, shard: shard, span: span}, nil
 }
 
 func (i *memIngest) Put(key []byte, rec kv.Record) error {
+	if err := i.check(); err != nil {
+		return err
+	}
 	if err := checkIngested(i.span, i.last(), key); err != nil {
 		return err
 	}
 	rec.Value = bytes.Clone(rec.Value)
 	i.items = append(i.items, kv.Item{Key: bytes.Clone(key), Record: rec})
 	return nil
+}
+
+func (i *memIngest) check() error {
+	if i.over {
+		return ErrClosed
+	}
+	return i.life.check()
 }
 
 func (i *memIngest) last() []byte {
@@ -284,44 +352,48 @@ func (i *memIngest) last() []byte {
 	return i.items[len(i.items)-1].Key
 }
 
-// checkIngested refuses a key outside the span, or not above the last one.
-func checkIngested(span kv.Span, last, key []byte) error {
-	if !span.Contains(key) || last != nil && bytes.Compare(key, last) <= 0 {
-		return &kv.InvalidError{Field: "key", Bound: "in the span " + span.String() + " and above the key before it, is " + kv.FormatKey(key)}
-	}
-	return nil
-}
-
 func (i *memIngest) Commit(st *kvdv1.ShardState) error {
 	s := i.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i.over {
-		return ErrClosed
+	if err := i.check(); err != nil {
+		return err
 	}
 	i.over = true
+	value, err := encodeShard(st)
+	if err != nil {
+		return err
+	}
 	s.sync()
 	for _, t := range []*tables{s.now, s.durable} {
-		var old []kv.Item
-		t.data.Ascend(kv.Item{Key: i.span.Start}, func(item kv.Item) bool {
-			if !i.span.Contains(item.Key) {
-				return false
-			}
-			old = append(old, item)
-			return true
-		})
-		for _, item := range old {
-			t.data.Delete(item)
-		}
-		for _, item := range i.items {
-			t.data.Set(item)
-			if item.Record.ExpireAt != 0 {
-				t.due.Set(kv.Due{ExpireAt: item.Record.ExpireAt, Key: item.Key})
-			}
-		}
-		t.shards[i.shard] = st
+		i.replace(t)
+		t.shards[i.shard] = value
 	}
 	return nil
+}
+
+// replace puts what was gathered into the place of the span's data.
+func (i *memIngest) replace(t *tables) {
+	if i.shard == kv.MetaShard {
+		return
+	}
+	var old []kv.Item
+	t.data.Ascend(kv.Item{Key: i.span.Start}, func(item kv.Item) bool {
+		if !i.span.Contains(item.Key) {
+			return false
+		}
+		old = append(old, item)
+		return true
+	})
+	for _, item := range old {
+		t.data.Delete(item)
+	}
+	for _, item := range i.items {
+		t.data.Set(item)
+		if item.Record.ExpireAt != 0 {
+			t.due.Set(kv.Due{ExpireAt: item.Record.ExpireAt, Key: item.Key})
+		}
+	}
 }
 
 func (i *memIngest) Abort() { i.items, i.over = nil, true }
@@ -335,6 +407,8 @@ func (s *MemState) Crash(keep func(n int) int) error {
 	}
 	s.unsynced, s.cut, s.synced = nil, 0, 0
 	s.now = s.durable.copy()
+	s.life.over.Store(true)
+	s.life = &life{}
 	return nil
 }
 
@@ -346,37 +420,3 @@ func (s *MemState) Metrics() Metrics { return Metrics{} }
 
 // Close does nothing.
 func (s *MemState) Close() error { return nil }
-
-// hashState is a checksum over what a state store holds.
-func hashState(s State) (uint64, error) {
-	h := xxhash.New()
-	add := func(parts ...[]byte) {
-		for _, p := range parts {
-			_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(p))))
-			_, _ = h.Write(p)
-		}
-	}
-	shards, err := s.Shards()
-	if err != nil {
-		return 0, err
-	}
-	for _, record := range shards {
-		state, err := record.State.MarshalVT()
-		if err != nil {
-			return 0, err
-		}
-		add(binary.BigEndian.AppendUint64(nil, uint64(record.Shard)), state)
-	}
-	it, err := s.Iter(kv.Span{})
-	if err != nil {
-		return 0, err
-	}
-	for it.Next() {
-		rec, err := it.Record()
-		if err != nil {
-			return 0, errors.Join(err, it.Close())
-		}
-		add(it.Key(), rec.Value, binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(rec.Revision)), uint64(rec.ExpireAt)))
-	}
-	return h.Sum64(), it.Close()
-}

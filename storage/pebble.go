@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/kvdstore/kvd/kv"
 )
 
 // Options are those of both stores on Pebble.
@@ -19,11 +23,34 @@ type Options struct {
 	FS vfs.FS
 	// Cache is Pebble's block cache, shared by both stores. The caller releases its own reference.
 	Cache *pebble.Cache
-	// MemtableBytes is the size of a memtable; there are at most three.
+	// MemtableBytes is the size of a memtable, at least memtableBytesMin; there are at most memtablesMax.
 	MemtableBytes uint64
 	Logger        *slog.Logger
-	// Fatal is called when a write failed or data is damaged. It must stop the process: nothing is retried (T7).
+	// Fatal is called once, when a write failed or data is damaged; the error says what to do. It must stop the
+	// process: nothing is retried (T7), and whoever waits for the store waits for ever.
 	Fatal func(err error)
+}
+
+// validate reports everything that is wrong, and fills in what may be left out.
+func (o *Options) validate() error {
+	var errs []error
+	if o.Dir == "" {
+		errs = append(errs, &kv.InvalidError{Field: "Dir", Bound: "not empty"})
+	}
+	if o.MemtableBytes > memtableBytesMax {
+		errs = append(errs, &kv.InvalidError{Field: "MemtableBytes", Bound: fmt.Sprintf("at most %d, is %d", memtableBytesMax, o.MemtableBytes)})
+	}
+	if o.Logger == nil {
+		errs = append(errs, &kv.InvalidError{Field: "Logger", Bound: "not nil"})
+	}
+	if o.Fatal == nil {
+		errs = append(errs, &kv.InvalidError{Field: "Fatal", Bound: "not nil: somebody must stop the process"})
+	}
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	o.MemtableBytes = max(o.MemtableBytes, memtableBytesMin)
+	return errors.Join(errs...)
 }
 
 const (
@@ -33,64 +60,76 @@ const (
 	separateBytes = 1 << 10
 	// compactionsMax bounds the compactions of a store that run at the same time.
 	compactionsMax = 2
+	// memtableBytesMin and memtableBytesMax bound a memtable, memtablesMax how many there are before writes wait.
+	memtableBytesMin = 1 << 20
+	memtableBytesMax = 1 << 30
+	memtablesMax     = 4
+	// pebbleFormat is the format of Pebble's files.
+	pebbleFormat = pebble.FormatValueSeparation
 )
+
+// ErrDamaged tells that what a store holds breaks its own rules.
+var ErrDamaged = errors.New("the store is damaged")
 
 // ErrFormat tells of a record that a newer version has written, or that is damaged.
 var ErrFormat = errors.New("a record of an unknown format: the data directory was written by a newer version, or is damaged")
 
-// openPebble opens a store. A new one is closed and opened again before anything goes into it: the first log of a new
-// store would lose its end after a flipped bit without a word.
-func openPebble(o Options, adapt func(*pebble.Options)) (*pebble.DB, error) {
-	if o.FS == nil {
-		o.FS = vfs.Default
+// openPebble opens a store. A new one, or one of an older format, is closed and opened again before anything goes into
+// it: a log that was begun before Pebble has reached its newest format loses its end after a flipped bit without a word.
+func openPebble(o *Options) (*pebble.DB, *pebble.Options, error) {
+	if err := o.validate(); err != nil {
+		return nil, nil, fmt.Errorf("open a store: %w", err)
 	}
 	if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the directory of a store: %w", err)
+		return nil, nil, fmt.Errorf("make the directory of a store: %w", err)
 	}
 	desc, err := pebble.Peek(o.Dir, o.FS)
 	if err != nil {
-		return nil, fmt.Errorf("look into %s: %w", o.Dir, err)
+		return nil, nil, explain(o.Dir, err)
+	}
+	if !desc.Exists || desc.FormatMajorVersion < pebbleFormat {
+		db, err := pebble.Open(o.Dir, pebbleOptions(o))
+		if err == nil {
+			err = db.Close()
+		}
+		if err != nil {
+			return nil, nil, explain(o.Dir, err)
+		}
 	}
 	opts := pebbleOptions(o)
-	adapt(opts)
 	db, err := pebble.Open(o.Dir, opts)
-	if err != nil || desc.Exists {
-		return db, explain(o.Dir, err)
-	}
-	if err := db.Close(); err != nil {
-		return nil, explain(o.Dir, err)
-	}
-	opts = pebbleOptions(o)
-	adapt(opts)
-	db, err = pebble.Open(o.Dir, opts)
-	return db, explain(o.Dir, err)
+	return db, opts, explain(o.Dir, err)
 }
 
+// explain tells of a store that could not be opened what to do.
 func explain(dir string, err error) error {
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case pebble.IsCorruptionError(err):
-		return fmt.Errorf("the store in %s is damaged; remove the data directory and add the node anew: %w", dir, err)
 	}
-	return fmt.Errorf("open the store in %s: %w", dir, err)
+	return fmt.Errorf("open the store in %s: %s: %w", dir, remedy(err), err)
 }
 
-func pebbleOptions(o Options) *pebble.Options {
-	fatal := fatalLogger{logger: o.Logger, fatal: o.Fatal}
+// remedy is what to do about an error of a store.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return "the disk is full; make room (the file " + ballastName + " of the data directory only takes room) and start kvd again"
+	case pebble.IsCorruptionError(err) || errors.Is(err, ErrFormat) || errors.Is(err, ErrDamaged):
+		return "its data is damaged, or from a newer version of kvd; set the data directory aside and add the node anew"
+	}
+	return "the disk or its file system failed; mend it and start kvd again, or set the data directory aside and add the node anew"
+}
+
+func pebbleOptions(o *Options) *pebble.Options {
+	fatal := &fatalLogger{dir: o.Dir, logger: o.Logger, fatal: o.Fatal}
 	opts := &pebble.Options{
-		FS: o.FS, Cache: o.Cache, FormatMajorVersion: pebble.FormatValueSeparation, MemTableSize: max(o.MemtableBytes, 1<<20),
-		MemTableStopWritesThreshold: 4, L0CompactionThreshold: 4, L0StopWritesThreshold: 1000,
+		FS: o.FS, Cache: o.Cache, FormatMajorVersion: pebbleFormat, MemTableSize: o.MemtableBytes,
+		MemTableStopWritesThreshold: memtablesMax, L0CompactionThreshold: 4, L0StopWritesThreshold: 1000,
 		CompactionConcurrencyRange: func() (int, int) { return 1, compactionsMax }, Logger: fatal,
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) {
-				if pebble.IsCorruptionError(err) {
-					fatal.stop(err)
-					return
-				}
-				o.Logger.Error("the store works on after an error in the background", "dir", o.Dir, "error", err)
-			},
-			DataCorruption: func(info pebble.DataCorruptionInfo) { fatal.stop(info.Details) },
+			// Pebble would try a failed flush or compaction again, at once and for ever.
+			BackgroundError: fatal.stop,
+			DataCorruption:  func(info pebble.DataCorruptionInfo) { fatal.stop(info.Details) },
 		},
 	}
 	opts.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
@@ -105,21 +144,41 @@ func pebbleOptions(o Options) *pebble.Options {
 
 // fatalLogger stops the process when Pebble finds that it cannot go on.
 type fatalLogger struct {
+	dir    string
 	logger *slog.Logger
+	once   sync.Once
 	fatal  func(error)
 }
 
-func (l fatalLogger) Infof(string, ...any) {}
+func (l *fatalLogger) Infof(string, ...any) {}
 
-func (l fatalLogger) Errorf(format string, args ...any) {
-	l.logger.Warn("pebble", "message", fmt.Sprintf(format, args...))
+func (l *fatalLogger) Errorf(format string, args ...any) {
+	l.logger.Warn("pebble", "dir", l.dir, "message", fmt.Sprintf(format, args...))
 }
 
-func (l fatalLogger) Fatalf(format string, args ...any) { l.stop(fmt.Errorf(format, args...)) }
+// Fatalf is how Pebble tells that a write failed. The error among args, if there is one, says why.
+func (l *fatalLogger) Fatalf(format string, args ...any) {
+	err := failure{text: fmt.Sprintf(format, args...)}
+	for _, a := range args {
+		if cause, ok := a.(error); ok {
+			err.cause = cause
+		}
+	}
+	l.stop(err)
+}
+
+// failure is an error that was told in a text.
+type failure struct {
+	text  string
+	cause error
+}
+
+func (f failure) Error() string { return f.text }
+func (f failure) Unwrap() error { return f.cause }
 
 // stop never returns: whoever waits for the write must not hear that it was done.
-func (l fatalLogger) stop(err error) {
-	l.fatal(fmt.Errorf("the store cannot go on: the disk failed or its data is damaged; mend the disk, or remove the data directory and add the node anew: %w", err))
+func (l *fatalLogger) stop(err error) {
+	l.once.Do(func() { l.fatal(fmt.Errorf("the store in %s cannot go on: %s: %w", l.dir, remedy(err), err)) })
 	select {}
 }
 

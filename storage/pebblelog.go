@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -88,7 +89,8 @@ func decodeLogState(b []byte) (LogState, error) {
 
 // PebbleLog is the log store on disk.
 type PebbleLog struct {
-	db *pebble.DB
+	db    *pebble.DB
+	close func() error
 
 	mu     sync.Mutex
 	groups map[kv.Group]LogState // As written.
@@ -98,42 +100,73 @@ var _ Log = (*PebbleLog)(nil)
 
 // OpenLog opens the log store of a directory.
 func OpenLog(o Options) (*PebbleLog, error) {
-	db, err := openPebble(o, func(*pebble.Options) {})
+	db, _, err := openPebble(&o)
 	if err != nil {
 		return nil, err
 	}
-	l := &PebbleLog{db: db, groups: map[kv.Group]LogState{}}
+	l := &PebbleLog{db: db, close: sync.OnceValue(db.Close), groups: map[kv.Group]LogState{}}
 	if err := l.scan(); err != nil {
 		return nil, errors.Join(explain(o.Dir, err), db.Close())
 	}
 	return l, nil
 }
 
-// scan reads the groups: their records, and where their entries end. An entry without a record before it, or a gap at
-// the beginning, is damage.
+// scan reads the groups: their records, and where their entries end. An entry without a record before it, and a gap
+// above the truncated point, is damage.
 func (l *PebbleLog) scan() error {
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{logPrefix}, UpperBound: []byte{logPrefix + 1}})
 	if err != nil {
 		return err
 	}
 	for ok := it.First(); ok; {
-		key := it.Key()
-		if len(key) != groupBytes+1 || key[groupBytes] != kindState {
-			return errors.Join(fmt.Errorf("a key of the log store is damaged: %x", key), it.Close())
-		}
-		id := kv.Group{Shard: kv.ShardID(binary.BigEndian.Uint64(key[1:])), Replica: kv.ReplicaID(binary.BigEndian.Uint64(key[9:]))}
-		st, err := decodeLogState(it.Value())
+		id, st, err := readGroup(it)
 		if err != nil {
-			return errors.Join(fmt.Errorf("%v: %w", id, err), it.Close())
-		}
-		end := logKey(id, kindEntry+1)
-		if it.SeekLT(end) && len(it.Key()) == groupBytes+1+8 {
-			st.Last = max(st.Last, kv.Index(binary.BigEndian.Uint64(it.Key()[groupBytes+1:])))
+			return errors.Join(err, it.Close())
 		}
 		l.groups[id] = st
-		ok = it.SeekGE(end)
+		ok = it.SeekGE(logKey(id, kindEntry+1))
 	}
 	return it.Close()
+}
+
+// readGroup reads a group's record, where the iterator is, and where its entries begin and end.
+func readGroup(it *pebble.Iterator) (id kv.Group, st LogState, err error) {
+	key := it.Key()
+	if len(key) != groupBytes+1 || key[groupBytes] != kindState {
+		return id, st, fmt.Errorf("%w: the key %x of the log store has no record of its group before it", ErrDamaged, key)
+	}
+	id = kv.Group{Shard: kv.ShardID(binary.BigEndian.Uint64(key[1:])), Replica: kv.ReplicaID(binary.BigEndian.Uint64(key[9:]))}
+	value, err := it.ValueAndErr()
+	if err == nil {
+		st, err = decodeLogState(value)
+	}
+	if err != nil {
+		return id, st, fmt.Errorf("%v: its record: %w", id, err)
+	}
+	end := logKey(id, kindEntry+1)
+	if !it.SeekGE(logKey(id, kindEntry)) || bytes.Compare(it.Key(), end) >= 0 {
+		return id, st, it.Error()
+	}
+	first, err := indexOf(id, it.Key())
+	if err != nil {
+		return id, st, err
+	}
+	if first != st.Truncated.Index+1 {
+		return id, st, fmt.Errorf("%v: %w: its entries begin at %d, and it was truncated at %d", id, ErrDamaged, first, st.Truncated.Index)
+	}
+	if !it.SeekLT(end) {
+		return id, st, it.Error()
+	}
+	st.Last, err = indexOf(id, it.Key())
+	return id, st, err
+}
+
+// indexOf reads the index of an entry from its key.
+func indexOf(id kv.Group, key []byte) (kv.Index, error) {
+	if len(key) != groupBytes+1+8 {
+		return 0, fmt.Errorf("%v: %w: %x is no key of an entry", id, ErrDamaged, key)
+	}
+	return kv.Index(binary.BigEndian.Uint64(key[groupBytes+1:])), nil
 }
 
 // Groups lists the groups that the store holds anything of, in order.
@@ -164,12 +197,9 @@ func (l *PebbleLog) Entries(id kv.Group, lo, hi kv.Index, maxBytes uint64) ([]*r
 	size := uint64(0)
 	next := lo
 	for ok := it.First(); ok; ok = it.Next() {
-		if index := kv.Index(binary.BigEndian.Uint64(it.Key()[groupBytes+1:])); index != next {
-			return nil, errors.Join(missingEntries(id, lo, hi), it.Close())
-		}
-		e, err := decodeEntry(next, it.Value())
+		e, err := readEntry(it, id, next)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("%v: entry %d: %w", id, next, err), it.Close())
+			return nil, errors.Join(err, it.Close())
 		}
 		if size += uint64(len(e.GetData())); len(entries) > 0 && size > maxBytes {
 			return entries, it.Close()
@@ -185,15 +215,48 @@ func (l *PebbleLog) Entries(id kv.Group, lo, hi kv.Index, maxBytes uint64) ([]*r
 	return entries, nil
 }
 
+// readEntry reads the entry where the iterator is, which must be this one.
+func readEntry(it *pebble.Iterator, id kv.Group, index kv.Index) (*raftpb.Entry, error) {
+	at, err := indexOf(id, it.Key())
+	if err != nil {
+		return nil, err
+	}
+	if at != index {
+		return nil, fmt.Errorf("%v: %w: entry %d is missing before entry %d", id, ErrDamaged, index, at)
+	}
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return nil, fmt.Errorf("%v: read entry %d: %w", id, index, err)
+	}
+	e, err := decodeEntry(index, value)
+	if err != nil {
+		return nil, fmt.Errorf("%v: entry %d: %w", id, index, err)
+	}
+	return e, nil
+}
+
 // Write makes all of it take effect atomically.
 func (l *PebbleLog) Write(writes []LogWrite, sync bool) error {
+	b, changed, err := l.prepare(writes)
+	if err != nil {
+		return err
+	}
+	return l.commit(b, changed, sync)
+}
+
+// prepare makes the batch of writes, and what the groups will be. A refused one leaves nothing behind.
+func (l *PebbleLog) prepare(writes []LogWrite) (*pebble.Batch, map[kv.Group]*LogState, error) {
 	b := l.db.NewBatch()
 	changed := map[kv.Group]*LogState{}
 	for i := range writes {
 		if err := l.add(b, &writes[i], changed); err != nil {
-			return errors.Join(err, b.Close())
+			return nil, nil, errors.Join(err, b.Close())
 		}
 	}
+	return b, changed, nil
+}
+
+func (l *PebbleLog) commit(b *pebble.Batch, changed map[kv.Group]*LogState, sync bool) error {
 	opts := pebble.NoSync
 	if sync {
 		opts = pebble.Sync
@@ -203,7 +266,7 @@ func (l *PebbleLog) Write(writes []LogWrite, sync bool) error {
 		// Pebble does nothing for an empty batch, and what came before is to be durable.
 		commit = func() error { return l.db.LogData(nil, pebble.Sync) }
 	}
-	if err := commit(); err != nil {
+	if err := errors.Join(commit(), b.Close()); err != nil {
 		return fmt.Errorf("write to the log store: %w", err)
 	}
 	l.mu.Lock()
@@ -221,30 +284,43 @@ func (l *PebbleLog) Write(writes []LogWrite, sync bool) error {
 // add puts one group's write into a batch.
 func (l *PebbleLog) add(b *pebble.Batch, w *LogWrite, changed map[kv.Group]*LogState) error {
 	id := w.Group
-	st, known := changed[id]
-	if !known {
-		l.mu.Lock()
-		old, ok := l.groups[id]
-		l.mu.Unlock()
-		if st = nil; ok {
-			st = &old
+	old, seen := changed[id]
+	if !seen {
+		if st, ok, _ := l.Load(id); ok {
+			old = &st
 		}
 	}
 	if w.Remove {
-		st = nil
+		old = nil
 		if err := b.DeleteRange(logKey(id, kindState), logKey(id, kindEntry+1), nil); err != nil {
 			return err
 		}
 	}
-	changed[id] = st
-	if w.Reset == nil && w.Truncate == nil && len(w.Entries) == 0 && w.Hard == nil {
+	if w.onlyRemoves() {
+		changed[id] = old
 		return nil
 	}
-	record := w.Hard != nil || w.Reset != nil || st == nil
-	if st == nil {
-		st = &LogState{}
-		changed[id] = st
+	var st LogState
+	if old != nil {
+		st = *old
 	}
+	next, err := st.after(w)
+	if err != nil {
+		return err
+	}
+	changed[id] = &next
+	if err := putEntries(b, w, st); err != nil {
+		return err
+	}
+	if old != nil && next.Hard == st.Hard && next.Truncated == st.Truncated {
+		return nil
+	}
+	return b.Set(logKey(id, kindState), encodeLogState(next), nil)
+}
+
+// putEntries deletes the entries that a write deletes, and puts in those that it has.
+func putEntries(b *pebble.Batch, w *LogWrite, st LogState) error {
+	id := w.Group
 	if w.Reset != nil {
 		if err := b.DeleteRange(logKey(id, kindEntry), logKey(id, kindEntry+1), nil); err != nil {
 			return err
@@ -252,46 +328,25 @@ func (l *PebbleLog) add(b *pebble.Batch, w *LogWrite, changed map[kv.Group]*LogS
 		st.Truncated, st.Last = *w.Reset, w.Reset.Index
 	}
 	if t := w.Truncate; t != nil && t.Index > st.Truncated.Index {
-		if t.Index > st.Last {
-			return pastEnd(id, t.Index, st.Last)
-		}
 		if err := b.DeleteRange(entryKey(id, st.Truncated.Index), entryKey(id, t.Index+1), nil); err != nil {
 			return err
 		}
-		st.Truncated, record = *t, true
 	}
-	if len(w.Entries) > 0 {
-		if err := putEntries(b, w, st); err != nil {
-			return err
-		}
-	}
-	if w.Hard != nil {
-		st.Hard = *w.Hard
-	}
-	if !record {
+	if len(w.Entries) == 0 {
 		return nil
 	}
-	return b.Set(logKey(id, kindState), encodeLogState(*st), nil)
-}
-
-func putEntries(b *pebble.Batch, w *LogWrite, st *LogState) error {
-	if err := checkEntries(w, st.Truncated.Index, st.Last); err != nil {
-		return err
-	}
 	var value []byte
+	key := entryKey(id, 0)
 	for _, e := range w.Entries {
 		value = appendEntry(value[:0], e)
-		if err := b.Set(entryKey(w.Group, kv.Index(e.GetIndex())), value, nil); err != nil {
+		binary.BigEndian.PutUint64(key[groupBytes+1:], e.GetIndex())
+		if err := b.Set(key, value, nil); err != nil {
 			return err
 		}
 	}
-	last := kv.Index(w.Entries[len(w.Entries)-1].GetIndex())
-	if last < st.Last {
-		if err := b.DeleteRange(entryKey(w.Group, last+1), entryKey(w.Group, st.Last+1), nil); err != nil {
-			return err
-		}
+	if last := kv.Index(w.Entries[len(w.Entries)-1].GetIndex()); last < st.Last {
+		return b.DeleteRange(entryKey(id, last+1), entryKey(id, st.Last+1), nil)
 	}
-	st.Last = last
 	return nil
 }
 
@@ -299,4 +354,4 @@ func putEntries(b *pebble.Batch, w *LogWrite, st *LogState) error {
 func (l *PebbleLog) Metrics() Metrics { return metricsOf(l.db) }
 
 // Close closes the store.
-func (l *PebbleLog) Close() error { return l.db.Close() }
+func (l *PebbleLog) Close() error { return l.close() }

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -104,8 +103,9 @@ type PebbleState struct {
 	fs  vfs.FS
 	// tables are the options of tables to be ingested.
 	tables sstable.WriterOptions
+	close  func() error
 
-	mu      sync.Mutex // Orders commits and their numbers.
+	mu      sync.Mutex // Orders commits, ingests and their numbers.
 	cut     Cut
 	durable atomic.Uint64
 	ingests atomic.Uint64 // Names the tables of ingests.
@@ -118,15 +118,15 @@ const ingestSuffix = ".ingest"
 
 // OpenState opens the state store of a directory.
 func OpenState(o Options) (*PebbleState, error) {
-	var opts *pebble.Options
-	db, err := openPebble(o, func(p *pebble.Options) { opts = p })
+	db, opts, err := openPebble(&o)
 	if err != nil {
 		return nil, err
 	}
 	s := &PebbleState{db: db, dir: o.Dir, fs: o.FS, tables: tableOptions(db, opts)}
-	if s.fs == nil {
-		s.fs = vfs.Default
-	}
+	s.close = sync.OnceValue(func() error {
+		_, err := s.Sync()
+		return errors.Join(err, s.db.Close())
+	})
 	if err := s.removeLeftovers(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -229,9 +229,9 @@ func (s *PebbleState) Iter(span kv.Span) (Iterator, error) { return iter(s.db, s
 
 // pebbleBatch gathers a step. The first error is kept for Commit.
 type pebbleBatch struct {
-	b   *pebble.Batch
-	buf []byte
-	err error
+	b          *pebble.Batch
+	key, value []byte // Scratch; Pebble copies both.
+	err        error
 }
 
 func (b *pebbleBatch) keep(err error) {
@@ -241,10 +241,14 @@ func (b *pebbleBatch) keep(err error) {
 }
 
 func (b *pebbleBatch) Put(key []byte, rec kv.Record) {
-	b.buf = appendRecord(b.buf[:0], rec)
-	b.keep(b.b.Set(dataKey(key), b.buf, nil))
+	b.value = appendRecord(b.value[:0], rec)
+	b.keep(b.b.Set(b.dataKey(key), b.value, nil))
 }
-func (b *pebbleBatch) Delete(key []byte)  { b.keep(b.b.Delete(dataKey(key), nil)) }
+func (b *pebbleBatch) dataKey(key []byte) []byte {
+	b.key = append(append(b.key[:0], dataPrefix), key...)
+	return b.key
+}
+func (b *pebbleBatch) Delete(key []byte)  { b.keep(b.b.Delete(b.dataKey(key), nil)) }
 func (b *pebbleBatch) PutDue(d kv.Due)    { b.keep(b.b.Set(dueKey(d), nil, nil)) }
 func (b *pebbleBatch) DeleteDue(d kv.Due) { b.keep(b.b.Delete(dueKey(d), nil)) }
 func (b *pebbleBatch) Bytes() int         { return b.b.Len() }
@@ -264,16 +268,26 @@ func (s *PebbleState) NewBatch() Batch { return &pebbleBatch{b: s.db.NewBatch()}
 // Commit makes a batch visible, not durable.
 func (s *PebbleState) Commit(b Batch) (Cut, error) {
 	batch := b.(*pebbleBatch)
+	if batch.b == nil {
+		return 0, ErrClosed
+	}
+	defer batch.end()
 	if batch.err != nil {
-		return 0, errors.Join(batch.err, batch.b.Close())
+		return 0, batch.err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := batch.b.Commit(pebble.NoSync); err != nil {
-		return 0, err
+		return 0, fmt.Errorf("write to the state store: %w", err)
 	}
 	s.cut++
-	return s.cut, batch.b.Close()
+	return s.cut, nil
+}
+
+// end gives the batch's memory back; closing a batch fails only when that was done already.
+func (b *pebbleBatch) end() {
+	_ = b.b.Close()
+	b.b = nil
 }
 
 // Sync makes every commit so far durable.
@@ -281,16 +295,21 @@ func (s *PebbleState) Sync() (Cut, error) {
 	s.mu.Lock()
 	cut := s.cut
 	s.mu.Unlock()
-	if cut == s.Durable() {
-		return cut, nil
+	return cut, s.syncTo(cut)
+}
+
+// syncTo makes the commits up to a cut durable.
+func (s *PebbleState) syncTo(cut Cut) error {
+	if cut <= s.Durable() {
+		return nil
 	}
 	if err := s.db.LogData(nil, pebble.Sync); err != nil {
-		return 0, fmt.Errorf("sync the state store: %w", err)
+		return fmt.Errorf("sync the state store: %w", err)
 	}
 	for {
 		old := s.durable.Load()
 		if uint64(cut) <= old || s.durable.CompareAndSwap(old, uint64(cut)) {
-			return cut, nil
+			return nil
 		}
 	}
 }
@@ -398,12 +417,15 @@ type pebbleIngest struct {
 
 // NewIngest starts to gather the data that replaces a shard's.
 func (s *PebbleState) NewIngest(shard kv.ShardID, span kv.Span) (Ingest, error) {
+	if err := checkIngestSpan(shard, span); err != nil {
+		return nil, err
+	}
 	return &pebbleIngest{store: s, shard: shard, span: span, name: fmt.Sprintf("%d-%d", shard, s.ingests.Add(1))}, nil
 }
 
 // table begins one of the tables.
 func (i *pebbleIngest) table(part string) (*sstable.Writer, error) {
-	path := filepath.Join(i.store.dir, i.name+part+ingestSuffix)
+	path := i.store.fs.PathJoin(i.store.dir, i.name+part+ingestSuffix)
 	f, err := i.store.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, fmt.Errorf("make a table: %w", err)
@@ -419,6 +441,10 @@ func (i *pebbleIngest) Put(key []byte, rec kv.Record) error {
 	if err := checkIngested(i.span, i.last, key); err != nil {
 		return err
 	}
+	i.last = append(i.last[:0], key...)
+	if i.shard == kv.MetaShard {
+		return nil
+	}
 	if i.data == nil {
 		w, err := i.table("d")
 		if err != nil {
@@ -426,7 +452,6 @@ func (i *pebbleIngest) Put(key []byte, rec kv.Record) error {
 		}
 		i.data = w
 	}
-	i.last = append(i.last[:0], key...)
 	i.buf = appendRecord(i.buf[:0], rec)
 	if rec.ExpireAt != 0 {
 		i.due = append(i.due, dueKey(kv.Due{ExpireAt: rec.ExpireAt, Key: key}))
@@ -449,12 +474,25 @@ func (i *pebbleIngest) Commit(st *kvdv1.ShardState) error {
 	if err := i.rest(st); err != nil {
 		return err
 	}
-	// What came before must not be overtaken by what is durable at once (D1).
-	if _, err := i.store.Sync(); err != nil {
+	return i.store.ingest(i)
+}
+
+// ingest makes everything before durable, which must not be overtaken by what is durable at once (D1): most of it while
+// other steps go on, and the rest with them held back, or one of them would come between.
+func (s *PebbleState) ingest(i *pebbleIngest) error {
+	if _, err := s.Sync(); err != nil {
 		return err
 	}
-	start, end := dataSpan(i.span)
-	if _, err := i.store.db.IngestAndExcise(context.Background(), i.files, nil, nil, pebble.KeyRange{Start: start, End: end}); err != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.syncTo(s.cut); err != nil {
+		return err
+	}
+	var span pebble.KeyRange // The meta group's excises nothing.
+	if i.shard != kv.MetaShard {
+		span.Start, span.End = dataSpan(i.span)
+	}
+	if _, err := s.db.IngestAndExcise(context.Background(), i.files, nil, nil, span); err != nil {
 		return fmt.Errorf("ingest the data of shard %d: %w", i.shard, err)
 	}
 	return nil
@@ -508,7 +546,4 @@ func (i *pebbleIngest) Abort() {
 func (s *PebbleState) Metrics() Metrics { return metricsOf(s.db) }
 
 // Close makes everything durable and closes the store.
-func (s *PebbleState) Close() error {
-	_, err := s.Sync()
-	return errors.Join(err, s.db.Close())
-}
+func (s *PebbleState) Close() error { return s.close() }

@@ -148,7 +148,8 @@ type View interface {
 	Close() error
 }
 
-// Ingest gathers a shard's data on the disk, in key order, beside the store.
+// Ingest gathers a shard's data on the disk, in key order, beside the store. The meta group's replaces its state alone:
+// it holds no user keys, and what is put in all the same is left out.
 type Ingest interface {
 	Put(key []byte, rec kv.Record) error
 	// Commit makes all earlier commits of the store durable (D1), then replaces the span's data and the shard's

@@ -1,0 +1,233 @@
+package storage
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/stretchr/testify/require"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// watched is a file system that calls f before every operation that writes.
+func watched(fs vfs.FS, f func(op errorfs.Op)) vfs.FS {
+	return errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			f(op)
+		}
+		return nil
+	}))
+}
+
+func openState(t testing.TB, fs vfs.FS) *PebbleState {
+	s, err := OpenState(options(t, fs, "state"))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// commit writes keys of a prefix and the state of a shard in one step.
+func commit(t testing.TB, s State, shard kv.ShardID, prefix string, applied uint64) {
+	b := s.NewBatch()
+	for i := range 5 {
+		b.Put(fmt.Appendf(nil, "%s%d", prefix, i), kv.Record{Value: fmt.Append(nil, applied), Revision: kv.Revision(applied)})
+	}
+	b.PutShard(shard, &kvdv1.ShardState{Replica: 1, AppliedIndex: applied})
+	_, err := s.Commit(b)
+	require.NoError(t, err)
+}
+
+var spanB = kv.Span{Start: []byte("b"), End: []byte("c")}
+
+// TestIngestCrashes crashes before every write of an ingest: the store is as it was before or as it is after, whole, and
+// once Commit has returned it is as after. Nothing is left beside it.
+func TestIngestCrashes(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	var crashes []*vfs.MemFS
+	var mu sync.Mutex // Pebble removes old files beside the ingest.
+	watching := false
+	all := vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))}
+	s := openState(t, watched(mem, func(errorfs.Op) {
+		mu.Lock()
+		defer mu.Unlock()
+		if watching {
+			crashes = append(crashes, mem.CrashClone(vfs.CrashCloneCfg{}), mem.CrashClone(all))
+		}
+	}))
+	commit(t, s, 1, "b", 10)
+	commit(t, s, 2, "a", 20)
+	_, err := s.Sync()
+	require.NoError(t, err)
+	before := hashOf(t, s)
+
+	watch := func(on bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		watching = on
+	}
+	watch(true)
+	in, err := s.NewIngest(1, spanB)
+	require.NoError(t, err)
+	for i := range 3 {
+		require.NoError(t, in.Put(fmt.Appendf(nil, "b%d", i), kv.Record{Value: []byte("new"), Revision: 30, ExpireAt: 5}))
+	}
+	require.NoError(t, in.Commit(&kvdv1.ShardState{Replica: 1, AppliedIndex: 30}))
+	watch(false)
+	after := hashOf(t, s)
+	require.NotEqual(t, before, after)
+
+	seen := map[uint64]int{}
+	for i, fs := range crashes {
+		crashed := openState(t, fs)
+		h := hashOf(t, crashed)
+		require.Contains(t, []uint64{before, after}, h, "a crash before write %d left a part of an ingest", i/2)
+		seen[h]++
+		names, err := fs.List("state")
+		require.NoError(t, err)
+		for _, name := range names {
+			require.False(t, strings.HasSuffix(name, ingestSuffix), "%s is left", name)
+		}
+	}
+	require.Positive(t, seen[before])
+	require.Positive(t, seen[after], "no crash came after the ingest was durable")
+	require.Equal(t, after, hashOf(t, openState(t, mem.CrashClone(vfs.CrashCloneCfg{}))), "an ingest that was committed is lost")
+}
+
+// TestIngestDoesNotOvertake: what another loop commits while an ingest is at work is not overtaken by it: what was
+// visible before the ingest is there after a crash if the ingest is (D1; hazards 54 and 70).
+func TestIngestDoesNotOvertake(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	var s *PebbleState
+	armed, before := false, false
+	other := make(chan error, 1)
+	s = openState(t, watched(mem, func(op errorfs.Op) {
+		if op.Kind != errorfs.OpLink || !armed {
+			return
+		}
+		armed = false
+		if before = s.mu.TryLock(); before { // Nobody holds commits back: the other loop's comes before the ingest.
+			s.mu.Unlock()
+		}
+		go func() {
+			b := s.NewBatch()
+			b.PutShard(2, &kvdv1.ShardState{Replica: 1, AppliedIndex: 99})
+			_, err := s.Commit(b)
+			other <- err
+		}()
+		if before {
+			other <- <-other
+		}
+	}))
+	commit(t, s, 1, "b", 10)
+	in, err := s.NewIngest(1, spanB)
+	require.NoError(t, err)
+	require.NoError(t, in.Put([]byte("b1"), kv.Record{Revision: 30}))
+	armed = true
+	require.NoError(t, in.Commit(&kvdv1.ShardState{Replica: 1, AppliedIndex: 30}))
+	require.False(t, armed, "the ingest links no files: the test must look elsewhere")
+	require.NoError(t, <-other)
+
+	shards, err := openState(t, mem.CrashClone(vfs.CrashCloneCfg{})).Shards()
+	require.NoError(t, err)
+	require.EqualValues(t, 30, shards[0].State.AppliedIndex)
+	if before {
+		require.Len(t, shards, 2, "the ingest has overtaken a commit")
+	}
+	shards, err = s.Shards()
+	require.NoError(t, err)
+	require.Len(t, shards, 2)
+}
+
+// TestIngestMakesDurable: what was committed and not synced before an ingest is durable after it, in both engines (D1).
+func TestIngestMakesDurable(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	s, m := openState(t, mem), NewMemState()
+	for _, s := range []State{s, m} {
+		commit(t, s, 2, "a", 20)
+		in, err := s.NewIngest(1, spanB)
+		require.NoError(t, err)
+		require.NoError(t, in.Commit(&kvdv1.ShardState{Replica: 1, AppliedIndex: 30}))
+		require.EqualValues(t, 1, s.Durable())
+	}
+	want := hashOf(t, s)
+	require.Equal(t, want, hashOf(t, openState(t, mem.CrashClone(vfs.CrashCloneCfg{}))))
+	require.NoError(t, m.Crash(func(int) int { return 0 }))
+	require.Equal(t, want, hashOf(t, m))
+}
+
+// TestMetaIngest: the meta group's descriptor spans the whole key space, and its ingest takes no user's key away.
+func TestMetaIngest(t *testing.T) {
+	for _, s := range []State{openState(t, vfs.NewMem()), NewMemState()} {
+		commit(t, s, 1, "b", 10)
+		in, err := s.NewIngest(kv.MetaShard, kv.Span{})
+		require.NoError(t, err)
+		require.NoError(t, in.Put([]byte("b0"), kv.Record{Value: []byte("of another node")}))
+		require.NoError(t, in.Commit(&kvdv1.ShardState{Replica: 4, AppliedIndex: 30}))
+		for i := range 5 {
+			rec, ok, err := s.Get(fmt.Appendf(nil, "b%d", i))
+			require.NoError(t, err)
+			require.True(t, ok)
+			require.Equal(t, "10", string(rec.Value))
+		}
+		shards, err := s.Shards()
+		require.NoError(t, err)
+		require.Len(t, shards, 2)
+		require.EqualValues(t, 4, shards[0].State.Replica)
+	}
+}
+
+// TestIngestRefuses: keys outside the span, and out of order, are refused; so is a span without keys.
+func TestIngestRefuses(t *testing.T) {
+	for _, s := range []State{openState(t, vfs.NewMem()), NewMemState()} {
+		_, err := s.NewIngest(1, kv.Span{Start: []byte("b"), End: []byte("b")})
+		require.ErrorContains(t, err, "span: not empty")
+		in, err := s.NewIngest(1, spanB)
+		require.NoError(t, err)
+		require.NoError(t, in.Put([]byte("b5"), kv.Record{}))
+		for _, key := range []string{"", "a", "b5", "b4", "c", "d"} {
+			require.ErrorContains(t, in.Put([]byte(key), kv.Record{}), "in the span [b, c) and above the key before it")
+		}
+		in.Abort()
+		in.Abort()
+		require.ErrorIs(t, in.Put([]byte("b6"), kv.Record{}), ErrClosed)
+		require.ErrorIs(t, in.Commit(&kvdv1.ShardState{}), ErrClosed)
+	}
+}
+
+// TestAbortLeavesNothing: neither does an ingest that is given up, nor one whose process ended.
+func TestAbortLeavesNothing(t *testing.T) {
+	fs := vfs.NewMem()
+	begin := func(s State) Ingest {
+		in, err := s.NewIngest(1, spanB)
+		require.NoError(t, err)
+		require.NoError(t, in.Put([]byte("b1"), kv.Record{ExpireAt: 7}))
+		return in
+	}
+	tables := func() (n int) {
+		names, err := fs.List("state")
+		require.NoError(t, err)
+		for _, name := range names {
+			if strings.HasSuffix(name, ingestSuffix) {
+				n++
+			}
+		}
+		return n
+	}
+	s, err := OpenState(options(t, fs, "state"))
+	require.NoError(t, err)
+	in := begin(s)
+	require.Positive(t, tables())
+	in.Abort()
+	require.Zero(t, tables())
+	begin(s)
+	require.NoError(t, s.Close())
+	require.Positive(t, tables())
+	openState(t, fs)
+	require.Zero(t, tables())
+}
