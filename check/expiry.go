@@ -24,7 +24,9 @@ type Bounds struct {
 // Keys with an expiry are first looked at one rule at a time, for the sake of clear words. Then comes the search of
 // Linearizable, to which every write with an expiry adds an operation that takes the key away, if it is still as that
 // write left it (an increment keeps the expiry), and that takes effect in the time that the bounds leave. So what is
-// gone is gone for all. Of an unknown write that nobody read, the expiry may come true at any later time, or never.
+// gone is gone for all. It is lenient in two places: of an unknown write that nobody read, the expiry may come true at any later
+// time, or never; and a write that may have come after its own expiry, of which no answer tells the revision, may be
+// there until it has returned.
 //
 // A write with an expiry must tell its revision, and a Get the expiry that it was told. timeout is Linearizable's.
 func Expiry(h History, bounds Bounds, timeout time.Duration) []Violation {

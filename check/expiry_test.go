@@ -68,6 +68,10 @@ func TestExpiry(t *testing.T) {
 		{"an unknown delete may be why it is gone", History{a, op(Delete, "", 10, 11, 2).unknown(), gone(12, 13)}, none},
 		{"a refused delete is not", History{a, op(Delete, "", 10, 11, 2).notDone(), gone(12, 13)}, GoneEarly},
 		{"an unknown put with an end may be why it is gone", History{b, op(Put, "c", 60, 61, 0).expireAt(100).unknown(), gone(120, 121)}, none},
+		{"two of those, the second first", History{
+			b, op(Put, "c", 60, 61, 0).expireAt(300).unknown(), op(Put, "d", 61, 62, 0).expireAt(100).unknown(), gone(120, 121),
+			op(Put, "e", 130, 131, 9), gone(320, 321),
+		}, none},
 		{"not before that end", History{b, op(Put, "c", 60, 61, 0).expireAt(100).unknown(), gone(90, 97)}, NotLinearizable},
 		{"an unknown put with an end is read, and gone too early", History{op(Put, "c", 60, 61, 0).expireAt(100).unknown(), op(Get, "c", 70, 71, 5).expireAt(100), gone(90, 97)}, NotLinearizable},
 		{"an unknown put with an end is read, and stays", History{op(Put, "c", 60, 61, 0).expireAt(100).unknown(), op(Get, "c", 70, 71, 5).expireAt(100), op(Delete, "", 113, 114, 6)}, NotLinearizable},
@@ -148,8 +152,11 @@ func TestExpiryAgainstAllTimes(t *testing.T) {
 		}
 		want := anyTimes(h, c.bounds)
 		found := Expiry(h, c.bounds, patience)
-		loose := slices.ContainsFunc(h, func(o Operation) bool { return o.mayHaveWritten() && o.expires() })
-		if loose && !want {
+		lenient := slices.ContainsFunc(h, func(o Operation) bool {
+			over := o.wrote() && o.Return > o.ExpireAt+c.bounds.Late+c.bounds.Skew
+			return o.expires() && (o.mayHaveWritten() || over)
+		})
+		if lenient && !want {
 			vague++
 			continue
 		}
@@ -161,7 +168,7 @@ func TestExpiryAgainstAllTimes(t *testing.T) {
 		require.Equal(t, want, len(found) == 0, "seed %d, %s, %+v:\n%s%v", seed, story, c.bounds, show(h), found)
 	}
 	require.Greater(t, right, 3000)
-	require.Greater(t, wrong, 1500, "and %d with an unknown expiry", vague)
+	require.Greater(t, wrong, 1500, "and %d on which Expiry is lenient", vague)
 }
 
 // anyTimes reports whether some order explains the answers in which each effect comes as early as it may.

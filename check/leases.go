@@ -79,24 +79,14 @@ func termOrder(leases []Lease) []Violation {
 // overlaps looks at the times of one shard's leases, in the order in which they began.
 func overlaps(leases []Lease) []Violation {
 	var found []Violation
-	// longest runs longest of those that have begun, and other longest of those of other holders than that one.
-	longest, other := leases[0], (*Lease)(nil)
+	// longest runs longest of those that have begun. What overlaps a shorter one overlaps it too, or that one did.
+	longest := leases[0]
 	for _, l := range leases[1:] {
-		rival := &longest
-		if l.sameHolder(longest) {
-			rival = other
+		if !l.sameHolder(longest) && longest.Until > l.From {
+			found = append(found, twoLeases(LeasesOverlap, longest, l))
 		}
-		if rival != nil && rival.Until > l.From {
-			found = append(found, twoLeases(LeasesOverlap, *rival, l))
-		}
-		switch {
-		case l.sameHolder(longest):
-			longest.Until = max(longest.Until, l.Until)
-		case l.Until > longest.Until:
-			former := longest
-			longest, other = l, &former
-		case other == nil || l.Until > other.Until:
-			other = &l
+		if l.Until > longest.Until {
+			longest = l
 		}
 	}
 	return found

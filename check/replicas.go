@@ -32,30 +32,25 @@ func Replicas(states []Replica) []Violation {
 			cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Sum, b.Sum))
 	})
 	var found []Violation
-	bad := func(a, b Replica) {
-		found = append(found, Violation{Rule: ReplicasDiffer, Text: fmt.Sprintf("shard %d: %v, and %v", a.Shard, a, b)})
-	}
-	// first is one of those at the index, highest has the highest revision of those at lower ones.
-	var first, highest Replica
+	var first Replica // Of those at the index.
 	for i, r := range sorted {
-		if i == 0 || r.Shard != first.Shard {
-			first, highest = r, r
-			continue
-		}
-		if first.Revision > highest.Revision {
-			highest = first
-		}
 		switch {
-		case r.Index != first.Index:
+		case i == 0 || r.Shard != first.Shard:
 			first = r
-			if r.Revision < highest.Revision {
-				found = append(found, Violation{Rule: RevisionWentBack, Text: fmt.Sprintf("shard %d: %v, and %v", r.Shard, highest, r)})
+		case r.Index != first.Index:
+			if r.Revision < first.Revision {
+				found = append(found, twoReplicas(RevisionWentBack, first, r))
 			}
+			first = r
 		case r.Revision != first.Revision || r.Sum != first.Sum:
-			bad(first, r)
+			found = append(found, twoReplicas(ReplicasDiffer, first, r))
 		}
 	}
 	return found
+}
+
+func twoReplicas(rule Rule, a, b Replica) Violation {
+	return Violation{Rule: rule, Text: fmt.Sprintf("shard %d: %v, and %v", a.Shard, a, b)}
 }
 
 // Level asks whether the newest states of a shard's replicas are at one index, as they are when a cluster has healed
@@ -84,7 +79,7 @@ func Level(states []Replica) []Violation {
 	for i := 1; i < len(places); i++ {
 		a, b := newest[places[i-1]], newest[places[i]]
 		if a.Shard == b.Shard && a.Index != b.Index {
-			found = append(found, Violation{Rule: ReplicaBehind, Text: fmt.Sprintf("shard %d: %v, and %v", a.Shard, a, b)})
+			found = append(found, twoReplicas(ReplicaBehind, a, b))
 		}
 	}
 	return found
