@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -212,7 +213,8 @@ func (s *service) Txn(ctx context.Context, r *kvdv1.TxnRequest) (*kvdv1.TxnRespo
 // deleteRangeReserve is left of a deadline for the answer that says where to go on.
 const deleteRangeReserve = 50 * time.Millisecond
 
-// DeleteRange removes the keys of a span, chunk by chunk.
+// DeleteRange removes the keys of a span, chunk by chunk. "Not done" would be wrong once a chunk has removed keys: what
+// refuses a later one ends the answer early, with the count and the key to go on from.
 func (s *service) DeleteRange(ctx context.Context, r *kvdv1.DeleteRangeRequest) (*kvdv1.DeleteRangeResponse, error) {
 	span, err := spanOf(r.GetPrefix(), r.GetStart(), r.GetEnd())
 	if err != nil {
@@ -224,6 +226,10 @@ func (s *service) DeleteRange(ctx context.Context, r *kvdv1.DeleteRangeRequest) 
 	out := &kvdv1.DeleteRangeResponse{}
 	for {
 		next, h, count, err := s.deleteChunk(ctx, routeOf(r.GetHeader()), span)
+		if err != nil && out.Count > 0 && kv.OutcomeOf(err) == kv.NotDone && !errors.Is(err, kv.ErrUnknown) {
+			out.Resume = span.Start
+			return out, nil
+		}
 		if err != nil {
 			return nil, s.fail(wire.Write, err)
 		}
@@ -312,8 +318,13 @@ func (s *service) Scan(r *kvdv1.ScanRequest, stream kvdv1.KV_ScanServer) error {
 		if err := stream.Send(out); err != nil {
 			return err
 		}
-		if left -= len(chunk.Items); chunk.Resume == nil || r.GetLimit() > 0 && left <= 0 {
+		if chunk.Resume == nil {
 			return nil
+		}
+		if r.GetLimit() > 0 { // Without one, left stays 0: no limit.
+			if left -= len(chunk.Items); left <= 0 {
+				return nil
+			}
 		}
 		span.Start = chunk.Resume
 	}

@@ -16,27 +16,42 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// answerBytes is about where a message of results ends.
-const answerBytes = kv.AnswerBytesMax / 2
+const (
+	// answerBytes is about where a message of results ends.
+	answerBytes = kv.AnswerBytesMax / 2
+	// unsentBytesMax bounds the values of a stream's results that wait to be sent: past it no operation is begun. What
+	// had begun before comes on top.
+	unsentBytesMax = 4 * kv.AnswerBytesMax
+)
 
 // pipeline is one stream. Operations are taken as long as fewer than kv.PipelineInFlight are in flight; then the
-// stream is not read, and gRPC's flow control reaches the client.
+// stream is not read, and gRPC's flow control reaches the client. An operation is in flight until its result was sent:
+// else a client that takes no answers would fill the node's memory with them.
 type pipeline struct {
 	*service
 	ctx    context.Context
 	places chan struct{}
+	// room says that results were sent; unsent counts the bytes of the values in results.
+	room   chan struct{}
+	unsent atomic.Int64
 
 	mu      sync.Mutex
 	results []*kvdv1.PipelineResult
 	wake    chan struct{}
-	open    sync.WaitGroup // Operations in flight.
+	open    sync.WaitGroup // Operations without a result.
+}
+
+func newPipeline(ctx context.Context, s *service) *pipeline {
+	return &pipeline{
+		service: s, ctx: ctx, places: make(chan struct{}, kv.PipelineInFlight), room: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+	}
 }
 
 // Pipeline serves a stream of operations.
 func (s *service) Pipeline(stream kvdv1.KV_PipelineServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	p := &pipeline{service: s, ctx: ctx, places: make(chan struct{}, kv.PipelineInFlight), wake: make(chan struct{}, 1)}
+	p := newPipeline(ctx, s)
 	drained := make(chan error, 1)
 	go func() {
 		err := p.receive(stream)
@@ -50,10 +65,11 @@ func (s *service) Pipeline(stream kvdv1.KV_PipelineServer) error {
 				return err
 			}
 		case err := <-drained:
-			if err != nil {
-				return err
+			// Also before an error: what has a result is known to the client, the rest is unknown.
+			if sent := p.send(stream); err == nil {
+				err = sent
 			}
-			return p.send(stream)
+			return err
 		}
 	}
 }
@@ -72,15 +88,30 @@ func (p *pipeline) receive(stream kvdv1.KV_PipelineServer) error {
 			return p.fail(wire.Write, &kv.InvalidError{Field: "message", Bound: fmt.Sprintf("at most %d bytes, is %d", kv.TxnBytesMax, size)})
 		}
 		for _, op := range r.GetOps() {
-			select {
-			case p.places <- struct{}{}:
-			case <-p.ctx.Done():
-				return p.ctx.Err()
+			if err := p.begin(); err != nil {
+				return err
 			}
-			p.open.Add(1)
 			p.do(op)
 		}
 	}
+}
+
+// begin waits for a place in flight.
+func (p *pipeline) begin() error {
+	for p.unsent.Load() > unsentBytesMax {
+		select {
+		case <-p.room:
+		case <-p.ctx.Done():
+			return p.ctx.Err()
+		}
+	}
+	select {
+	case p.places <- struct{}{}:
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	}
+	p.open.Add(1)
+	return nil
 }
 
 // send sends the results that are there.
@@ -104,11 +135,42 @@ func (p *pipeline) send(stream kvdv1.KV_PipelineServer) error {
 		if err := stream.Send(&kvdv1.PipelineResponse{Results: results}); err != nil {
 			return err
 		}
+		p.sent(results)
 	}
 }
 
-// finish hands a result to the sender and gives the operation's place back.
+// sent gives the places of results that were sent back.
+func (p *pipeline) sent(results []*kvdv1.PipelineResult) {
+	freed := 0
+	for _, r := range results {
+		freed += valueBytes(r)
+		<-p.places
+	}
+	p.unsent.Add(-int64(freed))
+	select {
+	case p.room <- struct{}{}:
+	default:
+	}
+}
+
+// valueBytes is the size of the values in a result, which is most of a large one.
+func valueBytes(r *kvdv1.PipelineResult) int {
+	switch x := r.Result.(type) {
+	case *kvdv1.PipelineResult_Get:
+		return len(x.Get.Value)
+	case *kvdv1.PipelineResult_Txn:
+		n := 0
+		for _, o := range x.Txn.Results {
+			n += len(o.Value)
+		}
+		return n
+	}
+	return 0
+}
+
+// finish hands a result to the sender.
 func (p *pipeline) finish(r *kvdv1.PipelineResult) {
+	p.unsent.Add(int64(valueBytes(r)))
 	p.mu.Lock()
 	p.results = append(p.results, r)
 	p.mu.Unlock()
@@ -116,7 +178,6 @@ func (p *pipeline) finish(r *kvdv1.PipelineResult) {
 	case p.wake <- struct{}{}:
 	default:
 	}
-	<-p.places
 	p.open.Done()
 }
 

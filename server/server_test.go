@@ -217,9 +217,8 @@ func FuzzRequests(f *testing.F) {
 		}
 		op := &kvdv1.PipelineOp{}
 		if op.UnmarshalVT(b) == nil {
-			p := &pipeline{service: s, ctx: ctx, places: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
-			p.places <- struct{}{}
-			p.open.Add(1)
+			p := newPipeline(ctx, s)
+			_ = p.begin()
 			p.do(op)
 			p.open.Wait()
 		}
