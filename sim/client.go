@@ -9,6 +9,7 @@ import (
 	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/node"
+	"github.com/kvdstore/kvd/raftmeta"
 	"github.com/kvdstore/kvd/shard"
 )
 
@@ -259,4 +260,38 @@ func (c *client) broken(m *machine) {
 	if c.machine == m && c.op != nil {
 		c.unknown()
 	}
+}
+
+// operate changes a setting now and then, so that the meta group's log grows, is truncated and travels as a snapshot
+// too: one of it must leave the keys of users alone.
+func (w *world) operate() {
+	w.after(between(w.chance, 20*time.Millisecond, 200*time.Millisecond), func() {
+		if w.now > w.Duration {
+			return
+		}
+		w.operate()
+		m := w.nodes[w.chance.IntN(w.Nodes)]
+		if m.core == nil {
+			return
+		}
+		value, err := (&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetSetting{SetSetting: &kvdv1.SettingValue{
+			Name: raftmeta.DiskStallExit, Value: time.Duration(30*time.Second + time.Duration(w.chance.IntN(60))*time.Second).String(),
+		}}}).MarshalVT()
+		if err != nil {
+			w.fail("%v", err)
+			return
+		}
+		command := &kv.Command{Op: kv.OpMeta, Value: value}
+		m.process(0, func() {
+			m.inbox.Submissions = append(m.inbox.Submissions, node.Submission{
+				Shard: kv.MetaShard, Command: shard.EncodeCommand(command), Bytes: command.Size(),
+				Waiter: waiter(func(_ kv.Result, err error) {
+					if err == nil {
+						w.stats.MetaCommands++
+					}
+				}),
+			})
+			m.wake()
+		})
+	})
 }

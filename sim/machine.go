@@ -472,6 +472,9 @@ func (h host) Install(r *node.Received) {
 			return
 		}
 		m.stats.Installs++
+		if r.State.GetMeta() != nil {
+			m.stats.MetaInstalls++
+		}
 		m.note('i', m.id, r.State.GetAppliedIndex())
 		if !m.quiet && oneIn(m.fate, m.CrashAtInstallOneIn) {
 			m.crash()

@@ -42,7 +42,8 @@ type Plan struct {
 // Stats count what happened in runs.
 type Stats struct {
 	Turns, Elections, Crashes, Pauses, Partitions, HandOvers   int
-	Snapshots, Installs, Truncations, Checksums                int
+	Snapshots, Installs, Truncations, Checksums, MetaCommands  int
+	MetaInstalls                                               int
 	Operations, Answered, LeaseReads, IndexReads, VirtualMilli int
 }
 
@@ -58,6 +59,8 @@ func (s *Stats) Add(o Stats) {
 	s.Installs += o.Installs
 	s.Truncations += o.Truncations
 	s.Checksums += o.Checksums
+	s.MetaCommands += o.MetaCommands
+	s.MetaInstalls += o.MetaInstalls
 	s.Operations += o.Operations
 	s.Answered += o.Answered
 	s.LeaseReads += o.LeaseReads
@@ -75,6 +78,7 @@ func Run(seed uint64, plan Plan) (trace uint64, stats Stats, err error) {
 	for i := range plan.Clients {
 		w.newClient(i)
 	}
+	w.operate()
 	w.chaos()
 	w.tell()
 	w.run(plan.Duration)
@@ -179,7 +183,7 @@ func (s *Stats) Enough() error {
 	for name, n := range map[string]int{
 		"elections": s.Elections, "crashes": s.Crashes, "pauses": s.Pauses, "partitions": s.Partitions, "snapshots": s.Snapshots,
 		"installs": s.Installs, "truncations": s.Truncations, "lease reads": s.LeaseReads, "reads by ReadIndex": s.IndexReads,
-		"checksums": s.Checksums, "hand-overs": s.HandOvers,
+		"checksums": s.Checksums, "installs of the meta group": s.MetaInstalls, "hand-overs": s.HandOvers,
 	} {
 		if n == 0 {
 			return fmt.Errorf("%w: no %s in %+v", ErrLacking, name, *s)
