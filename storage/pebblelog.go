@@ -186,7 +186,7 @@ func (l *PebbleLog) Load(id kv.Group) (LogState, bool, error) {
 
 // Entries reads the entries [lo, hi) as far as they fit in maxBytes of payload, at least one.
 func (l *PebbleLog) Entries(id kv.Group, lo, hi kv.Index, maxBytes uint64) ([]*raftpb.Entry, error) {
-	if lo >= hi {
+	if st, _, _ := l.Load(id); lo <= st.Truncated.Index || hi > st.Last+1 || lo >= hi {
 		return nil, missingEntries(id, lo, hi)
 	}
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: entryKey(id, lo), UpperBound: entryKey(id, hi)})
