@@ -151,7 +151,11 @@ func Birth(m *kvdv1.MetaState, node kv.NodeID) []*kvdv1.ShardState {
 			BaseIndex: uint64(kv.BirthIndex), BaseTerm: uint64(kv.BirthTerm),
 		}
 		for _, r := range d.Replicas {
-			st.Voters = append(st.Voters, r.Replica)
+			if r.Learner {
+				st.Learners = append(st.Learners, r.Replica)
+			} else {
+				st.Voters = append(st.Voters, r.Replica)
+			}
 			if kv.NodeID(r.Node) == node {
 				own = r
 			}

@@ -1,10 +1,11 @@
 package raftmeta
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
+	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
@@ -27,6 +28,7 @@ type Machine struct {
 	descriptor *kv.Descriptor
 	writer     Writer
 	stepped    bool
+	failed     error // Of an Apply: nothing is applied any more, and no step finished.
 }
 
 // New makes the machine from its stored state.
@@ -43,81 +45,114 @@ func New(st *kvdv1.ShardState) (*Machine, error) {
 func (m *Machine) Begin(w Writer) { m.writer = w }
 
 // Apply applies the next entry of the log. An error stops the replica: a command that this version does not know, or a
-// broken invariant.
+// broken invariant. After one nothing is applied any more: going on with the next entry would skip this one.
 func (m *Machine) Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Result, error) {
-	if index != kv.Index(m.state.AppliedIndex)+1 || uint64(term) < m.state.AppliedTerm {
-		return nil, fmt.Errorf("meta group: entry %d of term %d is applied after entry %d of term %d",
-			index, term, m.state.AppliedIndex, m.state.AppliedTerm)
-	}
-	m.state.AppliedIndex, m.state.AppliedTerm = uint64(index), uint64(term)
-	m.stepped = true
-	if b == nil {
-		return nil, nil
+	if err := m.next(index, term); err != nil || b == nil {
+		return nil, err
 	}
 	m.state.TimeMs = max(m.state.TimeMs, b.StampMs)
 	results := make([]kv.Result, len(b.Commands))
-	for i, c := range b.Commands {
-		if kv.Op(c.Op) != kv.OpMeta {
-			results[i] = kv.Result{Status: kv.Refused, Reason: "the meta group takes no other commands than its own"}
-			continue
-		}
-		command := &kvdv1.MetaCommand{}
-		if err := command.UnmarshalVT(c.Value); err != nil {
-			return nil, fmt.Errorf("meta group: command %d of entry %d: %w", i, index, err)
-		}
-		result, err := m.command(command)
+	for i, p := range b.Commands {
+		c, err := decode(p)
 		if err != nil {
-			return nil, fmt.Errorf("meta group: command %d of entry %d: %w", i, index, err)
+			m.failed = fmt.Errorf("meta group: command %d of entry %d: %w", i, index, err)
+			return nil, m.failed
 		}
-		results[i] = result
+		results[i] = m.command(c)
 	}
 	return results, nil
 }
 
-func (m *Machine) command(c *kvdv1.MetaCommand) (kv.Result, error) {
-	meta := proto.Clone(m.state.Meta).(*kvdv1.MetaState)
-	switch c := c.Command.(type) {
+// ApplyConf applies the next entry of the log, a configuration change with the outcome conf, which is read-only from
+// then on; it is stored in the entry's step (T5). An outcome without voters is a broken invariant.
+func (m *Machine) ApplyConf(index kv.Index, term kv.Term, conf *raftpb.ConfState) error {
+	if err := m.next(index, term); err != nil {
+		return err
+	}
+	if len(conf.GetVoters()) == 0 {
+		m.failed = fmt.Errorf("meta group: after the configuration of entry %d nobody would vote", index)
+		return m.failed
+	}
+	st := m.state
+	st.Voters, st.Learners = conf.GetVoters(), conf.GetLearners()
+	st.VotersOutgoing, st.LearnersNext, st.AutoLeave = conf.GetVotersOutgoing(), conf.GetLearnersNext(), conf.GetAutoLeave()
+	return nil
+}
+
+// next moves on to the entry that follows the last one applied.
+func (m *Machine) next(index kv.Index, term kv.Term) error {
+	if m.failed != nil {
+		return m.failed
+	}
+	if index != kv.Index(m.state.AppliedIndex)+1 || uint64(term) < m.state.AppliedTerm {
+		m.failed = fmt.Errorf("meta group: entry %d of term %d is applied after entry %d of term %d",
+			index, term, m.state.AppliedIndex, m.state.AppliedTerm)
+		return m.failed
+	}
+	m.state.AppliedIndex, m.state.AppliedTerm = uint64(index), uint64(term)
+	m.stepped = true
+	return nil
+}
+
+// command carries one command out, or refuses it; nil is one of a shard.
+func (m *Machine) command(c *kvdv1.MetaCommand) kv.Result {
+	next, reason := m.state.Meta, "the meta group takes no other commands than its own"
+	switch c := c.GetCommand().(type) {
 	case *kvdv1.MetaCommand_SetSetting:
-		if err := CheckSetting(c.SetSetting.GetName(), c.SetSetting.GetValue()); err != nil {
-			return kv.Result{Status: kv.Refused, Reason: err.Error()}, nil
-		}
-		setSetting(meta, c.SetSetting)
+		next, reason = setSetting(next, c.SetSetting)
 	case *kvdv1.MetaCommand_UpdateNode:
-		if reason := updateNode(meta, c.UpdateNode); reason != "" {
-			return kv.Result{Status: kv.Refused, Reason: reason}, nil
-		}
-	default:
-		return kv.Result{}, fmt.Errorf("this version does not know it: install a newer one")
+		next, reason = updateNode(next, c.UpdateNode)
 	}
-	meta.Version++
-	m.state.Meta = meta
+	if reason != "" {
+		return kv.Result{Status: kv.Refused, Reason: reason}
+	}
+	next.Version++
+	m.state.Meta = next
 	m.state.Revision++
-	return kv.Result{Status: kv.Done, Revision: kv.Revision(m.state.Revision)}, nil
+	return kv.Result{Status: kv.Done, Revision: kv.Revision(m.state.Revision)}
 }
 
-func setSetting(meta *kvdv1.MetaState, v *kvdv1.SettingValue) {
-	meta.Settings = slices.DeleteFunc(meta.Settings, func(s *kvdv1.SettingValue) bool { return s.Name == v.Name })
+// successor gives metadata that is equal, to be changed by replacing its fields. A copy of everything takes 8 ms of the
+// loop with 16,384 shards.
+func successor(m *kvdv1.MetaState) *kvdv1.MetaState {
+	return &kvdv1.MetaState{
+		ClusterId: m.ClusterId, Version: m.Version, Nodes: m.Nodes, Descriptors: m.Descriptors, Meta: m.Meta,
+		Settings: m.Settings, NextNode: m.NextNode, NextShard: m.NextShard, NextReplica: m.NextReplica,
+		ClusterVersion: m.ClusterVersion, TickMs: m.TickMs, ElectionTicks: m.ElectionTicks,
+	}
+}
+
+// setSetting sets a setting; an empty value is the default again.
+func setSetting(m *kvdv1.MetaState, v *kvdv1.SettingValue) (next *kvdv1.MetaState, refused string) {
+	if err := CheckSetting(v.GetName(), v.GetValue()); err != nil {
+		return nil, err.Error()
+	}
+	next = successor(m)
+	next.Settings = slices.DeleteFunc(slices.Clone(m.Settings), func(s *kvdv1.SettingValue) bool { return s.GetName() == v.Name })
 	if v.Value != "" {
-		meta.Settings = append(meta.Settings, v)
+		next.Settings = append(next.Settings, v)
 	}
+	return next, ""
 }
 
-// updateNode takes a node's new address or region, from the store that the node was registered with.
-func updateNode(meta *kvdv1.MetaState, n *kvdv1.MetaNode) (refused string) {
-	for _, known := range meta.Nodes {
-		if known.Node.Node != n.GetNode().GetNode() {
-			continue
-		}
-		if known.StoreId != n.GetStoreId() {
-			return fmt.Sprintf("node %d has another store", known.Node.Node)
-		}
-		if n.GetNode().GetAddress() == "" {
-			return "address: must be HOST:PORT"
-		}
-		known.Node.Address, known.Node.Region = n.GetNode().GetAddress(), n.GetNode().GetRegion()
-		return ""
+// updateNode takes a node's new address and region, from the store that the node was registered with.
+func updateNode(m *kvdv1.MetaState, n *kvdv1.MetaNode) (next *kvdv1.MetaState, refused string) {
+	id := n.GetNode().GetNode()
+	i := slices.IndexFunc(m.Nodes, func(known *kvdv1.MetaNode) bool { return known.GetNode().GetNode() == id })
+	switch {
+	case i < 0:
+		return nil, fmt.Sprintf("node %d is not known", id)
+	case m.Nodes[i].StoreId != n.GetStoreId():
+		return nil, fmt.Sprintf("node %d has another store", id)
+	case n.GetNode().GetAddress() == "":
+		return nil, "address: must be HOST:PORT"
 	}
-	return fmt.Sprintf("node %d is not known", n.GetNode().GetNode())
+	next = successor(m)
+	next.Nodes = slices.Clone(m.Nodes)
+	next.Nodes[i] = &kvdv1.MetaNode{StoreId: m.Nodes[i].StoreId, Node: &kvdv1.Node{
+		Node: id, Name: m.Nodes[i].Node.Name, Address: n.Node.Address, Region: n.Node.Region,
+	}}
+	return next, ""
 }
 
 // Changes is empty: the meta group holds no keys.
@@ -128,7 +163,7 @@ func (m *Machine) Checksums() []kv.ChecksumRequest { return nil }
 
 // Finish gives the step's effects to the writer, if anything was applied.
 func (m *Machine) Finish() {
-	if m.stepped {
+	if m.stepped && m.failed == nil {
 		m.writer.PutShard(kv.MetaShard, m.State())
 	}
 }
@@ -165,4 +200,12 @@ func (m *Machine) Applied() (kv.Index, kv.Term) {
 func (m *Machine) Expiring() uint64 { return 0 }
 
 // Check reports a broken invariant.
-func (m *Machine) Check() error { return Check(m.state.Meta) }
+func (m *Machine) Check() error {
+	switch {
+	case m.failed != nil:
+		return m.failed
+	case len(m.state.Voters) == 0:
+		return errors.New("meta group: nobody votes")
+	}
+	return Check(m.state.Meta)
+}

@@ -78,7 +78,7 @@ func (m *Map) Shard(id kv.ShardID) (*kv.Descriptor, bool) {
 	return d, ok
 }
 
-// Overlapping gives the shards that hold keys of a span, in key order.
+// Overlapping gives the shards that hold keys of a span, in key order. The list is shared and read-only.
 func (m *Map) Overlapping(span kv.Span) []*kv.Descriptor {
 	if span.Empty() {
 		return nil
@@ -88,7 +88,7 @@ func (m *Map) Overlapping(span kv.Span) []*kv.Descriptor {
 	for last < len(m.descriptors) && m.descriptors[last].Span.Overlaps(span) {
 		last++
 	}
-	return m.descriptors[first:last]
+	return m.descriptors[first:last:last]
 }
 
 // Node finds a member by its id.

@@ -8,19 +8,14 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// Apply applies the next entry of the log; b is nil for one without commands (a new leader's first, a configuration
-// change). There is one result a command, the same on every replica. An error is a failed disk, a command that this
+// Apply applies the next entry of the log; b is nil for one without commands (a new leader's first). There is one result a command, the same on every replica. An error is a failed disk, a command that this
 // version does not know, or a broken invariant: the replica must stop, and the step must not be committed. The batch
 // is the machine's from then on.
+//
+// After an error nothing is applied any more: going on with the next entry would skip this one.
 func (m *Machine) Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Result, error) {
-	if index != m.applied.index+1 || term < m.applied.term {
-		return nil, fmt.Errorf("shard %d: entry %d of term %d is applied after entry %d of term %d",
-			m.descriptor.Shard, index, term, m.applied.index, m.applied.term)
-	}
-	m.applied = point{index, term}
-	m.stepped = true
-	if b == nil {
-		return nil, nil
+	if err := m.next(index, term); err != nil || b == nil {
+		return nil, err
 	}
 	m.time = max(m.time, b.StampMs)
 	results := make([]kv.Result, len(b.Commands))
@@ -30,10 +25,26 @@ func (m *Machine) Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Resu
 			results[i], err = m.command(&c)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("shard %d: apply command %d of entry %d: %w", m.descriptor.Shard, i, index, err)
+			m.failed = fmt.Errorf("shard %d: apply command %d of entry %d: %w", m.descriptor.Shard, i, index, err)
+			return nil, m.failed
 		}
 	}
 	return results, nil
+}
+
+// next moves on to the entry that follows the last one applied.
+func (m *Machine) next(index kv.Index, term kv.Term) error {
+	if m.failed != nil {
+		return m.failed
+	}
+	if index != m.applied.index+1 || term < m.applied.term {
+		m.failed = fmt.Errorf("shard %d: entry %d of term %d is applied after entry %d of term %d",
+			m.descriptor.Shard, index, term, m.applied.index, m.applied.term)
+		return m.failed
+	}
+	m.applied = point{index, term}
+	m.stepped = true
+	return nil
 }
 
 // command carries one command out, or refuses it.

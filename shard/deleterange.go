@@ -12,6 +12,10 @@ import (
 // that lie in the shard, and purges on its way what should be gone already; both together are bounded, so that an
 // entry's work is. The answer counts the removed keys. Resume is the key to go on from; nil says that this shard has
 // none left, and who asks goes on at the shard's end. It is one write command, also when it finds nothing.
+//
+// Many may be waiting for one step (clients that try again, a replica that catches up), and what an earlier one has
+// removed is still there for the Reader. So the overlay remembers the span that is swept already: without that, 200
+// commands over the same 200,000 keys took 2.6 s of the loop, now BenchmarkDeleteRangeAgain.
 func (m *Machine) deleteRange(c *kv.Command) (kv.Result, error) {
 	limit := kv.DeleteChunkMax
 	if c.Limit != 0 {
@@ -25,7 +29,11 @@ func (m *Machine) deleteRange(c *kv.Command) (kv.Result, error) {
 		victims []victim
 		result  = kv.Result{Status: kv.Done}
 	)
-	span := m.descriptor.Span.Intersect(kv.Span{Start: c.Key, End: c.End})
+	span, ok := m.overlay.unswept(m.descriptor.Span.Intersect(kv.Span{Start: c.Key, End: c.End}))
+	if !ok {
+		result.Revision = m.write()
+		return result, nil
+	}
 	err := m.scan(span, func(key []byte, rec kv.Record) bool {
 		if result.Count == limit || len(victims) == kv.DeleteChunkMax {
 			result.Resume = bytes.Clone(key)
@@ -46,6 +54,11 @@ func (m *Machine) deleteRange(c *kv.Command) (kv.Result, error) {
 			return kv.Result{}, err
 		}
 	}
+	end := span.End
+	if result.Resume != nil {
+		end = result.Resume
+	}
+	m.overlay.sweep(span.Start, end)
 	return result, nil
 }
 

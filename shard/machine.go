@@ -49,6 +49,8 @@ type Machine struct {
 	origin     *kvdv1.ShardState // As given to New: what entries do not change is taken from here.
 	descriptor *kv.Descriptor
 	reader     Reader
+	conf       configuration
+	failed     error // Of an Apply: nothing is applied any more, and no step finished.
 
 	counters
 	applied point
@@ -66,6 +68,7 @@ func New(st *kvdv1.ShardState, r Reader) *Machine {
 	p := point{kv.Index(st.AppliedIndex), kv.Term(st.AppliedTerm)}
 	return &Machine{
 		origin: st, descriptor: wire.ToDescriptor(st.Descriptor_), reader: r, applied: p, stored: p, overlay: newOverlay(),
+		conf: configurationOf(st),
 		counters: counters{
 			revision: kv.Revision(st.Revision), time: st.TimeMs, keys: st.Keys, bytes: st.Bytes, expiring: st.Expiring,
 		},
@@ -86,7 +89,7 @@ func (m *Machine) Checksums() []kv.ChecksumRequest { return m.checksums }
 // Finish gives the step's effects and the new ShardState to the writer, if anything was applied. The state, the
 // applied index among it, must be in the same step as the effects (T2): apart, a crash applies entries twice.
 func (m *Machine) Finish() {
-	if !m.stepped {
+	if !m.stepped || m.failed != nil {
 		return
 	}
 	m.overlay.write(m.writer)
@@ -114,9 +117,9 @@ func (m *Machine) state(applied point) *kvdv1.ShardState {
 		Replica: o.Replica, Descriptor_: o.Descriptor_,
 		AppliedIndex: uint64(applied.index), AppliedTerm: uint64(applied.term),
 		BaseIndex: o.BaseIndex, BaseTerm: o.BaseTerm,
-		Voters: o.Voters, Learners: o.Learners, VotersOutgoing: o.VotersOutgoing, LearnersNext: o.LearnersNext,
-		AutoLeave: o.AutoLeave,
-		Revision:  uint64(m.revision), TimeMs: m.time, Keys: m.keys, Bytes: m.bytes, Expiring: m.expiring,
+		Voters: m.conf.voters, Learners: m.conf.learners, VotersOutgoing: m.conf.votersOutgoing,
+		LearnersNext: m.conf.learnersNext, AutoLeave: m.conf.autoLeave,
+		Revision: uint64(m.revision), TimeMs: m.time, Keys: m.keys, Bytes: m.bytes, Expiring: m.expiring,
 	}
 }
 
@@ -143,10 +146,14 @@ func (m *Machine) Check() error {
 		return fmt.Errorf("shard %d, replica %d, index %d: %s", m.descriptor.Shard, m.origin.Replica, m.applied.index, what)
 	}
 	switch {
+	case m.failed != nil:
+		return m.failed
 	case m.descriptor.Shard == kv.MetaShard:
 		return fail("the meta group holds no keys")
 	case m.descriptor.Span.Empty():
 		return fail("the span is empty: " + m.descriptor.Span.String())
+	case len(m.conf.voters) == 0:
+		return fail("nobody votes")
 	case m.time < 0:
 		return fail("the time is before 1970")
 	case m.bytes < m.keys:

@@ -22,6 +22,8 @@ type overlay struct {
 	at      map[string]int // Index into the two slices.
 	changes []kv.Change
 	before  []found // What was stored before the step, without the value.
+	// swept is a span in which the step has left no key, nil for none: what a range of keys need not look at again.
+	swept *kv.Span
 }
 
 func newOverlay() overlay { return overlay{at: map[string]int{}} }
@@ -41,6 +43,9 @@ func (o *overlay) get(key []byte) (f found, known bool) {
 // set notes what is stored under a key from now on, nil for nothing. old is what a look-up gave; it matters at the
 // first change of the key.
 func (o *overlay) set(key []byte, old found, rec *kv.Record) {
+	if rec != nil && o.swept != nil && o.swept.Contains(key) {
+		o.swept = nil
+	}
 	if i, known := o.at[string(key)]; known {
 		o.changes[i].Record = rec
 		return
@@ -61,6 +66,25 @@ func (o *overlay) within(span kv.Span) []kv.Change {
 	}
 	slices.SortFunc(list, func(a, b kv.Change) int { return bytes.Compare(a.Key, b.Key) })
 	return list
+}
+
+// unswept is the part of a span that may hold keys, behind the swept one; ok is false when there is none.
+func (o *overlay) unswept(span kv.Span) (rest kv.Span, ok bool) {
+	if o.swept != nil && o.swept.Contains(span.Start) {
+		if len(o.swept.End) == 0 {
+			return kv.Span{}, false
+		}
+		span.Start = o.swept.End
+	}
+	return span, !span.Empty()
+}
+
+// sweep notes that [start, end) holds no key. Ranges that go on where the last one ended become one.
+func (o *overlay) sweep(start, end []byte) {
+	if o.swept != nil && len(start) > 0 && bytes.Equal(o.swept.End, start) {
+		start = o.swept.Start
+	}
+	o.swept = &kv.Span{Start: start, End: end}
 }
 
 // write gives a step's effects to w, each key once. The index of expiries gets what is stored even if it was there
@@ -89,6 +113,7 @@ func (o *overlay) reset() {
 		*o = newOverlay()
 		return
 	}
+	o.swept = nil
 	clear(o.at)
 	clear(o.changes)
 	o.changes, o.before = o.changes[:0], o.before[:0]

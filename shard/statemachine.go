@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"go.etcd.io/raft/v3/raftpb"
+
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
 )
@@ -11,6 +13,8 @@ import (
 type StateMachine interface {
 	Begin(w Writer)
 	Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Result, error)
+	// ApplyConf applies an entry that changed the group's configuration.
+	ApplyConf(index kv.Index, term kv.Term, conf *raftpb.ConfState) error
 	Changes() []kv.Change
 	Checksums() []kv.ChecksumRequest
 	Finish()

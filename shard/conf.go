@@ -1,0 +1,48 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// A configuration change.
+//
+// raft decides what an entry of that kind makes of the group (RawNode.ApplyConfChange) and the owner hands the outcome
+// on with the entry's place. It is stored in the step of the entry, the joint part too, with the applied index (T5,
+// hazard 19): apart from it, a restart finds a joint configuration that nobody knows to be left, or a replica that
+// believes itself the only voter. It is no write command and changes no key. raft refuses to remove all voters, and a
+// group without any never elects, silently; so such an outcome is a broken invariant.
+
+// ErrNoVoters: an entry would leave a group without voters.
+var ErrNoVoters = errors.New("nobody would vote")
+
+// configuration is Raft's of the group. Its lists are replaced, never changed in place.
+type configuration struct {
+	voters, learners, votersOutgoing, learnersNext []uint64
+	autoLeave                                      bool
+}
+
+func configurationOf(st *kvdv1.ShardState) configuration {
+	return configuration{st.Voters, st.Learners, st.VotersOutgoing, st.LearnersNext, st.AutoLeave}
+}
+
+// ApplyConf applies the next entry of the log, a configuration change with the outcome conf, which is read-only from
+// then on. For one that raft has refused, conf is the configuration as it was. Errors are those of Apply.
+func (m *Machine) ApplyConf(index kv.Index, term kv.Term, conf *raftpb.ConfState) error {
+	if err := m.next(index, term); err != nil {
+		return err
+	}
+	if len(conf.GetVoters()) == 0 {
+		m.failed = fmt.Errorf("shard %d: apply the configuration of entry %d: %w", m.descriptor.Shard, index, ErrNoVoters)
+		return m.failed
+	}
+	m.conf = configuration{
+		conf.GetVoters(), conf.GetLearners(), conf.GetVotersOutgoing(), conf.GetLearnersNext(), conf.GetAutoLeave(),
+	}
+	return nil
+}
