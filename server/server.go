@@ -18,7 +18,6 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
-	"google.golang.org/grpc/status"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
@@ -51,11 +50,13 @@ type Server struct {
 	health   *health.Server
 	registry *prometheus.Registry
 	seconds  *prometheus.HistogramVec
+	// methods are all there are, by full name; written by New only.
+	methods map[string]*method
 }
 
 // New makes a server with all services.
 func New(c Config) *Server {
-	s := &Server{Config: c, health: health.NewServer(), registry: prometheus.NewRegistry()}
+	s := &Server{Config: c, health: health.NewServer(), registry: prometheus.NewRegistry(), methods: map[string]*method{}}
 	s.seconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "kvd_call_seconds", Help: "Calls by method and code.", Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18),
 	}, []string{"method", "code"})
@@ -79,27 +80,34 @@ func New(c Config) *Server {
 	}
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
+	s.describeMethods()
 	s.health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
 	return s
 }
 
 func (s *Server) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if err := authorize(ctx, info.FullMethod, s.Certificates != nil); err != nil {
-		return nil, err
+	m := s.methods[info.FullMethod]
+	if m.nodesOnly {
+		if err := authorizeNode(ctx); err != nil {
+			return nil, err
+		}
 	}
 	began := time.Now()
 	resp, err := next(ctx, r)
-	s.seconds.WithLabelValues(info.FullMethod, status.Code(err).String()).Observe(time.Since(began).Seconds())
+	m.took(time.Since(began), err)
 	return resp, err
 }
 
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	if err := authorize(stream.Context(), info.FullMethod, s.Certificates != nil); err != nil {
-		return err
+	m := s.methods[info.FullMethod]
+	if m.nodesOnly {
+		if err := authorizeNode(stream.Context()); err != nil {
+			return err
+		}
 	}
 	began := time.Now()
 	err := next(srv, stream)
-	s.seconds.WithLabelValues(info.FullMethod, status.Code(err).String()).Observe(time.Since(began).Seconds())
+	m.took(time.Since(began), err)
 	return err
 }
 

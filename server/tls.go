@@ -7,15 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/peer"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -37,7 +40,13 @@ type Certificates struct {
 type loaded struct {
 	certificate tls.Certificate
 	pool        *x509.CertPool
-	changed     time.Time
+	files       [3]stamp
+}
+
+// stamp tells one state of a file from another.
+type stamp struct {
+	modified time.Time
+	size     int64
 }
 
 // LoadCertificates reads the files.
@@ -51,6 +60,7 @@ func LoadCertificates(cert, key, ca string) (*Certificates, error) {
 
 // Reload reads the files again; after an error the old certificates stay.
 func (c *Certificates) Reload() error {
+	files := c.stamps() // Before the files are read: a change meanwhile is noticed.
 	certificate, err := tls.LoadX509KeyPair(c.cert, c.key)
 	if err != nil {
 		return fmt.Errorf("tls-cert, tls-key: %w", err)
@@ -63,20 +73,22 @@ func (c *Certificates) Reload() error {
 	if !pool.AppendCertsFromPEM(pem) {
 		return fmt.Errorf("tls-ca: %s holds no certificate", c.ca)
 	}
-	c.now.Store(&loaded{certificate: certificate, pool: pool, changed: c.newest()})
+	c.now.Store(&loaded{certificate: certificate, pool: pool, files: files})
 	return nil
 }
 
-// newest is the time of the last change of a file.
-func (c *Certificates) newest() time.Time {
-	var newest time.Time
-	for _, path := range []string{c.cert, c.key, c.ca} {
-		if info, err := os.Stat(path); err == nil && info.ModTime().After(newest) {
-			newest = info.ModTime()
+// stamps are those of the files as they are now. A new file may be older than the one that it replaces.
+func (c *Certificates) stamps() (list [3]stamp) {
+	for i, path := range []string{c.cert, c.key, c.ca} {
+		if info, err := os.Stat(path); err == nil {
+			list[i] = stamp{info.ModTime(), info.Size()}
 		}
 	}
-	return newest
+	return list
 }
+
+// changed reports whether the files are others than those that were read last.
+func (c *Certificates) changed() bool { return c.stamps() != c.now.Load().files }
 
 // Watch reads the files again when they change, until the context ends.
 func (c *Certificates) Watch(ctx context.Context, logger *slog.Logger) {
@@ -87,7 +99,7 @@ func (c *Certificates) Watch(ctx context.Context, logger *slog.Logger) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if c.newest().Equal(c.now.Load().changed) {
+			if !c.changed() {
 				continue
 			}
 			if err := c.Reload(); err != nil {
@@ -113,45 +125,55 @@ func (c *Certificates) Server() credentials.TransportCredentials {
 	})
 }
 
-// Client is for connections to other nodes. The other side's certificate is checked against the CA as it is now.
+// Client is for connections to other nodes: the other side must have a certificate for the address that is called, and
+// one of a node, signed by the CA as it is now.
 func (c *Certificates) Client() credentials.TransportCredentials {
-	return credentials.NewTLS(&tls.Config{
-		MinVersion: tls.VersionTLS12,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return &c.now.Load().certificate, nil
-		},
-		InsecureSkipVerify: true, // VerifyConnection does it, with the CA of the moment.
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if len(s.PeerCertificates) == 0 {
-				return errors.New("the other side has no certificate")
-			}
-			rest := x509.NewCertPool()
-			for _, cert := range s.PeerCertificates[1:] {
-				rest.AddCert(cert)
-			}
-			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{
-				Roots: c.now.Load().pool, Intermediates: rest, DNSName: s.ServerName,
-			})
-			return err
-		},
-	})
+	return nodeCredentials{credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12}), c}
 }
 
-// nodeService is the prefix of the methods that only nodes may call.
-var nodeService = "/" + kvdv1.NodeService_ServiceDesc.ServiceName + "/"
+// nodeCredentials are TLS with the certificates of the moment of each handshake. The check is crypto/tls's own: in
+// VerifyConnection the name would be missing where an IP address was called.
+type nodeCredentials struct {
+	credentials.TransportCredentials
+	certs *Certificates
+}
 
-// authorize refuses calls between nodes from others. Without TLS everybody may call everything.
-func authorize(ctx context.Context, method string, secure bool) error {
-	if !secure || !strings.HasPrefix(method, nodeService) {
-		return nil
+// ClientHandshake connects to a node.
+func (n nodeCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	now := n.certs.now.Load()
+	return credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS12, RootCAs: now.pool,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &now.certificate, nil },
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if !ofNode(s) {
+				return errors.New("the other side is no node: its certificate lacks the DNS name " + NodeName)
+			}
+			return nil
+		},
+	}).ClientHandshake(ctx, authority, conn)
+}
+
+// Clone gives the same: nothing in it changes.
+func (n nodeCredentials) Clone() credentials.TransportCredentials { return n }
+
+// ofNode reports whether the other side's certificate, which was verified, is a node's.
+func ofNode(s tls.ConnectionState) bool {
+	return len(s.VerifiedChains) > 0 && slices.Contains(s.PeerCertificates[0].DNSNames, NodeName)
+}
+
+// open are the services that everybody may call who can connect. With TLS any other wants a certificate of a node: also
+// one that somebody adds and forgets to think about.
+var open = []string{
+	kvdv1.KV_ServiceDesc.ServiceName, kvdv1.Admin_ServiceDesc.ServiceName, healthv1.Health_ServiceDesc.ServiceName,
+	reflectionv1.ServerReflection_ServiceDesc.ServiceName, reflectionv1alpha.ServerReflection_ServiceDesc.ServiceName,
+}
+
+// authorizeNode refuses who is not a node.
+func authorizeNode(ctx context.Context) error {
+	if p, ok := peer.FromContext(ctx); ok {
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && ofNode(info.State) {
+			return nil
+		}
 	}
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return status.Error(codes.Unauthenticated, "who calls is not known")
-	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.VerifiedChains) == 0 || !slices.Contains(info.State.PeerCertificates[0].DNSNames, NodeName) {
-		return status.Error(codes.Unauthenticated, "this service is for nodes: it wants a certificate of the CA with the DNS name "+NodeName)
-	}
-	return nil
+	return status.Error(codes.Unauthenticated, "this service is for nodes: it wants a certificate of the CA with the DNS name "+NodeName)
 }
