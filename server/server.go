@@ -81,8 +81,15 @@ func New(c Config) *Server {
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.describeMethods()
-	s.health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
+	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	return s
+}
+
+// setHealth says for the whole server, and for each service of clients, whether it serves.
+func (s *Server) setHealth(state healthv1.HealthCheckResponse_ServingStatus) {
+	for _, name := range []string{"", kvdv1.KV_ServiceDesc.ServiceName, kvdv1.Admin_ServiceDesc.ServiceName} {
+		s.health.SetServingStatus(name, state)
+	}
 }
 
 func (s *Server) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -123,7 +130,7 @@ func (s *Server) WatchReady(ctx context.Context) {
 		if s.Backend.Ready() != nil {
 			state = healthv1.HealthCheckResponse_NOT_SERVING
 		}
-		s.health.SetServingStatus("", state)
+		s.setHealth(state)
 		select {
 		case <-ctx.Done():
 			s.health.Shutdown()
