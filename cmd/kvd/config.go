@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -83,9 +84,6 @@ func loadSettings(flags *pflag.FlagSet, environ []string) (*settings, error) {
 			return nil, fmt.Errorf("name: %w", err)
 		}
 	}
-	if s.memory, err = parseMemory(k.String("memory")); err != nil {
-		return nil, err
-	}
 	if err := s.check(k); err != nil {
 		return nil, err
 	}
@@ -119,13 +117,21 @@ func merge(flags *pflag.FlagSet, environ []string) (*koanf.Koanf, map[string]str
 		return nil, nil, err
 	}
 	take := func(layer *koanf.Koanf, what string) error {
-		for _, name := range layer.Keys() {
+		values := layer.Raw()
+		for _, name := range slices.Sorted(maps.Keys(values)) {
 			if _, ok := known[name]; !ok {
 				return fmt.Errorf("%s: there is no key %q; did you mean %q?", what, name, nearest(name, known))
 			}
+			text, ok := plain(values[name])
+			if !ok {
+				return fmt.Errorf("%s: %w", what, &kv.InvalidError{Field: name, Bound: "one value, no list and no map"})
+			}
 			from[name] = what
+			if err := k.Set(name, text); err != nil {
+				return fmt.Errorf("%s: %s: %w", what, name, err)
+			}
 		}
-		return k.Merge(layer)
+		return nil
 	}
 	environment, given := koanf.New("."), koanf.New(".")
 	err := environment.Load(env.Provider(".", env.Opt{
@@ -161,6 +167,18 @@ func merge(flags *pflag.FlagSet, environ []string) (*koanf.Koanf, map[string]str
 	return k, from, take(given, "flag")
 }
 
+// plain gives a value of the file as one would write it on the command line.
+func plain(value any) (string, bool) {
+	switch v := value.(type) {
+	case nil:
+		return "", true
+	case []any, map[string]any, map[any]any:
+		return "", false
+	default:
+		return fmt.Sprint(v), true
+	}
+}
+
 // nearest gives the known name that is most like another.
 func nearest(name string, known map[string]any) string {
 	best, least := "", 1<<30
@@ -192,29 +210,34 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
+// check reads what is not plain text, and tells everything that is wrong at once.
 func (s *settings) check(k *koanf.Koanf) error {
 	var problems []error
 	bad := func(field, bound string) { problems = append(problems, &kv.InvalidError{Field: field, Bound: bound}) }
-	if len(s.name) > 64 || strings.ContainsAny(s.name, "=, \t\n") {
-		bad("name", "at most 64 characters, without =, comma or space")
-	}
-	for field, address := range map[string]string{"listen": s.listen, "advertise": s.advertise, "http": s.http} {
-		if _, port, err := net.SplitHostPort(address); (err != nil || port == "") && (field != "http" || address != "") {
-			bad(field, "HOST:PORT, is "+address)
+	failed := func(err error) {
+		if err != nil {
+			problems = append(problems, err)
 		}
 	}
-	if host, port, _ := net.SplitHostPort(s.advertise); port == "0" || host == "" || host == "0.0.0.0" || host == "::" {
-		bad("advertise", "an address that others can reach, is "+s.advertise)
-	}
+	s.checkPlaces(bad)
 	var err error
-	if s.initial, err = parseCluster(k.String("initial-cluster")); err != nil {
-		problems = append(problems, err)
+	s.initial, err = parseCluster(k.String("initial-cluster"))
+	failed(err)
+	if len(s.token) > tokenMax {
+		bad("cluster-token", fmt.Sprintf("at most %d characters", tokenMax))
 	}
-	if s.cuts, err = raftmeta.InitialCuts(k.String("initial-shards"), os.ReadFile); err != nil {
-		problems = append(problems, err)
+	s.cuts, err = raftmeta.InitialCuts(k.String("initial-shards"), os.ReadFile)
+	failed(err)
+	if !plainName(s.region) {
+		bad("region", nameBound)
 	}
-	if s.replicas = k.Int("replicas"); s.replicas < 1 || s.replicas > raftmeta.ReplicasMax {
+	if s.replicas, err = strconv.Atoi(k.String("replicas")); err != nil || s.replicas < 1 || s.replicas > raftmeta.ReplicasMax {
 		bad("replicas", fmt.Sprintf("from 1 to %d, is %s", raftmeta.ReplicasMax, k.String("replicas")))
+	}
+	s.memory, err = parseMemory(k.String("memory"))
+	failed(err)
+	if set := []bool{s.cert != "", s.key != "", s.ca != ""}; slices.Contains(set, true) && slices.Contains(set, false) {
+		bad("tls-cert, tls-key, tls-ca", "all three, or none of them")
 	}
 	if err := s.level.UnmarshalText([]byte(k.String("log-level"))); err != nil {
 		bad("log-level", "debug, info, warn or error, is "+k.String("log-level"))
@@ -222,24 +245,74 @@ func (s *settings) check(k *koanf.Koanf) error {
 	if s.format != "text" && s.format != "json" {
 		bad("log-format", "text or json, is "+s.format)
 	}
-	if set := []bool{s.cert != "", s.key != "", s.ca != ""}; slices.Contains(set, true) && slices.Contains(set, false) {
-		bad("tls-cert, tls-key, tls-ca", "all three, or none of them")
-	}
 	return errors.Join(problems...)
+}
+
+// checkPlaces checks the name, the directory and the addresses.
+func (s *settings) checkPlaces(bad func(field, bound string)) {
+	if s.name == "" || !plainName(s.name) {
+		bad("name", nameBound)
+	}
+	if s.dataDir == "" {
+		bad("data-dir", "a directory")
+	}
+	const bound = "HOST:PORT with a port up to 65535, is %q"
+	if _, _, ok := address(s.listen); !ok {
+		bad("listen", fmt.Sprintf(bound, s.listen))
+	}
+	if host, port, ok := address(s.advertise); !ok || port == 0 || host == "" || net.ParseIP(host).IsUnspecified() {
+		bad("advertise", "an address that others can reach, is "+s.advertise)
+	}
+	if _, _, ok := address(s.http); !ok && s.http != "" {
+		bad("http", fmt.Sprintf(bound, s.http))
+	}
+}
+
+const (
+	nameMax  = 64
+	tokenMax = 256
+)
+
+var nameBound = fmt.Sprintf("at most %d characters, without =, comma or space", nameMax)
+
+func plainName(name string) bool {
+	return len(name) <= nameMax && !strings.ContainsAny(name, "=, \t\r\n")
+}
+
+// address takes HOST:PORT apart.
+func address(text string) (host string, port uint64, ok bool) {
+	host, digits, err := net.SplitHostPort(text)
+	if err != nil {
+		return "", 0, false
+	}
+	port, err = strconv.ParseUint(digits, 10, 16)
+	return host, port, err == nil
 }
 
 // parseCluster reads n1=HOST:PORT,n2=HOST:PORT.
 func parseCluster(list string) ([]node.FoundNode, error) {
+	const field = "initial-cluster"
 	var nodes []node.FoundNode
+	seen := map[string]bool{}
 	for _, part := range strings.Split(list, ",") {
 		if part = strings.TrimSpace(part); part == "" {
 			continue
 		}
-		name, address, ok := strings.Cut(part, "=")
-		if _, port, err := net.SplitHostPort(address); !ok || name == "" || err != nil || port == "" {
-			return nil, &kv.InvalidError{Field: "initial-cluster", Bound: "NAME=HOST:PORT, …, has " + part}
+		name, at, _ := strings.Cut(part, "=")
+		if host, port, ok := address(at); !ok || host == "" || port == 0 || name == "" || !plainName(name) {
+			return nil, &kv.InvalidError{Field: field, Bound: "NAME=HOST:PORT, …, has " + part}
 		}
-		nodes = append(nodes, node.FoundNode{Name: name, Address: address})
+		for _, x := range []string{"name " + name, "address " + at} {
+			if seen[x] {
+				_, what, _ := strings.Cut(x, " ")
+				return nil, &kv.InvalidError{Field: field, Bound: fmt.Sprintf("each name and each address once, has %s twice", what)}
+			}
+			seen[x] = true
+		}
+		nodes = append(nodes, node.FoundNode{Name: name, Address: at})
+	}
+	if len(nodes) > kv.FoundingNodesMax {
+		return nil, &kv.InvalidError{Field: field, Bound: fmt.Sprintf("at most %d nodes, has %d", kv.FoundingNodesMax, len(nodes))}
 	}
 	return nodes, nil
 }
