@@ -1,4 +1,14 @@
-// Package route is what a client knows of the shard map, and what it learns from each kind of answer. It does no I/O.
+// Package route is what a client knows of the shard map, and what it learns from each kind of answer. It does no I/O and
+// reads no clock.
+//
+//	Map of a node ──Replace──┐
+//	stale epoch ────Learn────┤            ┌── Lookup:  the leader, else a replica
+//	not leader ─────Lead─────┼──→  Map ───┼── Replica: any replica
+//	served by ──────Lead─────┤            └── Addresses: any node
+//	silent ─────────Forget───┘
+//
+// What always holds: descriptors do not overlap, they are in key order, and what is known of a shard never goes back to
+// an older epoch. There may be gaps; a key in one goes to any node, which passes it on and tells the right descriptor.
 package route
 
 import (
@@ -15,13 +25,14 @@ type Node struct {
 	Address string
 }
 
-// Map is what is known. It is not safe for use by several goroutines at once.
+// Map is what is known. Lookups may run beside each other, nothing may run beside a change.
 type Map struct {
 	version     uint64
-	descriptors []*kv.Descriptor        // In key order, without overlap; there may be gaps.
-	epochs      map[kv.ShardID]kv.Epoch // The newest seen, also of shards that others have displaced.
+	descriptors []*kv.Descriptor
+	epochs      map[kv.ShardID]kv.Epoch // The newest seen, also of shards that others have displaced since the last whole map.
 	leaders     map[kv.ShardID]kv.NodeID
 	addresses   map[kv.NodeID]string
+	order       []string // The addresses, in the order of their nodes' ids.
 }
 
 // New makes a map that knows nothing.
@@ -32,61 +43,140 @@ func New() *Map {
 // Version of the newest whole map that was taken; 0 for none.
 func (m *Map) Version() uint64 { return m.version }
 
-// Replace takes a whole map, unless it is older than what is known.
-func (m *Map) Replace(version uint64, descriptors []*kv.Descriptor, leaders map[kv.ShardID]kv.NodeID, nodes []Node) {
+// Replace takes a whole map, unless an even newer one was taken; what single answers have told since and is newer stays.
+// Of the leaders only those of shards without a known one are taken: an answer is nearer to the truth than a map.
+func (m *Map) Replace(version uint64, descriptors []*kv.Descriptor, leaders map[kv.ShardID]kv.NodeID, nodes []Node) bool {
 	if version < m.version {
-		return
+		return false
 	}
 	m.version = version
 	for _, d := range descriptors {
 		m.Learn(d)
 	}
-	for shard, leader := range leaders {
-		if leader != 0 {
-			m.leaders[shard] = leader
+	m.setNodes(nodes)
+	m.prune()
+	for _, d := range m.descriptors {
+		if leader := leaders[d.Shard]; leader != 0 && m.leaders[d.Shard] == 0 {
+			m.leaders[d.Shard] = leader
 		}
 	}
+	return true
+}
+
+// setNodes takes the members: those that are not among them have left.
+func (m *Map) setNodes(nodes []Node) {
+	clear(m.addresses)
 	for _, n := range nodes {
 		m.addresses[n.ID] = n.Address
 	}
+	m.arrange()
 }
 
-// Learn takes a descriptor, unless what is known of its keys is newer.
-func (m *Map) Learn(d *kv.Descriptor) {
-	if older(d.Epoch, m.epochs[d.Shard]) {
-		return
+// arrange puts the addresses in order.
+func (m *Map) arrange() {
+	ids := make([]kv.NodeID, 0, len(m.addresses))
+	for id := range m.addresses {
+		ids = append(ids, id)
 	}
-	var kept []*kv.Descriptor
-	for _, old := range m.descriptors {
-		if old.Span.Overlaps(d.Span) && old.Shard != d.Shard && old.Epoch.Version > d.Epoch.Version {
-			return
-		}
-		if old.Shard != d.Shard && !old.Span.Overlaps(d.Span) {
-			kept = append(kept, old)
+	slices.Sort(ids)
+	m.order = m.order[:0:0] // A new slice: the old one was given out.
+	for _, id := range ids {
+		if a := m.addresses[id]; a != "" {
+			m.order = append(m.order, a)
 		}
 	}
+}
+
+// prune forgets shards that are no longer there, and leaders that are no members, so that a client does not grow with
+// the number of shards and nodes that ever were.
+func (m *Map) prune() {
+	there := make(map[kv.ShardID]bool, len(m.descriptors))
+	for _, d := range m.descriptors {
+		there[d.Shard] = true
+	}
+	for shard := range m.epochs {
+		if !there[shard] {
+			delete(m.epochs, shard)
+		}
+	}
+	for shard, leader := range m.leaders {
+		if !there[shard] || m.addresses[leader] == "" {
+			delete(m.leaders, shard)
+		}
+	}
+}
+
+// Learn takes a descriptor, unless something newer is known of its shard or of any of its keys. It tells whether it did.
+// Shards that it overlaps are older and go; what they held beyond it becomes a gap.
+func (m *Map) Learn(d *kv.Descriptor) bool {
+	if d.Span.Empty() || Older(d.Epoch, m.epochs[d.Shard]) {
+		return false
+	}
+	// [i, j) are the descriptors that d overlaps.
+	i := sort.Search(len(m.descriptors), func(i int) bool {
+		end := m.descriptors[i].Span.End
+		return len(end) == 0 || bytes.Compare(end, d.Span.Start) > 0
+	})
+	j := len(m.descriptors)
+	if len(d.Span.End) > 0 {
+		j = sort.Search(len(m.descriptors), func(j int) bool { return bytes.Compare(m.descriptors[j].Span.Start, d.Span.End) >= 0 })
+	}
+	own := false
+	for _, old := range m.descriptors[i:j] {
+		if old.Shard == d.Shard {
+			own = true
+		} else if old.Epoch.Version > d.Epoch.Version {
+			return false
+		}
+	}
+	for _, old := range m.descriptors[i:j] {
+		if old.Shard != d.Shard {
+			delete(m.leaders, old.Shard)
+		}
+	}
+	_, known := m.epochs[d.Shard]
 	m.epochs[d.Shard] = d.Epoch
-	i := sort.Search(len(kept), func(i int) bool { return bytes.Compare(kept[i].Span.Start, d.Span.Start) > 0 })
-	m.descriptors = slices.Insert(kept, i, d)
+	m.descriptors = slices.Replace(m.descriptors, i, j, d)
+	if known && !own {
+		m.dropElsewhere(d)
+	}
+	return true
 }
 
-func older(a, b kv.Epoch) bool {
+// dropElsewhere removes an older descriptor of d's shard that d does not overlap. A shard's start never changes, so only
+// a node that is wrong makes this do anything; two places for one shard would be worse.
+func (m *Map) dropElsewhere(d *kv.Descriptor) {
+	m.descriptors = slices.DeleteFunc(m.descriptors, func(old *kv.Descriptor) bool { return old.Shard == d.Shard && old != d })
+}
+
+// Older tells whether epoch a is before b. Of one shard's epochs neither half goes back, so their order is total.
+func Older(a, b kv.Epoch) bool {
 	return a.Version < b.Version || a.Version == b.Version && a.Config < b.Config
 }
 
-// Lead takes what an answer says of a shard's leader; 0 is unknown, and address may be empty.
+// Leader of a shard as far as is known; 0 when it is not.
+func (m *Map) Leader(shard kv.ShardID) kv.NodeID { return m.leaders[shard] }
+
+// Lead takes that a node leads a shard; its address may be empty when it is known.
 func (m *Map) Lead(shard kv.ShardID, leader kv.NodeID, address string) {
 	if leader == 0 {
-		delete(m.leaders, shard)
 		return
 	}
 	m.leaders[shard] = leader
-	if address != "" {
+	if address != "" && m.addresses[leader] != address {
 		m.addresses[leader] = address
+		m.arrange()
 	}
 }
 
-// Forget drops the hint that a node leads anything: it does not answer.
+// Unled takes the word of the node at an address that it does not lead a shard, and does not know who does.
+func (m *Map) Unled(shard kv.ShardID, address string) {
+	if m.addresses[m.leaders[shard]] == address {
+		delete(m.leaders, shard)
+	}
+}
+
+// Forget drops what is known of the leadership of the node at an address: it does not answer.
 func (m *Map) Forget(address string) {
 	for shard, leader := range m.leaders {
 		if m.addresses[leader] == address {
@@ -97,44 +187,53 @@ func (m *Map) Forget(address string) {
 
 // Target is where a request for a key goes.
 type Target struct {
-	// Address is empty when nothing is known.
+	// Address is empty when nothing is known, or all that is known is better left alone.
 	Address string
 	Route   kv.Route
+}
+
+// Find gives the descriptor that holds a key; nil when none is known. It is shared and read-only.
+func (m *Map) Find(key []byte) *kv.Descriptor {
+	i := sort.Search(len(m.descriptors), func(i int) bool { return bytes.Compare(m.descriptors[i].Span.Start, key) > 0 }) - 1
+	if i < 0 || !m.descriptors[i].Span.Contains(key) {
+		return nil
+	}
+	return m.descriptors[i]
 }
 
 // Lookup tells where a request for a key goes: to the leader if it is known, else to one of the shard's replicas, the
 // attempt's number choosing which. avoid tells which addresses are better left alone.
 func (m *Map) Lookup(key []byte, attempt int, avoid func(address string) bool) Target {
-	i := sort.Search(len(m.descriptors), func(i int) bool { return bytes.Compare(m.descriptors[i].Span.Start, key) > 0 }) - 1
-	if i < 0 || !m.descriptors[i].Span.Contains(key) {
+	d := m.Find(key)
+	if d == nil {
 		return Target{}
 	}
-	d := m.descriptors[i]
-	t := Target{Route: kv.Route{Shard: d.Shard, Version: d.Epoch.Version}}
 	if address := m.addresses[m.leaders[d.Shard]]; address != "" && !avoid(address) {
-		t.Address = address
-		return t
+		return Target{Address: address, Route: routeOf(d)}
 	}
-	for j := range d.Replicas {
-		address := m.addresses[d.Replicas[(attempt+j)%len(d.Replicas)].Node]
-		if address != "" && !avoid(address) {
-			t.Address = address
-			return t
-		}
-	}
-	return t
+	return m.replica(d, attempt, avoid)
 }
 
-// Addresses are those of all known nodes, in the order of their ids.
-func (m *Map) Addresses() []string {
-	var ids []kv.NodeID
-	for id := range m.addresses {
-		ids = append(ids, id)
+// Replica tells where a read of a key that any replica may answer goes; n chooses which.
+func (m *Map) Replica(key []byte, n int, avoid func(address string) bool) Target {
+	d := m.Find(key)
+	if d == nil {
+		return Target{}
 	}
-	slices.Sort(ids)
-	var list []string
-	for _, id := range ids {
-		list = append(list, m.addresses[id])
-	}
-	return list
+	return m.replica(d, n, avoid)
 }
+
+func (m *Map) replica(d *kv.Descriptor, n int, avoid func(address string) bool) Target {
+	for i := range d.Replicas {
+		address := m.addresses[d.Replicas[(n+i)%len(d.Replicas)].Node]
+		if address != "" && !avoid(address) {
+			return Target{Address: address, Route: routeOf(d)}
+		}
+	}
+	return Target{Route: routeOf(d)}
+}
+
+func routeOf(d *kv.Descriptor) kv.Route { return kv.Route{Shard: d.Shard, Version: d.Epoch.Version} }
+
+// Addresses are those of all known nodes, in the order of their ids. The slice is shared and read-only.
+func (m *Map) Addresses() []string { return m.order }

@@ -1,10 +1,11 @@
 package route
 
 import (
+	"bytes"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 
 	"github.com/kvdstore/kvd/kv"
 )
@@ -18,51 +19,110 @@ func shard(id kv.ShardID, version uint64, start, end string) *kv.Descriptor {
 	}
 }
 
+// check holds what always holds of a map.
+func (m *Map) check() error {
+	for i, d := range m.descriptors {
+		if d.Span.Empty() {
+			return fmt.Errorf("shard %d holds nothing", d.Shard)
+		}
+		if i > 0 && m.descriptors[i-1].Span.Overlaps(d.Span) {
+			return fmt.Errorf("%v and %v overlap", m.descriptors[i-1].Span, d.Span)
+		}
+		if i > 0 && bytes.Compare(m.descriptors[i-1].Span.Start, d.Span.Start) >= 0 {
+			return fmt.Errorf("%v comes before %v", m.descriptors[i-1].Span, d.Span)
+		}
+		if m.epochs[d.Shard] != d.Epoch {
+			return fmt.Errorf("shard %d is held at %v, and %v was seen", d.Shard, d.Epoch, m.epochs[d.Shard])
+		}
+	}
+	return nil
+}
+
+var both = []Node{{1, "one"}, {2, "two"}}
+
 func TestLeaderFirstThenReplicas(t *testing.T) {
 	m := New()
 	require.Empty(t, m.Lookup([]byte("a"), 0, never).Address)
-	m.Replace(1, []*kv.Descriptor{shard(1, 1, "", "m"), shard(2, 1, "m", "")}, nil, []Node{{1, "one"}, {2, "two"}})
+	require.True(t, m.Replace(1, []*kv.Descriptor{shard(1, 1, "", "m"), shard(2, 1, "m", "")}, nil, both))
 	require.Equal(t, "one", m.Lookup([]byte("a"), 0, never).Address)
 	require.Equal(t, "two", m.Lookup([]byte("a"), 1, never).Address)
 	m.Lead(1, 2, "")
 	require.Equal(t, Target{"two", kv.Route{Shard: 1, Version: 1}}, m.Lookup([]byte("a"), 0, never))
 	require.Equal(t, "one", m.Lookup([]byte("a"), 0, func(a string) bool { return a == "two" }).Address)
+	require.Equal(t, Target{Route: kv.Route{Shard: 1, Version: 1}}, m.Lookup([]byte("a"), 0, func(string) bool { return true }))
 	m.Lead(1, 3, "three")
 	require.Equal(t, "three", m.Lookup([]byte("a"), 0, never).Address)
+	require.Equal(t, []string{"one", "two", "three"}, m.Addresses())
+	require.Equal(t, "two", m.Replica([]byte("a"), 1, never).Address, "a read of any replica went to the leader")
 	m.Forget("three")
 	require.Equal(t, "one", m.Lookup([]byte("a"), 0, never).Address)
 }
 
-func TestSplitIsLearned(t *testing.T) {
+// TestHints: what a node says of a leader is taken from the one that ought to know.
+func TestHints(t *testing.T) {
 	m := New()
-	m.Replace(1, []*kv.Descriptor{shard(1, 1, "", "")}, nil, []Node{{1, "one"}, {2, "two"}})
-	m.Learn(shard(1, 2, "", "g"))
-	m.Learn(shard(2, 2, "g", ""))
-	require.EqualValues(t, 2, m.Lookup([]byte("h"), 0, never).Route.Shard)
-	m.Learn(shard(1, 1, "", ""))
-	require.EqualValues(t, 2, m.Lookup([]byte("h"), 0, never).Route.Shard, "an old descriptor was taken")
+	m.Replace(1, []*kv.Descriptor{shard(1, 1, "", "")}, map[kv.ShardID]kv.NodeID{1: 1}, both)
+	require.EqualValues(t, 1, m.Leader(1))
+	m.Unled(1, "two")
+	require.EqualValues(t, 1, m.Leader(1), "a follower that knows no leader unseated the one that is known")
+	m.Lead(1, 0, "")
+	require.EqualValues(t, 1, m.Leader(1), "no hint unseated the leader that is known")
+	m.Unled(1, "one")
+	require.Zero(t, m.Leader(1))
+	m.Lead(1, 2, "")
+	m.Replace(2, nil, map[kv.ShardID]kv.NodeID{1: 1}, both)
+	require.EqualValues(t, 2, m.Leader(1), "a map unseated what an answer told")
+	require.False(t, m.Replace(1, nil, nil, nil), "an older map was taken")
+	require.Len(t, m.Addresses(), 2)
 }
 
-// TestNeverBackwards: whatever comes in whatever order, descriptors do not overlap and a shard's version never falls.
-func TestNeverBackwards(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		m, highest := New(), map[kv.ShardID]uint64{}
-		for range rapid.IntRange(1, 30).Draw(t, "steps") {
-			text := rapid.StringMatching(`[a-d]`)
-			d := shard(kv.ShardID(rapid.IntRange(1, 4).Draw(t, "shard")), uint64(rapid.IntRange(1, 5).Draw(t, "version")), text.Draw(t, "start"), text.Draw(t, "end"))
-			if d.Span.Empty() {
-				continue
-			}
-			m.Learn(d)
-			for i, x := range m.descriptors {
-				if i > 0 && m.descriptors[i-1].Span.Overlaps(x.Span) {
-					t.Fatalf("%v and %v overlap", m.descriptors[i-1].Span, x.Span)
-				}
-				if x.Epoch.Version < highest[x.Shard] {
-					t.Fatalf("shard %d went back to version %d", x.Shard, x.Epoch.Version)
-				}
-				highest[x.Shard] = x.Epoch.Version
-			}
+// TestNodeThatLeft: its address is not asked any more, and it leads nothing.
+func TestNodeThatLeft(t *testing.T) {
+	m := New()
+	m.Replace(1, []*kv.Descriptor{shard(1, 1, "", "")}, map[kv.ShardID]kv.NodeID{1: 2}, both)
+	given := m.Addresses()
+	m.Replace(2, nil, nil, both[:1])
+	require.Equal(t, []string{"one"}, m.Addresses())
+	require.Equal(t, []string{"one", "two"}, given, "a slice that was given out has changed")
+	require.Zero(t, m.Leader(1))
+	require.Equal(t, "one", m.Lookup([]byte("a"), 1, never).Address)
+}
+
+func TestSplitAndMergeAreLearned(t *testing.T) {
+	m := New()
+	m.Replace(1, []*kv.Descriptor{shard(1, 1, "", "")}, map[kv.ShardID]kv.NodeID{1: 1}, both)
+	require.True(t, m.Learn(shard(1, 2, "", "g")))
+	require.Nil(t, m.Find([]byte("h")), "the parent still holds its child's keys")
+	require.EqualValues(t, 1, m.Leader(1), "the narrowed parent lost its leader")
+	require.True(t, m.Learn(shard(2, 2, "g", "")))
+	require.EqualValues(t, 2, m.Find([]byte("h")).Shard)
+	require.False(t, m.Learn(shard(1, 1, "", "")), "an old descriptor was taken")
+	require.EqualValues(t, 2, m.Find([]byte("h")).Shard)
+	m.Lead(2, 2, "")
+	require.True(t, m.Learn(shard(1, 3, "", "")))
+	require.EqualValues(t, 1, m.Find([]byte("h")).Shard)
+	require.Zero(t, m.Leader(2), "an absorbed shard has a leader")
+	require.False(t, m.Learn(shard(2, 2, "g", "")), "an absorbed shard came back")
+	m.Replace(2, []*kv.Descriptor{shard(1, 3, "", "")}, nil, both)
+	require.Len(t, m.epochs, 1, "shards that were are remembered for ever")
+	require.NoError(t, m.check())
+}
+
+func BenchmarkReplace10000(b *testing.B) {
+	var list []*kv.Descriptor
+	for i := range 10_000 {
+		end := fmt.Sprintf("%05d", i+1)
+		if i == 9_999 {
+			end = ""
 		}
-	})
+		start := fmt.Sprintf("%05d", i)
+		if i == 0 {
+			start = ""
+		}
+		list = append(list, shard(kv.ShardID(i+1), 1, start, end))
+	}
+	m := New()
+	for b.Loop() {
+		m.Replace(1, list, nil, both)
+	}
 }
