@@ -1,0 +1,215 @@
+package node
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/shard"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// lone is a node of a cluster of one, and its host: log writes end when the test says so.
+type lone struct {
+	t     *testing.T
+	core  *Core
+	log   *storage.MemLog
+	state *storage.MemState
+	now   time.Duration
+	stuck bool // Log writes do not end.
+	last  uint64
+	in    Input
+	fatal error
+	sums  int
+}
+
+func newLone(t *testing.T) *lone {
+	l := &lone{t: t, log: storage.NewMemLog(), state: storage.NewMemState()}
+	meta, err := raftmeta.Founding(raftmeta.FoundingSpec{
+		Cluster: 7, Nodes: []raftmeta.FoundingNode{{Name: "n1", Address: "a", Store: 1}}, Replicas: 1, TickMs: 50, ElectionTicks: 10,
+	})
+	require.NoError(t, err)
+	require.NoError(t, Found(meta, 1, l.log, l.state))
+	l.core, err = NewCore(CoreConfig{
+		Cluster: 7, Node: 1, Life: 1, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: l.log, State: l.state,
+		Guard: cache.New(cache.NewChaotic(1), 16), Host: l, Logger: slog.New(slog.DiscardHandler), Meta: meta,
+	}, Now{})
+	require.NoError(t, err)
+	for range 5 {
+		l.tick()
+	}
+	_, leads := l.core.groups[1].replica.Leading()
+	require.True(t, leads)
+	return l
+}
+
+// tick lets a tick pass, and the turns that follow from it.
+func (l *lone) tick() {
+	l.now += 50 * time.Millisecond
+	for again := true; again; {
+		in := l.in
+		l.in = Input{}
+		in.Now = Now{Boot: l.now, Wall: 1000 + l.now.Milliseconds()}
+		if !l.stuck {
+			in.Written = l.last
+		}
+		before := l.last
+		again = l.core.Turn(in) || l.last != before && !l.stuck || l.in.StateSynced || l.in.Sums != nil
+	}
+	require.NoError(l.t, l.core.Check())
+}
+
+func (l *lone) Send(kv.NodeID, []*kvdv1.RaftMessage) {}
+func (l *lone) WriteLog(id uint64, writes []storage.LogWrite, sync bool) {
+	require.NoError(l.t, l.log.Write(writes, sync))
+	l.last = id
+}
+func (l *lone) SendSnapshot(*Outgoing) {}
+func (l *lone) Install(*Received)      {}
+func (l *lone) Checksum(c *ChecksumWork) {
+	l.sums++
+	l.in.Sums = append(l.in.Sums, Sum{Shard: c.Shard, ID: c.ID, Index: c.Index, Value: 5})
+}
+func (l *lone) SyncState() {
+	_, err := l.state.Sync()
+	require.NoError(l.t, err)
+	l.in.StateSynced = true
+}
+func (l *lone) MetaChanged(*kvdv1.MetaState) {}
+func (l *lone) Fatal(err error)              { l.fatal = err }
+
+// answer is how a submission ended.
+type answer struct {
+	done bool
+	r    kv.Result
+	err  error
+}
+
+func (a *answer) Done(r kv.Result, err error) { a.done, a.r, a.err = true, r, err }
+
+func (l *lone) put(key string) *answer {
+	a := &answer{}
+	c := &kv.Command{Op: kv.OpPut, Key: []byte(key), Value: []byte("v")}
+	l.in.Submissions = append(l.in.Submissions, Submission{Shard: 1, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: a})
+	l.tick()
+	return a
+}
+
+func TestCoreWrites(t *testing.T) {
+	l := newLone(t)
+	a := l.put("k")
+	require.True(t, a.done)
+	require.NoError(t, a.err)
+	require.Equal(t, kv.Revision(1), a.r.Revision)
+}
+
+// TestFullDisk: writes are refused with what is wrong, and taken again when there is room.
+func TestFullDisk(t *testing.T) {
+	l := newLone(t)
+	l.in.Disk = &Disk{Full: true, FreeBytes: 1 << 20, NeedBytes: 2 << 20}
+	a := l.put("k")
+	require.ErrorAs(t, a.err, new(*kv.DiskFullError))
+	require.Equal(t, kv.NotDone, kv.OutcomeOf(a.err))
+	l.in.Disk = &Disk{}
+	require.NoError(t, l.put("k").err)
+}
+
+// TestStuckDisk: no write is answered before it is durable, and past a limit the process stops. Time that passes without
+// turns, as when the process is stopped, does not count.
+func TestStuckDisk(t *testing.T) {
+	l := newLone(t)
+	l.stuck = true
+	a := l.put("k")
+	l.now += time.Hour
+	for range 20 {
+		l.tick()
+	}
+	require.False(t, a.done)
+	require.NoError(t, l.fatal)
+	limit := l.core.settings.Duration(raftmeta.DiskStallExit)
+	for range limit/(50*time.Millisecond) + 1 {
+		l.tick()
+	}
+	require.ErrorContains(t, l.fatal, "stuck")
+	require.False(t, a.done)
+}
+
+// TestTruncationWaitsForTheState (T6): the log is cut only when the state that replaces it is durable.
+func TestTruncationWaitsForTheState(t *testing.T) {
+	l := newLone(t)
+	l.core.takeMeta(&kvdv1.MetaState{Version: 9, Settings: []*kvdv1.SettingValue{{Name: raftmeta.LogKeep, Value: "8"}}})
+	for range 100 {
+		l.put("k")
+		st, ok, err := l.log.Load(kv.Group{Shard: 1, Replica: l.core.groups[1].member.Replica})
+		require.NoError(t, err)
+		require.True(t, ok)
+		// What a crash would leave of the state must reach the log that is left.
+		require.LessOrEqual(t, st.Truncated.Index, l.durablyApplied())
+	}
+	st, _, err := l.log.Load(kv.Group{Shard: 1, Replica: l.core.groups[1].member.Replica})
+	require.NoError(t, err)
+	require.Greater(t, st.Truncated.Index, kv.Index(50))
+}
+
+// durablyApplied is what is applied in the state as a crash would leave it.
+func (l *lone) durablyApplied() kv.Index {
+	index, _ := l.core.groups[1].machine.Applied()
+	// Every step of this test commits one batch or more, and Durable says how many would be left.
+	return index - kv.Index(min(uint64(index), uint64(l.core.cut-l.state.Durable())))
+}
+
+// TestChecksums: a leader asks for them, and one that a majority contradicts stops its node.
+func TestChecksums(t *testing.T) {
+	l := newLone(t)
+	l.core.takeMeta(&kvdv1.MetaState{Version: 9, Settings: []*kvdv1.SettingValue{{Name: raftmeta.ChecksumInterval, Value: "1s"}}})
+	for range 60 {
+		l.tick()
+	}
+	require.Positive(t, l.sums)
+	require.NoError(t, l.fatal)
+}
+
+// TestRestart: what was acknowledged is there after a crash that loses everything that was not synced (T2).
+func TestRestart(t *testing.T) {
+	l := newLone(t)
+	require.NoError(t, l.put("a").err)
+	require.NoError(t, l.put("b").err)
+	none := func(int) int { return 0 }
+	require.NoError(t, l.log.Crash(none))
+	require.NoError(t, l.state.Crash(none))
+	_, ok, err := l.state.Get([]byte("a"))
+	require.NoError(t, err)
+	require.False(t, ok, "the state store was not to be synced")
+	config := l.core.CoreConfig
+	config.Life++
+	l.core, err = NewCore(config, Now{Boot: l.now})
+	require.NoError(t, err)
+	for range 5 {
+		l.tick()
+	}
+	for _, key := range []string{"a", "b"} {
+		_, ok, err := l.state.Get([]byte(key))
+		require.NoError(t, err)
+		require.True(t, ok, key)
+	}
+}
+
+// TestLogWithoutState: a log of which the state store knows nothing stops the start (M5).
+func TestLogWithoutState(t *testing.T) {
+	l := newLone(t)
+	config := l.core.CoreConfig
+	config.State = storage.NewMemState()
+	_, err := NewCore(config, Now{})
+	require.ErrorContains(t, err, "damaged")
+	config = l.core.CoreConfig
+	require.NoError(t, l.put("k").err)
+	config.Log = storage.NewMemLog()
+	_, err = NewCore(config, Now{})
+	require.ErrorContains(t, err, "missing")
+}
