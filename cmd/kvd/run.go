@@ -173,22 +173,29 @@ func (d *daemon) stop(cancel context.CancelFunc, starting bool) error {
 	return d.node.Stop(true)
 }
 
-// reload reads certificates and the log level again.
+// reload reads certificates and the log level again; what cannot be read stays as it is.
 func (d *daemon) reload() {
+	var certificates error
 	if d.certs != nil {
-		if err := d.certs.Reload(); err != nil {
-			d.logger.Error("the certificates cannot be read: the old ones stay", "error", err)
-		}
+		certificates = d.certs.Reload()
 	}
-	again := root()
-	if err := again.ParseFlags(os.Args[1:]); err == nil {
-		if s, err := loadSettings(again.Flags(), os.Environ()); err == nil {
-			d.level.Set(s.level)
-		} else {
-			d.logger.Error("the configuration cannot be read: the old one stays", "error", err)
-		}
+	if err := errors.Join(certificates, d.reloadLevel()); err != nil {
+		d.logger.Error("the configuration cannot be read again: the old one stays", "error", err)
+		return
 	}
 	d.logger.Info("certificates and log level were read again", "level", d.level.Level().String())
+}
+
+func (d *daemon) reloadLevel() error {
+	again := root()
+	if err := again.ParseFlags(os.Args[1:]); err != nil {
+		return err
+	}
+	s, err := loadSettings(again.Flags(), os.Environ())
+	if err == nil {
+		d.level.Set(s.level)
+	}
+	return err
 }
 
 // announce says in one screen what is served, once it is.
