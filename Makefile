@@ -1,7 +1,8 @@
-# Targets: check (what CI runs), test, generate, cluster (three nodes on loopback).
-.PHONY: check format vet staticcheck generated test generate cluster
+# Targets: check (what CI runs), test, imports (the table of imports, and what is pure), generate, cluster (three nodes on
+# loopback).
+.PHONY: check format vet staticcheck imports generated test generate cluster
 
-check: format vet staticcheck generated test
+check: format vet staticcheck imports generated test
 
 format:
 	@out=$$(gofmt -l .); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
@@ -11,6 +12,10 @@ vet:
 
 staticcheck:
 	go tool staticcheck ./...
+
+# imports: who may import whom, and that what is pure is; part of test, and here first because it takes a second.
+imports:
+	go test .
 
 test:
 	go test -race ./...

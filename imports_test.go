@@ -1,10 +1,12 @@
 package kvd_test
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -70,45 +72,136 @@ func sources(t *testing.T, f func(name string, file *ast.File)) {
 
 func TestImports(t *testing.T) {
 	sources(t, func(name string, file *ast.File) {
-		from := path.Dir(name)
-		may, known := allowed[from]
-		if !known {
-			t.Errorf("%s: the package %s is not in the table", name, from)
-		}
-		for _, i := range file.Imports {
-			if to, ours := strings.CutPrefix(unquote(i), module); ours && !slices.Contains(may, to) {
-				t.Errorf("%s imports %s, which the table does not allow", name, to)
-			}
+		for _, problem := range badImports(name, file) {
+			t.Error(problem)
 		}
 	})
+	for from := range allowed {
+		if _, err := os.Stat(from); err != nil {
+			t.Errorf("the table names %s, and there is no such package", from)
+		}
+	}
 }
 
 func TestPurity(t *testing.T) {
-	forbidden := map[string][]string{
-		"time": {"Now", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick", "Since", "Until"},
-	}
-	packages := []string{"sync", "sync/atomic", "os", "net", "io/fs", "crypto/rand", "math/rand", "context"}
+	seen := map[string]bool{}
 	sources(t, func(name string, file *ast.File) {
-		if !slices.ContainsFunc(pure, func(p string) bool { return strings.HasPrefix(name, p) }) {
+		i := slices.IndexFunc(pure, func(p string) bool { return strings.HasPrefix(name, p) })
+		if i < 0 {
 			return
 		}
-		for _, i := range file.Imports {
-			if slices.Contains(packages, unquote(i)) {
-				t.Errorf("%s imports %s", name, unquote(i))
+		seen[pure[i]] = true
+		for _, problem := range impurities(name, file) {
+			t.Error(problem)
+		}
+	})
+	for _, p := range pure {
+		if !seen[p] {
+			t.Errorf("%s is said to be pure, and there is no such file", p)
+		}
+	}
+}
+
+// badImports tells what the table does not allow.
+func badImports(name string, file *ast.File) (problems []string) {
+	from := path.Dir(name)
+	may, known := allowed[from]
+	if !known {
+		problems = append(problems, fmt.Sprintf("%s: the package %s is not in the table", name, from))
+	}
+	for _, i := range file.Imports {
+		if to, ours := strings.CutPrefix(unquote(i), module); ours && !slices.Contains(may, to) {
+			problems = append(problems, fmt.Sprintf("%s imports %s, which the table does not allow", name, to))
+		}
+	}
+	return problems
+}
+
+// impure packages have no place in a pure file at all. "os" stands for "os/signal" too.
+var impure = []string{
+	"sync", "os", "net", "io/fs", "io/ioutil", "syscall", "context", "runtime", "unsafe", "hash/maphash",
+	"crypto/rand", "math/rand", "golang.org/x/sys", "golang.org/x/sync",
+}
+
+// impureNames of a package have none; of math/rand/v2 all have none but those that make and hold a seeded source.
+var (
+	impureNames = map[string][]string{
+		"time": {"Now", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick", "Since", "Until"},
+	}
+	seeded = []string{"Rand", "New", "NewPCG", "NewChaCha8", "PCG", "ChaCha8", "Source"}
+)
+
+const chance = "math/rand/v2"
+
+// impurities tells what a pure file must not do.
+func impurities(name string, file *ast.File) (problems []string) {
+	bad := func(format string, args ...any) { problems = append(problems, name+" "+fmt.Sprintf(format, args...)) }
+	called := map[string]string{} // The name in the file to the package.
+	for _, i := range file.Imports {
+		p := unquote(i)
+		local := path.Base(p)
+		if p == chance {
+			local = "rand"
+		}
+		if i.Name != nil {
+			local = i.Name.Name
+		}
+		called[local] = p
+		if local == "." {
+			bad("imports %s into its own names", p)
+		}
+		if p != chance && slices.ContainsFunc(impure, func(x string) bool { return p == x || strings.HasPrefix(p, x+"/") }) {
+			bad("imports %s", p)
+		}
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			bad("starts a goroutine")
+		case *ast.SelectorExpr:
+			x, ok := n.X.(*ast.Ident)
+			if !ok {
+				return true
+			}
+			p := called[x.Name]
+			if slices.Contains(impureNames[p], n.Sel.Name) || p == chance && !slices.Contains(seeded, n.Sel.Name) {
+				bad("uses %s.%s", p, n.Sel.Name)
 			}
 		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			switch n := n.(type) {
-			case *ast.GoStmt:
-				t.Errorf("%s starts a goroutine", name)
-			case *ast.SelectorExpr:
-				if x, ok := n.X.(*ast.Ident); ok && slices.Contains(forbidden[x.Name], n.Sel.Name) {
-					t.Errorf("%s calls %s.%s", name, x.Name, n.Sel.Name)
-				}
-			}
-			return true
-		})
+		return true
 	})
+	return problems
+}
+
+// TestTheChecksFail: a check that has never failed proves nothing.
+func TestTheChecksFail(t *testing.T) {
+	for _, c := range []struct{ name, source, want string }{
+		{"kv/x.go", `import "github.com/kvdstore/kvd/cache"`, "imports cache"},
+		{"replica/x.go", `import "github.com/kvdstore/kvd/storage"`, "imports storage"},
+		{"surprise/x.go", ``, "is not in the table"},
+		{"replica/x.go", `import "sync/atomic"`, "imports sync/atomic"},
+		{"replica/x.go", `import "os/signal"`, "imports os/signal"},
+		{"replica/x.go", `import "math/rand"`, "imports math/rand"},
+		{"replica/x.go", `import "time"; var _ = time.Now()`, "uses time.Now"},
+		{"replica/x.go", `import clock "time"; var _ = clock.Now`, "uses time.Now"},
+		{"replica/x.go", `import . "time"; var _ = Now`, "into its own names"},
+		{"replica/x.go", `import "math/rand/v2"; var _ = rand.IntN(3)`, "uses math/rand/v2.IntN"},
+		{"replica/x.go", `func f() { go f() }`, "starts a goroutine"},
+		{"replica/x.go", `import ("time"; "math/rand/v2"); var _ = rand.New(rand.NewPCG(1, 2)); const _ = time.Second`, ""},
+		{"node/x.go", `import "github.com/kvdstore/kvd/shard"`, ""},
+	} {
+		file, err := parser.ParseFile(token.NewFileSet(), c.name, "package x\n"+c.source, 0)
+		require.NoError(t, err)
+		problems := strings.Join(badImports(c.name, file), "\n")
+		if strings.HasPrefix(c.name, "replica/") {
+			problems += strings.Join(impurities(c.name, file), "\n")
+		}
+		if c.want == "" {
+			require.Empty(t, problems, c.source)
+		} else {
+			require.Contains(t, problems, c.want, c.source)
+		}
+	}
 }
 
 func unquote(i *ast.ImportSpec) string {
