@@ -19,11 +19,11 @@ import (
 //
 // A crash is exact, where torn files would leave most of what was not synced in Pebble's own buffers. The wrapper keeps
 // the batches that were not synced; a crash takes what the disk had synced, opens the store on it, and commits as many
-// of them again as are to survive. Each batch also carries its number under markKey, by which the wrapper sees how many
+// of them again as are to survive. Each batch also puts its number under numberKey, by which the wrapper sees how many
 // the disk has kept by itself: Pebble syncs its log when it begins another.
 
-// markKey lies beside the keys of both stores.
-var markKey = []byte{'w'}
+// numberKey lies beside the keys of both stores.
+var numberKey = []byte{'w'}
 
 // crashFlushBytes is how much is written before a synced write is followed by a flush: Pebble's first memtable is small,
 // and a log that is begun in the middle of unsynced writes makes those before it durable.
@@ -47,7 +47,7 @@ func newCrashDisk(o Options) crashDisk {
 // add numbers a batch that is about to be committed, and keeps it.
 func (d *crashDisk) add(b *pebble.Batch) error {
 	d.number++
-	if err := b.Set(markKey, binary.BigEndian.AppendUint64(nil, d.number), nil); err != nil {
+	if err := b.Set(numberKey, binary.BigEndian.AppendUint64(nil, d.number), nil); err != nil {
 		return err
 	}
 	d.unsynced = append(d.unsynced, slices.Clone(b.Repr()))
@@ -73,7 +73,7 @@ func (d *crashDisk) crash() {
 
 // recover commits to the store, opened after a crash, the batches that survive besides those that the disk has kept.
 func (d *crashDisk) recover(db *pebble.DB, keep func(n int) int) error {
-	kept, err := readMark(db)
+	kept, err := readNumber(db)
 	if err != nil {
 		return err
 	}
@@ -96,8 +96,8 @@ func (d *crashDisk) recover(db *pebble.DB, keep func(n int) int) error {
 	return nil
 }
 
-func readMark(db *pebble.DB) (uint64, error) {
-	value, closer, err := db.Get(markKey)
+func readNumber(db *pebble.DB) (uint64, error) {
+	value, closer, err := db.Get(numberKey)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, nil
 	}

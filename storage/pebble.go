@@ -87,6 +87,9 @@ func openPebble(o *Options) (*pebble.DB, *pebble.Options, error) {
 	if err != nil {
 		return nil, nil, explain(o.Dir, err)
 	}
+	if err := checkNewestLog(o.FS, o.Dir); err != nil {
+		return nil, nil, explain(o.Dir, err)
+	}
 	if !desc.Exists || desc.FormatMajorVersion < pebbleFormat {
 		db, err := pebble.Open(o.Dir, pebbleOptions(o))
 		if err == nil {
@@ -178,8 +181,12 @@ func (f failure) Unwrap() error { return f.cause }
 
 // stop never returns: whoever waits for the write must not hear that it was done.
 func (l *fatalLogger) stop(err error) {
-	l.once.Do(func() { l.fatal(fmt.Errorf("the store in %s cannot go on: %s: %w", l.dir, remedy(err), err)) })
+	l.tell(err)
 	select {}
+}
+
+func (l *fatalLogger) tell(err error) {
+	l.once.Do(func() { l.fatal(fmt.Errorf("the store in %s cannot go on: %s: %w", l.dir, remedy(err), err)) })
 }
 
 // metricsOf describes a store.

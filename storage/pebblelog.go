@@ -91,6 +91,9 @@ func decodeLogState(b []byte) (LogState, error) {
 type PebbleLog struct {
 	db    *pebble.DB
 	close func() error
+	// written counts the writes of this life, and synced says how many of them are durable: for their marks. They are the
+	// writer's.
+	written, synced uint64
 
 	mu     sync.Mutex
 	groups map[kv.Group]LogState // As written.
@@ -104,7 +107,8 @@ func OpenLog(o Options) (*PebbleLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &PebbleLog{db: db, close: sync.OnceValue(db.Close), groups: map[kv.Group]LogState{}}
+	l := &PebbleLog{db: db, groups: map[kv.Group]LogState{}}
+	l.close = sync.OnceValue(func() error { return errors.Join(seal(db, l.written), db.Close()) })
 	if err := l.scan(); err != nil {
 		return nil, errors.Join(explain(o.Dir, err), db.Close())
 	}
@@ -222,7 +226,7 @@ func readEntry(it *pebble.Iterator, id kv.Group, index kv.Index) (*raftpb.Entry,
 		return nil, err
 	}
 	if at != index {
-		return nil, fmt.Errorf("%v: %w: entry %d is missing before entry %d", id, ErrDamaged, index, at)
+		return nil, fmt.Errorf("%v: the log store does not hold entry %d, before entry %d", id, index, at)
 	}
 	value, err := it.ValueAndErr()
 	if err != nil {
@@ -261,13 +265,12 @@ func (l *PebbleLog) commit(b *pebble.Batch, changed map[kv.Group]*LogState, sync
 	if sync {
 		opts = pebble.Sync
 	}
-	commit := func() error { return b.Commit(opts) }
-	if b.Empty() && sync {
-		// Pebble does nothing for an empty batch, and what came before is to be durable.
-		commit = func() error { return l.db.LogData(nil, pebble.Sync) }
-	}
-	if err := errors.Join(commit(), b.Close()); err != nil {
+	l.written++
+	if err := errors.Join(addMark(b, l.written, l.synced), b.Commit(opts), b.Close()); err != nil {
 		return fmt.Errorf("write to the log store: %w", err)
+	}
+	if sync {
+		l.synced = l.written
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -353,5 +356,5 @@ func putEntries(b *pebble.Batch, w *LogWrite, st LogState) error {
 // Metrics describes the store for operators.
 func (l *PebbleLog) Metrics() Metrics { return metricsOf(l.db) }
 
-// Close closes the store.
+// Close makes everything durable and closes the store.
 func (l *PebbleLog) Close() error { return l.close() }

@@ -123,10 +123,7 @@ func OpenState(o Options) (*PebbleState, error) {
 		return nil, err
 	}
 	s := &PebbleState{db: db, dir: o.Dir, fs: o.FS, tables: tableOptions(db, opts)}
-	s.close = sync.OnceValue(func() error {
-		_, err := s.Sync()
-		return errors.Join(err, s.db.Close())
-	})
+	s.close = sync.OnceValue(func() error { return errors.Join(seal(db, uint64(s.cut)), db.Close()) })
 	if err := s.removeLeftovers(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -277,7 +274,7 @@ func (s *PebbleState) Commit(b Batch) (Cut, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := batch.b.Commit(pebble.NoSync); err != nil {
+	if err := errors.Join(addMark(batch.b, uint64(s.cut+1), s.durable.Load()), batch.b.Commit(pebble.NoSync)); err != nil {
 		return 0, fmt.Errorf("write to the state store: %w", err)
 	}
 	s.cut++
@@ -303,7 +300,7 @@ func (s *PebbleState) syncTo(cut Cut) error {
 	if cut <= s.Durable() {
 		return nil
 	}
-	if err := s.db.LogData(nil, pebble.Sync); err != nil {
+	if err := syncLog(s.db, s.durable.Load()); err != nil {
 		return fmt.Errorf("sync the state store: %w", err)
 	}
 	for {

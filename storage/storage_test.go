@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -295,87 +294,6 @@ func TestLogRefusesGaps(t *testing.T) {
 		require.Len(t, entries, 1)
 		require.NoError(t, l.Close())
 	}
-}
-
-// TestFlippedBits: a flipped bit in a synced file is reported, not read.
-func TestFlippedBits(t *testing.T) {
-	fs := vfs.NewMem()
-	s, err := OpenState(options(t, fs, "state"))
-	require.NoError(t, err)
-	const keys = 200
-	for i := range keys {
-		b := s.NewBatch()
-		b.Put(fmt.Appendf(nil, "key%04d", i), kv.Record{Value: make([]byte, 500), Revision: kv.Revision(i + 1)})
-		_, err := s.Commit(b)
-		require.NoError(t, err)
-		_, err = s.Sync()
-		require.NoError(t, err)
-	}
-	require.NoError(t, s.Close())
-	names, err := fs.List("state")
-	require.NoError(t, err)
-	r := rand.New(rand.NewPCG(1, 1))
-	found := 0
-	for _, name := range names {
-		path := fs.PathJoin("state", name)
-		info, err := fs.Stat(path)
-		require.NoError(t, err)
-		if info.Size() < 10_000 {
-			continue
-		}
-		for range 10 {
-			flip(t, fs, path, r.Int64N(info.Size()/2))
-			if damaged(t, fs, keys) {
-				found++
-			}
-			require.NoError(t, fs.RemoveAll("copy"))
-		}
-	}
-	require.Positive(t, found)
-}
-
-// flip copies the store and flips a bit of one of its files.
-func flip(t *testing.T, fs vfs.FS, path string, at int64) {
-	ok, err := vfs.Clone(fs, fs, "state", "copy")
-	require.NoError(t, err)
-	require.True(t, ok)
-	f, err := fs.OpenReadWrite(fs.PathJoin("copy", fs.PathBase(path)), vfs.WriteCategoryUnspecified)
-	require.NoError(t, err)
-	b := make([]byte, 1)
-	_, err = f.ReadAt(b, at)
-	require.NoError(t, err)
-	b[0] ^= 1
-	_, err = f.WriteAt(b, at)
-	require.NoError(t, err)
-	require.NoError(t, f.Close())
-}
-
-var errDamaged = errors.New("damage was found")
-
-// damaged opens the copy and reads everything. What it reads without an error must be right.
-func damaged(t *testing.T, fs vfs.FS, keys int) (found bool) {
-	defer func() {
-		if r := recover(); r != nil {
-			found = true
-		}
-	}()
-	o := options(t, fs, "copy")
-	o.Fatal = func(error) { panic(errDamaged) }
-	s, err := OpenState(o)
-	if err != nil {
-		return true
-	}
-	defer s.Close()
-	for i := range keys {
-		rec, ok, err := s.Get(fmt.Appendf(nil, "key%04d", i))
-		if err != nil {
-			return true
-		}
-		require.True(t, ok, "key %d is gone without a word", i)
-		require.Equal(t, kv.Revision(i+1), rec.Revision)
-		require.Equal(t, make([]byte, 500), rec.Value)
-	}
-	return false
 }
 
 func FuzzDecode(f *testing.F) {
