@@ -88,7 +88,6 @@ func (r *Replica) place(entries []*raftpb.Entry) {
 			break
 		}
 		if p := r.proposals[next]; bytes.Equal(e.GetData(), p.payload) {
-			next = r.overtaken(next, kv.Index(e.GetIndex()))
 			p.index, p.payload = kv.Index(e.GetIndex()), nil
 			if mutantAnswerBeforeQuorum {
 				r.answerEarly(p)
@@ -102,52 +101,54 @@ func (r *Replica) place(entries []*raftpb.Entry) {
 	r.proposals = r.proposals[:next]
 }
 
-// overtaken answers the proposals of an earlier term of this leader, among the first n, that lie at or after an index
-// at which it has proposed again: it was elected without them, so they are not done and never will be.
-func (r *Replica) overtaken(n int, index kv.Index) int {
-	first := n
-	for first > 0 && r.proposals[first-1].index >= index {
-		first--
-		r.answerAll(r.proposals[first], &kv.NotLeaderError{Shard: r.shard})
-	}
-	r.proposals = slices.Delete(r.proposals, first, n)
-	return first
+// doubt moves the proposals of a leadership that has ended aside. Each is known when the entry at its index is applied,
+// and not before: also a leader that was elected without it cannot know that no later one will commit it.
+func (r *Replica) doubt() {
+	r.doubtful = append(r.doubtful, r.proposals...)
+	r.proposals, r.doubted = nil, 0
 }
 
-// settle answers the proposals whose end is known now that the entry at an index is applied. Another entry at or after
-// a proposal's index means that the proposal is not done and never will be.
+// settle answers the proposals whose end is known now that the entry at an index is applied. Another entry at a
+// proposal's index means that the proposal is not done and never will be.
 func (r *Replica) settle(index kv.Index, b *kvdv1.Batch, results []kv.Result) {
 	own := b != nil && b.Node == uint64(r.node) && b.Life == uint64(r.life)
-	for len(r.proposals) > 0 {
-		p := r.proposals[0]
-		if p.index == 0 || p.index > index {
+	end := func(p *proposed) {
+		if !own || p.seq != b.Seq {
+			r.answerAll(p, r.notLeader())
 			return
 		}
-		r.proposals = r.proposals[1:]
-		if p.index == index && own && p.seq == b.Seq {
-			for i, w := range p.waiters {
-				r.answers = append(r.answers, Answer{Waiter: w, Result: results[i]})
-			}
-			continue
+		for i, w := range p.waiters {
+			r.answers = append(r.answers, Answer{Waiter: w, Result: results[i]})
 		}
-		r.answerAll(p, r.notLeader())
+	}
+	if len(r.proposals) > 0 && r.proposals[0].index == index {
+		end(r.proposals[0])
+		r.proposals = r.proposals[1:]
+	}
+	r.doubtful = slices.DeleteFunc(r.doubtful, func(p *proposed) bool {
+		if p.index == index {
+			end(p)
+		}
+		return p.index == index
+	})
+}
+
+// age gives up, as unknown, the proposals of an ended leadership of which nothing was heard for an election timeout.
+func (r *Replica) age() {
+	if len(r.doubtful) == 0 {
+		return
+	}
+	if r.doubted++; r.doubted >= r.election {
+		r.giveUp()
 	}
 }
 
-// age gives up, as unknown, the proposals of a leader that stepped down and has not heard for an election timeout what
-// became of them.
-func (r *Replica) age() {
-	if r.leader || len(r.proposals) == 0 {
-		r.orphaned = 0
-		return
-	}
-	if r.orphaned++; r.orphaned < r.election {
-		return
-	}
-	for _, p := range r.proposals {
+// giveUp answers that the proposals of ended leaderships are unknown.
+func (r *Replica) giveUp() {
+	for _, p := range r.doubtful {
 		r.answerAll(p, kv.ErrUnknown)
 	}
-	r.proposals = nil
+	r.doubtful = nil
 }
 
 // Read waits for a ReadIndex that begins after now (L7); the waiter is told without an error when what is applied

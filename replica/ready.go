@@ -127,7 +127,8 @@ func (r *Replica) observe(rd raft.Ready) {
 	}
 	r.term, r.leader = term, leader
 	r.lease.reset()
-	r.transferring, r.orphaned = 0, 0
+	r.transferring = 0
+	r.doubt()
 	r.snapshotting = r.snapshotting && leader
 	r.failReads(r.notLeader())
 }
@@ -156,9 +157,8 @@ func (r *Replica) Install(machine Machine) (index kv.Index, term kv.Term, hard *
 	r.last = index
 	r.commit = max(r.commit, uint64(index))
 	r.written = &raftpb.HardState{Term: new(r.term), Vote: new(in.vote), Commit: new(r.commit)}
-	for _, p := range r.proposals {
-		r.answerAll(p, kv.ErrUnknown)
-	}
-	r.proposals, r.toApply, r.applyAnswers = nil, nil, nil
+	r.doubt()
+	r.giveUp()
+	r.toApply, r.applyAnswers = nil, nil
 	return index, term, r.written, nil
 }

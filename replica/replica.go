@@ -89,8 +89,9 @@ type Replica struct {
 	replay kv.Index
 
 	seq       uint64
-	proposals []*proposed // In the order of their indexes.
-	orphaned  int         // Ticks since the replica led, with proposals whose end is not known.
+	proposals []*proposed // Of this leadership, in the order of their indexes.
+	doubtful  []*proposed // Of ended ones.
+	doubted   int         // Ticks since the last of those ended.
 
 	waiting []Waiter // For the next ReadIndex.
 	asked   []Waiter // For the one under way.
@@ -175,7 +176,9 @@ func (r *Replica) Replaying() bool { applied, _ := r.machine.Applied(); return a
 func (r *Replica) Installing() bool { return r.installing != nil }
 
 // Pending is how many proposals and reads have no answer yet.
-func (r *Replica) Pending() int { return len(r.proposals) + len(r.waiting) + len(r.asked) }
+func (r *Replica) Pending() int {
+	return len(r.proposals) + len(r.doubtful) + len(r.waiting) + len(r.asked)
+}
 
 // notLeader is the error of who asks a replica that does not lead.
 func (r *Replica) notLeader() error {

@@ -258,3 +258,78 @@ func BenchmarkReadIndex(b *testing.B) {
 		}
 	}
 }
+
+// elect makes member 1 of three lead, with the votes of member 2.
+func elect(t *testing.T, r *Replica) {
+	for range 60 {
+		if _, leads := r.Leading(); leads {
+			return
+		}
+		r.Tick()
+		for w, ok := r.Ready(0); ok; w, ok = r.Ready(0) {
+			require.NoError(t, errors.Join(r.Local(w.Local), r.Apply(), r.Applied()))
+			for _, m := range w.Held {
+				if m.GetTo() != 2 {
+					continue
+				}
+				kind := raftpb.MsgVoteResp
+				if m.GetType() == raftpb.MsgPreVote {
+					kind = raftpb.MsgPreVoteResp
+				}
+				require.NoError(t, r.Step(2, &kvdv1.RaftMessage{Shard: 1, From: 2, To: 1, Type: uint32(kind), Term: m.GetTerm()}))
+			}
+		}
+	}
+	t.Fatal("never elected")
+}
+
+// work does what is to be done, with durable writes, and gives the answers.
+func work(t *testing.T, r *Replica) (answers []Answer) {
+	for w, ok := r.Ready(0); ok || r.HasReady(); w, ok = r.Ready(0) {
+		require.NoError(t, errors.Join(r.Local(w.Local), r.Apply(), r.Applied()))
+		answers = append(answers, r.Answers()...)
+	}
+	return append(answers, r.Answers()...)
+}
+
+// TestOverwrittenIsNotYetNotDone: a proposal whose entry was replaced in this log, by another leader or by this one
+// elected again, may still be committed from another replica's log. It is unknown until an entry is applied at its index.
+func TestOverwrittenIsNotYetNotDone(t *testing.T) {
+	for name, known := range map[string]bool{"nothing is heard": false, "another entry is applied there": true} {
+		t.Run(name, func(t *testing.T) {
+			r := member(t, 1, 3)
+			elect(t, r)
+			work(t, r)
+			term, _ := r.Leading()
+			require.NoError(t, r.Propose(1, []*kvdv1.Command{{Op: 1}}, []Waiter{nobody{}}))
+			require.Empty(t, work(t, r))
+			index := r.Log().last
+			// Another leader, in a later term, replaces all of it by one entry.
+			app := &kvdv1.RaftMessage{
+				Shard: 1, From: 2, To: 1, Type: uint32(raftpb.MsgApp), Term: uint64(term) + 1, LogTerm: uint64(kv.BirthTerm), Index: uint64(kv.BirthIndex),
+				Entries: []*kvdv1.RaftEntry{{Term: uint64(term) + 1, Index: uint64(kv.BirthIndex) + 1}},
+			}
+			require.NoError(t, r.Step(2, app))
+			require.Empty(t, work(t, r), "it may still be committed")
+			require.Less(t, r.Log().last, index)
+			if known {
+				app.Index, app.LogTerm, app.Commit = uint64(kv.BirthIndex)+1, app.Term, uint64(index)
+				app.Entries = []*kvdv1.RaftEntry{{Term: app.Term, Index: uint64(index)}}
+				require.NoError(t, r.Step(2, app))
+				answers := work(t, r)
+				require.Len(t, answers, 1)
+				require.ErrorAs(t, answers[0].Err, new(*kv.NotLeaderError))
+				return
+			}
+			elect(t, r)
+			require.NoError(t, r.Propose(1, []*kvdv1.Command{{Op: 1}}, []Waiter{nobody{}}))
+			var answers []Answer
+			for range 12 {
+				r.Tick()
+				answers = append(answers, work(t, r)...)
+			}
+			require.NotEmpty(t, answers)
+			require.ErrorIs(t, answers[0].Err, kv.ErrUnknown)
+		})
+	}
+}
