@@ -262,10 +262,8 @@ func (c *Core) tick() {
 	if c.now.Boot < c.nextTick {
 		return
 	}
-	c.nextTick += c.Tick
-	if c.nextTick <= c.now.Boot {
-		c.nextTick = c.now.Boot + c.Tick
-	}
+	// From now, not from when it was due: two ticks close together would shorten the promises given between them.
+	c.nextTick = c.now.Boot + c.Tick
 	c.oneTick()
 }
 

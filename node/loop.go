@@ -177,8 +177,8 @@ func (n *Node) Snapshot(_ context.Context, header *kvdv1.SnapshotHeader, next fu
 		return fmt.Errorf("there is no replica of shard %d here", d.GetShard())
 	case !v.state.Load().descriptor.Span.Equal(span):
 		return &kv.InvalidError{Field: "span", Bound: "that of the replica here"}
-	case n.disk.full.Load():
-		return fmt.Errorf("the disk of node %d is full", n.ID())
+	case !n.room(header.GetState().GetBytes()):
+		return n.noRoom()
 	}
 	ingest, err := n.state.NewIngest(v.shard, span)
 	if err != nil {
@@ -187,6 +187,9 @@ func (n *Node) Snapshot(_ context.Context, header *kvdv1.SnapshotHeader, next fu
 	r := snapshot.NewReceiver(ingest, header.State)
 	for done := false; !done; {
 		chunk, err := next()
+		if err == nil && !n.room(0) {
+			err = n.noRoom()
+		}
 		if err == nil {
 			switch part := chunk.GetPart().(type) {
 			case *kvdv1.SnapshotChunk_Data:
@@ -209,6 +212,15 @@ func (n *Node) Snapshot(_ context.Context, header *kvdv1.SnapshotHeader, next fu
 		})
 	})
 	return nil
+}
+
+// room reports whether so many more bytes leave the disk's reserve alone.
+func (n *Node) room(bytes uint64) bool {
+	return !n.disk.full.Load() && n.disk.free.Load() > n.disk.need.Load()+bytes
+}
+
+func (n *Node) noRoom() error {
+	return &kv.DiskFullError{Node: n.ID(), FreeBytes: n.disk.free.Load(), NeedBytes: n.disk.need.Load()}
 }
 
 // Install commits what was received, beside the loop.

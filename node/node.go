@@ -103,6 +103,7 @@ type Node struct {
 	work      sync.WaitGroup // The background work.
 	loops     sync.WaitGroup
 	once      sync.Once
+	starting  sync.Mutex // Held by Start; Stop waits for it.
 
 	meta     atomic.Pointer[published]
 	leaders  sync.Map // Hints: kv.ShardID to kv.NodeID.
@@ -191,6 +192,8 @@ func (n *Node) Found(ctx context.Context, r *kvdv1.FoundRequest) (*kvdv1.FoundRe
 
 // Start founds the cluster, or waits until it is founded, and starts to serve.
 func (n *Node) Start(ctx context.Context) error {
+	n.starting.Lock()
+	defer n.starting.Unlock()
 	record, err := n.founding.Run(ctx)
 	if err != nil {
 		return err
@@ -232,14 +235,15 @@ func (n *Node) run() error {
 		n.views[v.Shard()] = v
 	}
 	n.reader = Reader{Node: n.self.Node, Guard: n.guard, State: n.state, Boot: bootTime}
-	n.publishMeta(meta)
 	var loopCtx context.Context
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	loopCtx, n.loopEnd = context.WithCancel(context.Background())
+	n.network = n.Config.Network(n, n.self)
+	// From here on calls find the node: everything that they use is there.
+	n.publishMeta(meta)
 	if err := n.watchDisk(); err != nil {
 		return err
 	}
-	n.network = n.Config.Network(n, n.self)
 	for _, other := range n.meta.Load().shards.Nodes() {
 		if other.ID != n.self.Node {
 			n.network.Connect(other.ID)
@@ -367,7 +371,7 @@ const handOverMax = 2 * time.Second
 // PrepareStop makes the node not ready, and gives others a moment to take its leaderships.
 func (n *Node) PrepareStop() {
 	n.stopping.Store(true)
-	if n.core == nil || len(n.meta.Load().shards.Nodes()) == 1 {
+	if !n.serving.Load() || len(n.meta.Load().shards.Nodes()) == 1 {
 		return
 	}
 	for began := time.Now(); time.Since(began) < handOverMax && n.leads() > 0; {
@@ -376,25 +380,43 @@ func (n *Node) PrepareStop() {
 	}
 }
 
-// Stop ends everything and closes the stores. Without now it gives the leaderships away first.
+// Stop ends everything and closes what is open. Without now it gives the leaderships away first. It waits for Start,
+// whose context the caller has ended if it has not returned.
 func (n *Node) Stop(now bool) error {
 	if !now {
 		n.PrepareStop()
 	}
 	n.stopping.Store(true)
+	n.starting.Lock()
+	defer n.starting.Unlock()
 	n.serving.Store(false)
-	if n.core == nil {
-		return n.lock.Close()
+	if n.network != nil {
+		n.network.Close()
 	}
-	n.network.Close()
-	n.cancel()
-	n.loopEnd()
+	if n.cancel != nil {
+		n.cancel()
+		n.loopEnd()
+	}
 	n.loops.Wait()
 	n.work.Wait()
-	n.guard.Close()
-	err := errors.Join(n.state.Close(), n.log.Close())
-	n.blocks.Unref()
-	return errors.Join(err, n.lock.Close())
+	return n.closeStores()
+}
+
+func (n *Node) closeStores() error {
+	var errs []error
+	if n.guard != nil {
+		n.guard.Close()
+	}
+	if n.state != nil {
+		errs = append(errs, n.state.Close())
+	}
+	if n.log != nil {
+		errs = append(errs, n.log.Close())
+	}
+	if n.blocks != nil {
+		n.blocks.Unref()
+	}
+	return errors.Join(append(errs, n.lock.Close())...)
 }
 
 func (n *Node) leads() int {
@@ -416,8 +438,8 @@ func randomJitter(d time.Duration) time.Duration {
 
 // diskWatch is what is known of the file system of the data directory.
 type diskWatch struct {
-	full atomic.Bool
-	free atomic.Uint64
+	full       atomic.Bool
+	free, need atomic.Uint64
 }
 
 const (
@@ -438,6 +460,7 @@ func (n *Node) watchDisk() error {
 		full = true // A little more must be free before writes begin again.
 	}
 	n.disk.free.Store(free)
+	n.disk.need.Store(need)
 	if full != n.disk.full.Swap(full) || n.disk.free.Load() == 0 {
 		if full {
 			n.Logger.Error("the disk is nearly full: writes are refused until there is room", "free", free, "need", need, "dir", n.DataDir)

@@ -23,6 +23,8 @@ type budget struct {
 	commands, bytes atomic.Int64
 	// latency is how long commands wait for their answers lately, in nanoseconds.
 	latency atomic.Int64
+	// held is the size of the writes that callers wait for, in bytes.
+	held atomic.Int64
 	// forwards are on their way to other nodes, and take so long lately.
 	forwards, forwardLatency atomic.Int64
 }
@@ -223,6 +225,12 @@ func (n *Node) again(ctx context.Context, d *kv.Descriptor, attempt int, err err
 // Write carries a command out, on this node or the one that leads the shard, and tries again within the deadline what
 // was not done for want of a leader.
 func (n *Node) Write(ctx context.Context, _ kv.Route, c *kv.Command) (kv.Result, kv.Header, error) {
+	// It counts from here to its end, also while it waits for a leader or for another node.
+	size := int64(c.Size())
+	defer n.budget.held.Add(-size)
+	if n.budget.held.Add(size) > kv.ProposalBytesMax {
+		return kv.Result{}, kv.Header{}, errBusy
+	}
 	encoded := shard.EncodeCommand(c)
 	for attempt := 0; ; attempt++ {
 		d, err := n.lookup(c)
@@ -305,18 +313,34 @@ const silentMax = 2 * time.Second
 // whileHeard gives a context that ends when a node is not heard of any more.
 func (n *Node) whileHeard(ctx context.Context, to kv.NodeID) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	began := time.Now()
-	var timer *time.Timer
-	timer = time.AfterFunc(silentMax, func() {
-		if heard := time.Unix(0, n.network.LastHeard(to)); time.Since(heard) > silentMax && time.Since(began) >= silentMax {
+	l := &listening{}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer = time.AfterFunc(silentMax, func() {
+		if time.Since(time.Unix(0, n.network.LastHeard(to))) > silentMax {
 			cancel()
 			return
 		}
-		if ctx.Err() == nil {
-			timer.Reset(silentMax / 8)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if !l.over {
+			l.timer.Reset(silentMax / 8)
 		}
 	})
-	return ctx, func() { cancel(); timer.Stop() }
+	return ctx, func() {
+		cancel()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.over = true
+		l.timer.Stop()
+	}
+}
+
+// listening looks now and then whether a node is heard.
+type listening struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	over  bool
 }
 
 var errBusy = &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -33,6 +34,8 @@ const (
 	// pingInterval is how often something is said at least; a stream that was silent for silenceMax is torn down.
 	pingInterval = 500 * time.Millisecond
 	silenceMax   = 3 * time.Second
+	// snapshotSilence is how long the receiver of a snapshot may take for one chunk, or for its answer.
+	snapshotSilence = 20 * time.Second
 	// retryMax is the longest pause between two attempts to connect.
 	retryMax = time.Second
 	// envelopeBytes is about where an envelope ends when several are waiting.
@@ -108,6 +111,7 @@ func Dial(address string, creds credentials.TransportCredentials) (*grpc.ClientC
 	return grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(creds), grpc.WithStatsHandler(wire.SentHandler()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(kv.MessageBytesMax), grpc.MaxCallSendMsgSize(kv.MessageBytesMax)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: silenceMax}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryMax}, MinConnectTimeout: time.Second,
 		}))
@@ -476,6 +480,9 @@ func (t *Transport) SendSnapshot(ctx context.Context, to kv.NodeID, header *kvdv
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// A receiver that takes nothing more, or never answers, is given up: no other follower gets one meanwhile.
+	watchdog := time.AfterFunc(snapshotSilence, cancel)
+	defer watchdog.Stop()
 	stream, err := client.Snapshot(ctx)
 	if err != nil {
 		return err
@@ -486,6 +493,7 @@ func (t *Transport) SendSnapshot(ctx context.Context, to kv.NodeID, header *kvdv
 		if err := stream.Send(chunk); err != nil {
 			break // The reason comes with CloseAndRecv.
 		}
+		watchdog.Reset(snapshotSilence)
 		if chunk, ok, err = next(); err != nil {
 			return err
 		}
