@@ -126,8 +126,13 @@ func (p *Pipeline) begin(ctx context.Context, key []byte, read bool, op *kvdv1.P
 		done(nil, notDone{err}) // It never left.
 		return
 	}
-	// At the deadline it ends, whatever the streams do.
-	o.stop = context.AfterFunc(o.ctx, func() { o.end(nil, o.ctx.Err()) })
+	// At the deadline it ends, whatever the streams do; that may be now.
+	armed := make(chan struct{})
+	o.stop = context.AfterFunc(o.ctx, func() {
+		<-armed
+		o.end(nil, o.ctx.Err())
+	})
+	close(armed)
 	p.c.refreshFirst()
 	p.c.dispatch(o)
 }
