@@ -202,6 +202,9 @@ func DecodeResult(p *kvdv1.CommandResult) (kv.Result, error) {
 	if p.GetStatus() < uint32(kv.Done) || p.GetStatus() > uint32(kv.Refused) {
 		return kv.Result{}, fmt.Errorf("status %d of a result: %w", p.GetStatus(), kv.ErrUnknown)
 	}
+	if p.Count > math.MaxInt32 {
+		return kv.Result{}, fmt.Errorf("count %d of a result: %w", p.Count, kv.ErrUnknown)
+	}
 	r := kv.Result{
 		Status: kv.Status(p.Status), Revision: kv.Revision(p.Revision), Found: p.Found, Counter: p.Counter,
 		Count: int(p.Count), Succeeded: p.Succeeded, Reason: p.Reason,

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
+	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
@@ -49,8 +49,14 @@ type shardUnderTest struct {
 }
 
 func newShard(t require.TestingT) *shardUnderTest {
+	return newShardOf(t, kv.Span{Start: []byte("a"), End: []byte("z")})
+}
+
+func newShardOf(t require.TestingT, span kv.Span) *shardUnderTest {
+	st := birth()
+	st.Descriptor_.Start, st.Descriptor_.End = span.Start, span.End
 	s := store{storage.NewMemState()}
-	return &shardUnderTest{t, s, New(birth(), s)}
+	return &shardUnderTest{t, s, New(st, s)}
 }
 
 // step applies entries in one step.
@@ -182,134 +188,42 @@ func TestExpiry(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, ok, "not purged")
 	require.Equal(t, before+1, s.m.Revision(), "a purge counts no revision")
-	all := true
-	_, all, err = s.store.Due(kv.Due{}, math.MaxInt64-1, 10, func(kv.Due) bool { return false })
-	require.NoError(t, err)
-	require.True(t, all, "the index of expiries is not empty")
+	require.Empty(t, s.due(), "the index of expiries is not empty")
 }
 
+// TestUnknownCommandStops: what cannot be applied is never passed over, whatever comes next, and nothing of its step
+// is stored.
 func TestUnknownCommandStops(t *testing.T) {
-	s := newShard(t)
-	s.m.Begin(s.store.NewBatch())
-	_, err := s.m.Apply(11, 6, &kvdv1.Batch{Commands: []*kvdv1.Command{{Op: 99}}})
-	require.Error(t, err)
-	_, err = New(birth(), s.store).Apply(12, 6, nil)
-	require.Error(t, err, "a gap")
-}
-
-func drawCommand(t *rapid.T) kv.Command {
-	key := []byte(rapid.StringMatching(`[a-c][0-3]`).Draw(t, "key"))
-	c := kv.Command{Op: kv.OpPut, Key: key, Value: []byte(rapid.StringMatching(`[0-9]{0,2}`).Draw(t, "value"))}
-	switch rapid.IntRange(0, 6).Draw(t, "op") {
-	case 0:
-		c.TTL = int64(rapid.IntRange(1, 50).Draw(t, "ttl"))
-	case 1:
-		c.Cond = kv.Condition{Kind: kv.IfRevision, Revision: kv.Revision(rapid.IntRange(1, 20).Draw(t, "revision"))}
-	case 2:
-		return kv.Command{Op: kv.OpDelete, Key: key}
-	case 3:
-		return kv.Command{Op: kv.OpIncrement, Key: key, Delta: int64(rapid.IntRange(-3, 3).Draw(t, "delta"))}
-	case 4:
-		return kv.Command{Op: kv.OpDeleteRange, Key: key, End: []byte("b2"), Limit: 3}
-	case 5:
-		return kv.Command{Op: kv.OpTxn, Txn: &kv.Txn{
-			Compare: []kv.Compare{{Key: key, Cond: kv.Condition{Kind: kv.IfPresent}}},
-			Then:    []kv.TxnOp{{Kind: kv.TxnDelete, Key: key}, {Kind: kv.TxnPut, Key: []byte("c9"), Value: key}},
-			Else:    []kv.TxnOp{{Kind: kv.TxnPut, Key: key, Value: []byte("7")}},
-		}}
-	case 6:
-		return kv.Command{Op: kv.OpExpire, Due: []kv.Due{{ExpireAt: int64(rapid.IntRange(1, 400).Draw(t, "due")), Key: key}}}
-	}
-	return c
-}
-
-// TestStepsDoNotMatter: the same entries cut into other steps, and replayed after a crash at any step, give the same
-// results and the same state (T2); and plain maps say the same of puts, deletes and counters.
-func TestStepsDoNotMatter(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var log []*kvdv1.Batch
-		for i := range rapid.IntRange(1, 25).Draw(t, "entries") {
-			b := &kvdv1.Batch{StampMs: int64(i*10 + rapid.IntRange(-15, 15).Draw(t, "stamp"))}
-			for range rapid.IntRange(1, 4).Draw(t, "commands") {
-				c := drawCommand(t)
-				b.Commands = append(b.Commands, EncodeCommand(&c))
-			}
-			payload, err := Encode(b)
-			require.NoError(t, err)
-			b, err = Decode(payload)
-			require.NoError(t, err)
-			log = append(log, b)
-		}
-		single := newShard(t)
-		var want [][]kv.Result
-		for _, b := range log {
-			want = append(want, single.step(b)...)
-		}
-		cut := newShard(t)
-		var got [][]kv.Result
-		for rest := log; len(rest) > 0; {
-			n := rapid.IntRange(1, len(rest)).Draw(t, "step")
-			got = append(got, cut.step(rest[:n]...)...)
-			rest = rest[n:]
-			if rapid.IntRange(0, 3).Draw(t, "crash") == 0 {
-				// What was stored is all that is left.
-				shards, err := cut.store.Shards()
-				require.NoError(t, err)
-				cut.m = New(shards[0].State, cut.store)
-			}
-		}
-		require.Equal(t, want, got)
-		a, err := single.store.Hash()
-		require.NoError(t, err)
-		b, err := cut.store.Hash()
-		require.NoError(t, err)
-		require.Equal(t, a, b)
-	})
-}
-
-// TestCountersAreRight: the counts of a shard are those of what is stored.
-func TestCountersAreRight(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s := newShard(t)
-		for i := range rapid.IntRange(1, 40).Draw(t, "commands") {
-			s.one(int64(i*7), drawCommand(t))
-		}
-		var keys, bytes, expiring uint64
-		require.NoError(t, s.store.Scan(kv.Span{}, func(key []byte, rec kv.Record) bool {
-			keys, bytes = keys+1, bytes+uint64(len(key)+len(rec.Value))
-			if rec.ExpireAt != 0 {
-				expiring++
-			}
-			return true
-		}))
-		require.Equal(t, []uint64{keys, bytes, expiring}, []uint64{s.m.Keys(), s.m.Bytes(), s.m.Expiring()})
-	})
-}
-
-func FuzzDecode(f *testing.F) {
-	c := put("k", "v")
-	b, err := Encode(&kvdv1.Batch{Node: 1, Commands: []*kvdv1.Command{EncodeCommand(&c)}})
-	require.NoError(f, err)
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		batch, err := Decode(b)
-		if err != nil {
-			return
-		}
-		for _, p := range batch.Commands {
-			if c, err := DecodeCommand(p); err == nil {
-				_ = CheckCommand(&c)
-			}
-		}
-	})
-}
-
-func BenchmarkApplyPut(b *testing.B) {
-	s := newShard(b)
-	c := put("k", string(make([]byte, 128)))
-	batch := &kvdv1.Batch{Commands: []*kvdv1.Command{EncodeCommand(&c)}}
-	b.ReportAllocs()
-	for b.Loop() {
-		s.step(batch)
+	good := put("k", "v")
+	for name, bad := range map[string]func(m *Machine) error{
+		"an operation": func(m *Machine) error {
+			_, err := m.Apply(12, 6, &kvdv1.Batch{Commands: []*kvdv1.Command{EncodeCommand(&good), {Op: 99}}})
+			return err
+		},
+		"a condition": func(m *Machine) error {
+			_, err := m.Apply(12, 6, &kvdv1.Batch{Commands: []*kvdv1.Command{
+				{Op: uint32(kv.OpPut), Key: []byte("k"), Condition: &kvdv1.CommandCondition{Kind: 99}},
+			}})
+			return err
+		},
+		"a gap":           func(m *Machine) error { _, err := m.Apply(13, 6, nil); return err },
+		"an entry again":  func(m *Machine) error { _, err := m.Apply(11, 6, nil); return err },
+		"an earlier term": func(m *Machine) error { _, err := m.Apply(12, 5, nil); return err },
+		"no voters":       func(m *Machine) error { return m.ApplyConf(12, 6, &raftpb.ConfState{Learners: []uint64{2}}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShard(t)
+			s.step(nil) // Entry 11.
+			b := s.store.NewBatch()
+			s.m.Begin(b)
+			err := bad(s.m)
+			require.Error(t, err)
+			_, again := s.m.Apply(13, 6, nil)
+			require.Equal(t, err, again, "the next entry was applied")
+			require.Equal(t, err, s.m.ApplyConf(12, 6, &raftpb.ConfState{Voters: []uint64{1}}))
+			require.Equal(t, err, s.m.Check())
+			s.m.Finish()
+			require.True(t, b.Empty(), "a step that failed was stored")
+		})
 	}
 }

@@ -1,0 +1,185 @@
+package shard
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// TestCommandsSurviveTheLog: a command that goes through a payload is the same afterwards, field by field.
+func TestCommandsSurviveTheLog(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := anyCommand(t)
+		c.ID = rapid.Uint64().Draw(t, "id")
+		payload, err := Encode(&kvdv1.Batch{Commands: []*kvdv1.Command{EncodeCommand(c)}})
+		require.NoError(t, err)
+		b, err := Decode(payload)
+		require.NoError(t, err)
+		clear(payload) // The batch shares no memory with it.
+		got, err := DecodeCommand(b.Commands[0])
+		require.NoError(t, err)
+		require.True(t, proto.Equal(EncodeCommand(c), EncodeCommand(&got)), "%+v became %+v", c, got)
+		require.Equal(t, []any{c.Op, c.TTL, c.ExpireAt, c.Delta, c.Limit, c.ID, c.Cond.Kind, c.Cond.Revision},
+			[]any{got.Op, got.TTL, got.ExpireAt, got.Delta, got.Limit, got.ID, got.Cond.Kind, got.Cond.Revision})
+	})
+}
+
+// TestResultsTravel: a forwarded result is the same on the other side.
+func TestResultsTravel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := kv.Result{
+			Status:   kv.Status(rapid.IntRange(int(kv.Done), int(kv.Refused)).Draw(t, "status")),
+			Revision: kv.Revision(rapid.Uint64().Draw(t, "revision")), Found: rapid.Bool().Draw(t, "found"),
+			Counter: rapid.Int64().Draw(t, "counter"), Count: rapid.IntRange(0, kv.DeleteChunkMax).Draw(t, "count"),
+			Succeeded: rapid.Bool().Draw(t, "succeeded"), Reason: rapid.StringMatching(`[a-z ]*`).Draw(t, "reason"),
+		}
+		if rapid.Bool().Draw(t, "resumes") {
+			r.Resume = []byte("k")
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "operations") {
+			r.Ops = append(r.Ops, kv.TxnOpResult{Found: rapid.Bool().Draw(t, "found"), Record: kv.Record{
+				Value: []byte(rapid.StringMatching(`[a-z]+`).Draw(t, "value")), Revision: 3, ExpireAt: rapid.Int64().Draw(t, "expiry"),
+			}})
+		}
+		b, err := EncodeResult(&r).MarshalVT()
+		require.NoError(t, err)
+		p := &kvdv1.CommandResult{}
+		require.NoError(t, p.UnmarshalVT(b))
+		got, err := DecodeResult(p)
+		require.NoError(t, err)
+		require.Equal(t, r, got)
+	})
+	for _, status := range []uint32{0, uint32(kv.Refused) + 1, 256 + uint32(kv.Done)} {
+		_, err := DecodeResult(&kvdv1.CommandResult{Status: status})
+		require.ErrorIs(t, err, kv.ErrUnknown, "status %d: nobody knows whether it was done", status)
+	}
+	_, err := DecodeResult(nil)
+	require.ErrorIs(t, err, kv.ErrUnknown)
+}
+
+// newer appends a field that this version does not know to a message.
+func newer[M proto.Message](m M) M {
+	m.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 1))
+	return m
+}
+
+// TestDecodeStopsAtWhatItDoesNotKnow: a newer version's format, operation or field is never skipped, however deep.
+func TestDecodeStopsAtWhatItDoesNotKnow(t *testing.T) {
+	put := func() *kvdv1.Command { return &kvdv1.Command{Op: uint32(kv.OpPut), Key: []byte("k")} }
+	txn := func(change func(*kvdv1.Command)) *kvdv1.Command {
+		c := &kvdv1.Command{Op: uint32(kv.OpTxn)}
+		change(c)
+		return c
+	}
+	for name, c := range map[string]*kvdv1.Command{
+		"operation 0":           {},
+		"an operation":          {Op: uint32(kv.OpMeta) + 1},
+		"an operation past 255": {Op: 256 + uint32(kv.OpPut)},
+		"a condition":           {Op: uint32(kv.OpPut), Condition: &kvdv1.CommandCondition{Kind: uint32(kv.IfValue) + 1}},
+		"a field":               newer(put()),
+		"a condition's field": func() *kvdv1.Command {
+			c := put()
+			c.Condition = newer(&kvdv1.CommandCondition{})
+			return c
+		}(),
+		"a comparison": txn(func(c *kvdv1.Command) {
+			c.Compare = []*kvdv1.CommandCompare{{Condition: &kvdv1.CommandCondition{Kind: 256}}}
+		}),
+		"a comparison's field": txn(func(c *kvdv1.Command) { c.Compare = []*kvdv1.CommandCompare{newer(&kvdv1.CommandCompare{})} }),
+		"a field of a comparison's condition": txn(func(c *kvdv1.Command) {
+			c.Compare = []*kvdv1.CommandCompare{{Condition: newer(&kvdv1.CommandCondition{})}}
+		}),
+		"an operation of then":         txn(func(c *kvdv1.Command) { c.Then = []*kvdv1.CommandTxnOp{{Kind: 4}} }),
+		"an operation of else":         txn(func(c *kvdv1.Command) { c.Else = []*kvdv1.CommandTxnOp{{}} }),
+		"a field of an operation":      txn(func(c *kvdv1.Command) { c.Else = []*kvdv1.CommandTxnOp{newer(&kvdv1.CommandTxnOp{Kind: 1})} }),
+		"a field of an expiry's hints": {Op: uint32(kv.OpExpire), Due: []*kvdv1.CommandDue{newer(&kvdv1.CommandDue{})}},
+	} {
+		payload, err := Encode(&kvdv1.Batch{Commands: []*kvdv1.Command{put(), c}})
+		require.NoError(t, err)
+		_, err = Decode(payload)
+		require.ErrorIs(t, err, ErrUnknownCommand, name)
+		require.ErrorContains(t, err, "command 1", name)
+	}
+	payload, err := Encode(newer(&kvdv1.Batch{Commands: []*kvdv1.Command{put()}}))
+	require.NoError(t, err)
+	_, err = Decode(payload)
+	require.ErrorIs(t, err, ErrUnknownCommand, "a field of the batch")
+	payload, err = Encode(&kvdv1.Batch{Commands: []*kvdv1.Command{put()}})
+	require.NoError(t, err)
+	payload[0] = format + 1
+	_, err = Decode(payload)
+	require.ErrorIs(t, err, ErrUnknownCommand, "the format")
+	for n := 2; n < len(payload); n++ {
+		if b, err := Decode(append([]byte{format}, payload[1:n]...)); err == nil {
+			require.Empty(t, b.Commands, "a torn payload gave a command")
+		}
+	}
+	b, err := Decode(nil)
+	require.NoError(t, err)
+	require.Nil(t, b, "a new leader's entry has no batch")
+}
+
+// FuzzApply: whatever bytes an entry holds, it is refused, or applied by every replica with the same outcome in
+// whatever steps, and what comes out of it can be forwarded.
+func FuzzApply(f *testing.F) {
+	for _, c := range []kv.Command{
+		put("k", "v"),
+		{Op: kv.OpDeleteRange, Key: []byte("a"), End: []byte("m"), Limit: 2},
+		{Op: kv.OpIncrement, Key: []byte("n"), Delta: -1},
+		{Op: kv.OpExpire, Due: []kv.Due{{ExpireAt: 5, Key: []byte("e")}}},
+		{Op: kv.OpMeta, Value: []byte("x")}, {Op: kv.OpChecksum, ID: 7},
+		{Op: kv.OpTxn, Txn: &kv.Txn{
+			Compare: []kv.Compare{{Key: []byte("k"), Cond: kv.Condition{Kind: kv.IfValue, Value: []byte("v")}}},
+			Then:    []kv.TxnOp{{Kind: kv.TxnPut, Key: []byte("b"), TTL: 5}, {Kind: kv.TxnGet, Key: []byte("b")}},
+			Else:    []kv.TxnOp{{Kind: kv.TxnDelete, Key: []byte("k")}},
+		}},
+	} {
+		b, err := Encode(&kvdv1.Batch{Node: 1, StampMs: 4, Commands: []*kvdv1.Command{EncodeCommand(&c)}})
+		require.NoError(f, err)
+		f.Add(b)
+	}
+	expiring := put("e", "5")
+	expiring.ExpireAt = 5
+	counter := put("n", "9223372036854775807")
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		b, err := Decode(payload)
+		if err != nil || b == nil {
+			return
+		}
+		log := []entry{{batch: &kvdv1.Batch{Commands: []*kvdv1.Command{EncodeCommand(&expiring), EncodeCommand(&counter)}}}, {batch: b}, {batch: b}}
+		one, all := newShard(t), newShard(t)
+		results := one.play(log, oneByOne)
+		require.Equal(t, results, all.play(log, atOnce))
+		require.Equal(t, one.hash(), all.hash())
+		for i := range results[12] {
+			if _, err := DecodeResult(EncodeResult(&results[12][i])); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// FuzzDecodeResult: whatever a node answers, it is understood or refused.
+func FuzzDecodeResult(f *testing.F) {
+	b, err := EncodeResult(&kv.Result{Status: kv.Done, Resume: []byte("k"), Ops: []kv.TxnOpResult{{Found: true}}}).MarshalVT()
+	require.NoError(f, err)
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p := &kvdv1.CommandResult{}
+		if p.UnmarshalVT(b) != nil {
+			return
+		}
+		r, err := DecodeResult(p)
+		if err != nil {
+			require.ErrorIs(t, err, kv.ErrUnknown)
+			return
+		}
+		require.GreaterOrEqual(t, r.Count, 0)
+	})
+}
