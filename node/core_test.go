@@ -213,3 +213,16 @@ func TestLogWithoutState(t *testing.T) {
 	_, err = NewCore(config, Now{})
 	require.ErrorContains(t, err, "missing")
 }
+
+// TestTicksKeepTheirDistance (T1): after a late tick the next is a whole tick away, so that a promise that was given
+// between two loses one at most; what was missed is dropped.
+func TestTicksKeepTheirDistance(t *testing.T) {
+	l := newLone(t)
+	for _, late := range []time.Duration{0, 49 * time.Millisecond, 51 * time.Millisecond, time.Minute} {
+		l.now = l.core.Deadline() + late
+		before := l.core.ticks
+		l.core.Turn(Input{Now: Now{Boot: l.now}})
+		require.Equal(t, before+1, l.core.ticks)
+		require.Equal(t, l.now+50*time.Millisecond, l.core.Deadline())
+	}
+}
