@@ -1,7 +1,11 @@
 package client
 
 import (
+	"context"
 	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/kvdstore/kvd/kv"
 )
@@ -24,13 +28,28 @@ type unknown struct{ error }
 func (e unknown) Is(target error) bool { return target == ErrUnknown }
 func (e unknown) Unwrap() error        { return e.error }
 
-// mark makes an error tell of its outcome: a read changes nothing, so it is always not done.
-func mark(read bool, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case read || kv.OutcomeOf(err) == kv.NotDone && !errors.Is(err, kv.ErrUnknown):
-		return notDone{err}
+// lostError tells that a node was not reached, that its connection broke, or that it did not answer in time.
+type lostError struct {
+	address string
+	err     error
+}
+
+func (e *lostError) Error() string {
+	if s, ok := status.FromError(e.err); ok {
+		return "the node at " + e.address + ": " + s.Message()
 	}
-	return unknown{err}
+	return "the node at " + e.address + ": " + e.err.Error()
+}
+
+func (e *lostError) Unwrap() error { return e.err }
+
+// Is finds the end of a context, which gRPC gives as a code.
+func (e *lostError) Is(target error) bool {
+	switch target {
+	case context.DeadlineExceeded:
+		return status.Code(e.err) == codes.DeadlineExceeded
+	case context.Canceled:
+		return status.Code(e.err) == codes.Canceled
+	}
+	return false
 }

@@ -2,388 +2,312 @@ package client
 
 import (
 	"context"
-	"errors"
-	"sync"
+	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
+	"github.com/kvdstore/kvd/client/route"
 	"github.com/kvdstore/kvd/kv"
 )
 
-const (
-	// messageBytes and messageOps are where a message ends when more is queued.
-	messageBytes = 1 << 20
-	messageOps   = 512
-	// silentMax is after how much silence a stream with operations in flight is given up: its writes are unknown then.
-	silentMax = 1500 * time.Millisecond
-	// InFlightMax bounds the operations of one client's pipelines that have no answer yet; further ones wait.
-	InFlightMax = 4096
-)
+// InFlightMax bounds the operations of one client's pipelines that have no answer yet; further ones wait.
+const InFlightMax = kv.ClientInFlightMax
 
 // Pipeline sends operations without waiting for the answers of earlier ones; what is queued meanwhile travels as one
-// message. There is no order between operations in flight. It may be used by any number of goroutines.
+// message, over one stream a node. There is no order between operations in flight: what must come after another is begun
+// when that has its answer. An operation that was not done is tried again within its deadline; when a stream breaks, gets
+// are too, and writes in flight are unknown.
+//
+// The functions that are called with the results must not block, and must not begin operations themselves (that may
+// wait for a place, and they hold up the answers that would free one): they start a goroutine for that.
 type Pipeline struct {
-	c      *Client
-	places chan struct{}
+	c *Client
 }
 
-// Pipeline gives the client's pipelined mode.
-func (c *Client) Pipeline() *Pipeline {
-	return &Pipeline{c: c, places: make(chan struct{}, InFlightMax)}
-}
+// Pipeline gives the client's pipelined mode. All share the client's streams and its bound of operations in flight.
+func (c *Client) Pipeline() *Pipeline { return &Pipeline{c: c} }
 
-// operation is one in a pipeline.
+// An operation is waiting (in a queue, or for another try), flying (on a stream), or ended. Only what is flying can be
+// unknown.
+const (
+	waiting = iota
+	flying
+	ended
+)
+
+// operation is one of a pipeline.
 type operation struct {
-	p        *Pipeline
-	ctx      context.Context
-	cancel   context.CancelFunc
-	key      []byte
-	read     bool
-	attempts int
-	op       *kvdv1.PipelineOp
-	done     func(*kvdv1.PipelineResult, error)
-	ended    atomic.Bool
-	stop     func() bool
+	c      *Client
+	ctx    context.Context
+	cancel context.CancelFunc
+	key    []byte
+	kind   wire.Op
+	at     place
+	size   int // About its bytes in a message.
+	// build makes the operation of a message, a new one for each attempt: an earlier one may still be encoded.
+	build func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp
+	done  func(*kvdv1.PipelineResult, error)
+
+	state atomic.Int32
+	// stop ends what watches the context.
+	stop func() bool
+
+	// What follows belongs to whoever moves it on: one at a time.
+	first     int // Where its attempts begin.
+	attempts  int
+	redirects int
+	target    route.Target
 }
 
-// end tells the caller, once.
-func (o *operation) end(r *kvdv1.PipelineResult, err error) {
-	if !o.ended.CompareAndSwap(false, true) {
-		return
-	}
-	o.stop()
-	o.cancel()
-	<-o.p.places
-	o.done(r, mark(o.read, err))
-}
+// opBytes is about what an operation takes besides key and value.
+const opBytes = 64
 
 // GoPut begins a put; done is called once, from any goroutine. It waits while too many operations are in flight.
 func (p *Pipeline) GoPut(ctx context.Context, key, value []byte, done func(PutResult, error), list ...WriteOption) {
-	op := &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Put{Put: putRequest(key, value, list)}}
-	p.begin(ctx, key, false, op, func(r *kvdv1.PipelineResult, err error) {
-		done(PutResult{r.GetPut().GetSucceeded(), kv.Revision(r.GetPut().GetRevision())}, err)
+	if err := checkPut(key, value); err != nil {
+		done(PutResult{}, err)
+		return
+	}
+	w := options(list)
+	p.begin(ctx, &operation{
+		key: key, kind: wire.Write, size: opBytes + len(key) + len(value),
+		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
+			return &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Put{Put: &kvdv1.PutRequest{
+				Header: h, Key: key, Value: value, Condition: w.condition, TtlMs: w.ttlMillis(), ExpireAtMs: w.expireAtMillis(),
+			}}}
+		},
+		done: func(r *kvdv1.PipelineResult, err error) { done(putResult(r.GetPut()), err) },
 	})
 }
 
 // GoGet begins a get.
 func (p *Pipeline) GoGet(ctx context.Context, key []byte, done func(item Item, found bool, err error), list ...ReadOption) {
-	op := &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Get{Get: &kvdv1.GetRequest{Key: key, Level: level(list)}}}
-	p.begin(ctx, key, true, op, func(r *kvdv1.PipelineResult, err error) { done(itemOf(key, r.GetGet()), r.GetGet().GetFound(), err) })
+	if err := checkKey(key); err != nil {
+		done(Item{}, false, err)
+		return
+	}
+	l := level(list)
+	p.begin(ctx, &operation{
+		key: key, kind: wire.Read, at: placeOf(l), size: opBytes + len(key),
+		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
+			return &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Get{Get: &kvdv1.GetRequest{Header: h, Key: key, Level: l}}}
+		},
+		done: func(r *kvdv1.PipelineResult, err error) { done(itemOf(key, r.GetGet()), r.GetGet().GetFound(), err) },
+	})
 }
 
 // GoDelete begins a delete.
 func (p *Pipeline) GoDelete(ctx context.Context, key []byte, done func(DeleteResult, error), list ...WriteOption) {
-	op := &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Delete{Delete: &kvdv1.DeleteRequest{Key: key, Condition: options(list).condition}}}
-	p.begin(ctx, key, false, op, func(r *kvdv1.PipelineResult, err error) {
-		d := r.GetDelete()
-		done(DeleteResult{d.GetSucceeded(), d.GetFound(), kv.Revision(d.GetRevision())}, err)
+	if err := checkKey(key); err != nil {
+		done(DeleteResult{}, err)
+		return
+	}
+	w := options(list)
+	p.begin(ctx, &operation{
+		key: key, kind: wire.Write, size: opBytes + len(key),
+		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
+			return &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Delete{Delete: &kvdv1.DeleteRequest{Header: h, Key: key, Condition: w.condition}}}
+		},
+		done: func(r *kvdv1.PipelineResult, err error) { done(deleteResult(r.GetDelete()), err) },
 	})
 }
 
 // GoIncrement begins an increment.
 func (p *Pipeline) GoIncrement(ctx context.Context, key []byte, delta int64, done func(value int64, err error)) {
-	op := &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Increment{Increment: &kvdv1.IncrementRequest{Key: key, Delta: delta}}}
-	p.begin(ctx, key, false, op, func(r *kvdv1.PipelineResult, err error) { done(r.GetIncrement().GetValue(), err) })
+	if err := checkKey(key); err != nil {
+		done(0, err)
+		return
+	}
+	p.begin(ctx, &operation{
+		key: key, kind: wire.Write, size: opBytes + len(key),
+		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
+			return &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Increment{Increment: &kvdv1.IncrementRequest{Header: h, Key: key, Delta: delta}}}
+		},
+		done: func(r *kvdv1.PipelineResult, err error) { done(r.GetIncrement().GetValue(), err) },
+	})
+}
+
+// GoTxn begins a transaction. The request must not be changed before it has ended.
+func (p *Pipeline) GoTxn(ctx context.Context, r *kvdv1.TxnRequest, done func(*kvdv1.TxnResponse, error)) {
+	if err := checkTxn(r); err != nil {
+		done(nil, err)
+		return
+	}
+	p.begin(ctx, &operation{
+		key: txnKey(r), kind: wire.Write, size: opBytes + r.SizeVT(),
+		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
+			return &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Txn{Txn: txnRequest(r, h)}}
+		},
+		done: func(r *kvdv1.PipelineResult, err error) { done(r.GetTxn(), err) },
+	})
+}
+
+// answer is what a waiting call gets.
+type answer[T any] struct {
+	value T
+	err   error
+}
+
+// await begins an operation and waits for its end.
+func await[T any](begin func(done func(T, error))) (T, error) {
+	ch := make(chan answer[T], 1)
+	begin(func(value T, err error) { ch <- answer[T]{value, err} })
+	a := <-ch
+	return a.value, a.err
 }
 
 // Put is GoPut and waits.
 func (p *Pipeline) Put(ctx context.Context, key, value []byte, list ...WriteOption) (PutResult, error) {
-	type answer struct {
-		r   PutResult
-		err error
-	}
-	ch := make(chan answer, 1)
-	p.GoPut(ctx, key, value, func(r PutResult, err error) { ch <- answer{r, err} }, list...)
-	a := <-ch
-	return a.r, a.err
+	return await(func(done func(PutResult, error)) { p.GoPut(ctx, key, value, done, list...) })
 }
 
 // Get is GoGet and waits.
-func (p *Pipeline) Get(ctx context.Context, key []byte, list ...ReadOption) (Item, bool, error) {
-	type answer struct {
-		item  Item
-		found bool
-		err   error
-	}
-	ch := make(chan answer, 1)
-	p.GoGet(ctx, key, func(item Item, found bool, err error) { ch <- answer{item, found, err} }, list...)
-	a := <-ch
-	return a.item, a.found, a.err
+func (p *Pipeline) Get(ctx context.Context, key []byte, list ...ReadOption) (item Item, found bool, err error) {
+	item, err = await(func(done func(Item, error)) {
+		p.GoGet(ctx, key, func(i Item, f bool, err error) { found = f; done(i, err) }, list...)
+	})
+	return item, found, err
 }
 
-func (p *Pipeline) begin(ctx context.Context, key []byte, read bool, op *kvdv1.PipelineOp, done func(*kvdv1.PipelineResult, error)) {
-	o := &operation{p: p, key: key, read: read, op: op, done: done}
-	o.ctx, o.cancel = bounded(ctx)
-	select {
-	case p.places <- struct{}{}:
-	case <-o.ctx.Done():
-		err := o.ctx.Err()
-		o.cancel()
-		done(nil, notDone{err}) // It never left.
+// Delete is GoDelete and waits.
+func (p *Pipeline) Delete(ctx context.Context, key []byte, list ...WriteOption) (DeleteResult, error) {
+	return await(func(done func(DeleteResult, error)) { p.GoDelete(ctx, key, done, list...) })
+}
+
+// Increment is GoIncrement and waits.
+func (p *Pipeline) Increment(ctx context.Context, key []byte, delta int64) (int64, error) {
+	return await(func(done func(int64, error)) { p.GoIncrement(ctx, key, delta, done) })
+}
+
+// Txn is GoTxn and waits.
+func (p *Pipeline) Txn(ctx context.Context, r *kvdv1.TxnRequest) (*kvdv1.TxnResponse, error) {
+	return await(func(done func(*kvdv1.TxnResponse, error)) { p.GoTxn(ctx, r, done) })
+}
+
+// begin takes a place for an operation and sends it on its way.
+func (p *Pipeline) begin(ctx context.Context, o *operation) {
+	ctx, cancel := bounded(ctx)
+	if err := ctx.Err(); err != nil { // Also when there is a place.
+		cancel()
+		o.done(nil, notDone{err})
 		return
 	}
-	// At the deadline it ends, whatever the streams do; that may be now.
-	armed := make(chan struct{})
-	o.stop = context.AfterFunc(o.ctx, func() {
-		<-armed
-		o.end(nil, o.ctx.Err())
-	})
-	close(armed)
+	select {
+	case p.c.places <- struct{}{}:
+	case <-ctx.Done():
+		cancel()
+		o.done(nil, notDone{ctx.Err()}) // It never left.
+		return
+	}
+	o.c, o.ctx, o.cancel, o.first = p.c, ctx, cancel, rand.Int()&0xffff
+	// At its deadline it ends, whatever the streams do.
+	o.stop = context.AfterFunc(ctx, o.expire)
 	p.c.refreshFirst()
 	p.c.dispatch(o)
 }
 
+// expire ends an operation whose context ended: one that is not flying was surely not done. It may run before begin has
+// set stop.
+func (o *operation) expire() {
+	err := o.ctx.Err()
+	for {
+		switch state := o.state.Load(); {
+		case state == ended:
+			return
+		case !o.state.CompareAndSwap(state, ended):
+		case state == waiting:
+			o.finish(nil, notDone{err})
+			return
+		default:
+			o.finish(nil, o.mark(err))
+			return
+		}
+	}
+}
+
+// mark says of an error that it came while the operation was flying.
+func (o *operation) mark(err error) error {
+	if o.kind == wire.Read {
+		return notDone{err}
+	}
+	return unknown{err}
+}
+
+// end ends an operation in a state; it does nothing if it is in another.
+func (o *operation) end(state int32, r *kvdv1.PipelineResult, err error) {
+	if o.state.CompareAndSwap(state, ended) {
+		o.stop()
+		o.finish(r, err)
+	}
+}
+
+// finish tells the caller; the state is ended.
+func (o *operation) finish(r *kvdv1.PipelineResult, err error) {
+	o.cancel()
+	<-o.c.places
+	o.done(r, err)
+}
+
 // dispatch hands an operation to the stream of the node that it goes to.
 func (c *Client) dispatch(o *operation) {
-	t := c.target(o.key, o.attempts)
+	o.target = c.target(o.at, o.key, o.first+o.attempts)
 	o.attempts++
-	header := (*kvdv1.RequestHeader)(nil)
-	if t.Route.Version != 0 {
-		header = &kvdv1.RequestHeader{Shard: uint64(t.Route.Shard), Version: t.Route.Version}
+	s, err := c.stream(o.target.Address)
+	if err != nil {
+		o.end(waiting, nil, notDone{err})
+		return
 	}
-	setHeader(o.op, header)
-	if !c.stream(t.Address).add(o) {
-		c.later(o, &kv.NotLeaderError{})
-	}
-}
-
-func setHeader(op *kvdv1.PipelineOp, h *kvdv1.RequestHeader) {
-	switch x := op.Op.(type) {
-	case *kvdv1.PipelineOp_Get:
-		x.Get.Header = h
-	case *kvdv1.PipelineOp_Put:
-		x.Put.Header = h
-	case *kvdv1.PipelineOp_Delete:
-		x.Delete.Header = h
-	case *kvdv1.PipelineOp_Increment:
-		x.Increment.Header = h
+	if !s.add(o) { // It broke just now.
+		c.later(o, verdict{err: notDone{&lostError{o.target.Address, errBroken}}, again: true})
 	}
 }
 
-// later tries an operation that was not done again, after a pause.
-func (c *Client) later(o *operation, err error) {
-	go func() {
-		if o.ended.Load() {
-			return
-		}
-		if !pause(o.ctx, o.attempts, err) {
-			if o.read || o.ctx.Err() == nil {
-				o.end(nil, err)
-			} else {
-				o.end(nil, notDone{errors.Join(err, o.ctx.Err())})
-			}
-			return
-		}
+// later tries an operation that is waiting again, after a pause, or ends it if that makes no sense.
+func (c *Client) later(o *operation, v verdict) {
+	if !v.again {
+		o.end(waiting, nil, v.err)
+		return
+	}
+	if v.redirect && o.redirects < redirectsMax {
+		o.redirects++
 		c.dispatch(o)
-	}()
-}
-
-// stream is one Pipeline stream to a node.
-type stream struct {
-	c       *Client
-	address string
-	ctx     context.Context
-	cancel  context.CancelFunc
-
-	mu     sync.Mutex
-	queue  []*operation
-	flying map[uint64]*operation
-	next   uint64
-	heard  time.Time
-	broken bool
-	wake   chan struct{}
-}
-
-// stream gives the stream to an address, a new one when the last broke.
-func (c *Client) stream(address string) *stream {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s := c.pipes[address]; s != nil {
-		return s
+		return
 	}
-	s := &stream{c: c, address: address, flying: map[uint64]*operation{}, wake: make(chan struct{}, 1), heard: time.Now()}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if c.closed {
-		s.broken = true
-		return s
+	d := pause(o.attempts-1, v.after)
+	if deadline, ok := o.ctx.Deadline(); ok && time.Until(deadline) <= d {
+		o.end(waiting, nil, gaveUp(o.ctx, v.err, o.attempts))
+		return
 	}
-	c.pipes[address] = s
-	go s.run()
-	return s
-}
-
-// add queues an operation; false when the stream is broken.
-func (s *stream) add(o *operation) bool {
-	s.mu.Lock()
-	if s.broken {
-		s.mu.Unlock()
-		return false
-	}
-	if len(s.flying)+len(s.queue) == 0 {
-		s.heard = time.Now() // Silence counts from here.
-	}
-	s.queue = append(s.queue, o)
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-	return true
-}
-
-// run sends and receives until the stream breaks.
-func (s *stream) run() {
-	err := s.carry()
-	s.cancel()
-	s.c.mu.Lock()
-	if s.c.pipes[s.address] == s {
-		delete(s.c.pipes, s.address)
-	}
-	s.c.mu.Unlock()
-	s.c.suspect(s.address)
-	s.c.refresh()
-	s.mu.Lock()
-	s.broken = true
-	queue, flying := s.queue, s.flying
-	s.queue, s.flying = nil, nil
-	s.mu.Unlock()
-	for _, o := range queue {
-		s.c.later(o, &kv.NotLeaderError{})
-	}
-	for _, o := range flying {
-		if o.read {
-			s.c.later(o, &kv.NotLeaderError{})
-		} else {
-			o.end(nil, errors.Join(kv.ErrUnknown, err))
-		}
-	}
-}
-
-var errSilent = errors.New("the node is silent")
-
-func (s *stream) carry() error {
-	conn, err := s.c.conn(s.address)
-	if err != nil {
-		return err
-	}
-	rpc, err := kvdv1.NewKVClient(conn).Pipeline(s.ctx, grpc.WaitForReady(false))
-	if err != nil {
-		return err
-	}
-	received := make(chan error, 1)
-	go func() { received <- s.receive(rpc) }()
-	ticker := time.NewTicker(silentMax / 8)
-	defer ticker.Stop()
-	for {
+	if !c.start(func() {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
 		select {
-		case err := <-received:
-			return err
-		case <-s.ctx.Done():
-			return s.ctx.Err()
-		case <-ticker.C:
-			if s.silent() {
-				return errSilent
-			}
-		case <-s.wake:
-			for r := s.take(); r != nil; r = s.take() {
-				if err := rpc.Send(r); err != nil {
-					return <-received
-				}
-			}
+		case <-timer.C:
+			c.dispatch(o)
+		case <-o.ctx.Done(): // It has ended.
+		case <-c.ctx.Done():
+			o.end(waiting, nil, notDone{fmt.Errorf("%w: %w", ErrClosed, v.err)})
 		}
+	}) {
+		o.end(waiting, nil, notDone{ErrClosed})
 	}
 }
 
-func (s *stream) silent() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.flying)+len(s.queue) > 0 && time.Since(s.heard) > silentMax
-}
+// silence is how long an attempt of a read may take: longer ones follow on those that took too long.
+func (o *operation) silence() time.Duration { return attemptMax << min(o.attempts-1, silencesMax) }
 
-// take makes a message of what is queued.
-func (s *stream) take() *kvdv1.PipelineRequest {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := &kvdv1.PipelineRequest{}
-	size, n := 0, 0
-	for n < len(s.queue) && n < messageOps && (len(r.Ops) == 0 || size < messageBytes) {
-		o := s.queue[n]
-		n++
-		if o.ended.Load() {
-			continue
-		}
-		s.next++
-		// The operation may be repeated on another stream while this one still encodes: each message has its own.
-		op := &kvdv1.PipelineOp{Id: s.next, Op: o.op.Op}
-		if deadline, ok := o.ctx.Deadline(); ok {
-			op.TimeoutMs = uint32(max(time.Until(deadline).Milliseconds(), 1))
-		}
-		s.flying[op.Id] = o
-		size += op.SizeVT()
-		r.Ops = append(r.Ops, op)
+// message is the operation as it goes into one.
+func (o *operation) message(id uint64) *kvdv1.PipelineOp {
+	op := o.build(headerOf(o.target))
+	op.Id = id
+	deadline, _ := o.ctx.Deadline() // There always is one.
+	left := time.Until(deadline)
+	if o.kind == wire.Read {
+		left = min(left, o.silence())
 	}
-	s.queue = s.queue[n:]
-	if len(r.Ops) == 0 {
-		return nil
-	}
-	return r
-}
-
-func (s *stream) receive(rpc kvdv1.KV_PipelineClient) error {
-	for {
-		resp, err := rpc.Recv()
-		if err != nil {
-			return err
-		}
-		for _, r := range resp.GetResults() {
-			s.mu.Lock()
-			s.heard = time.Now()
-			o := s.flying[r.GetId()]
-			delete(s.flying, r.GetId())
-			s.mu.Unlock()
-			if o != nil {
-				s.answer(o, r)
-			}
-		}
-	}
-}
-
-// answer ends an operation, or tries it again when it was not done.
-func (s *stream) answer(o *operation, r *kvdv1.PipelineResult) {
-	p := r.GetError()
-	if p == nil {
-		s.c.learn(headerOf(r))
-		s.c.served(headerOf(r))
-		o.end(r, nil)
-		return
-	}
-	op := wire.Write
-	if o.read {
-		op = wire.Read
-	}
-	s.c.learnError(p.GetDetail())
-	err := wire.ToError(op, p)
-	if kv.Retryable(err) && !errors.Is(err, kv.ErrUnknown) {
-		s.c.later(o, err)
-		return
-	}
-	o.end(nil, err)
-}
-
-func headerOf(r *kvdv1.PipelineResult) *kvdv1.ResponseHeader {
-	switch x := r.GetResult().(type) {
-	case *kvdv1.PipelineResult_Get:
-		return x.Get.GetHeader()
-	case *kvdv1.PipelineResult_Put:
-		return x.Put.GetHeader()
-	case *kvdv1.PipelineResult_Delete:
-		return x.Delete.GetHeader()
-	case *kvdv1.PipelineResult_Increment:
-		return x.Increment.GetHeader()
-	}
-	return nil
+	op.TimeoutMs = uint32(min(max(left.Milliseconds(), 1), 1<<31))
+	return op
 }

@@ -72,6 +72,8 @@ const (
 	// are refused. With more than ForwardsAlways it refuses also when they take longer than ProposalLatencyMax.
 	ForwardsMax    = 8 << 10
 	ForwardsAlways = 256
+	// ClientInFlightMax bounds the operations of a client's pipelines that have no answer yet; further ones wait.
+	ClientInFlightMax = 4096
 	// FoundingNodesMax bounds the list that a static cluster is founded from.
 	FoundingNodesMax = 64
 )

@@ -13,6 +13,7 @@ import (
 type model struct {
 	epochs map[kv.ShardID]kv.Epoch
 	cells  [cells]*kv.Descriptor
+	last   [cells]uint64 // The version that was last known, also of a cell that is in a gap now.
 }
 
 // The keys of the models: one letter each.
@@ -30,7 +31,7 @@ func (m *model) learn(d *kv.Descriptor) {
 		return
 	}
 	for i, old := range m.cells {
-		if d.Span.Contains(cell(i)) && old != nil && old.Shard != d.Shard && old.Epoch.Version > d.Epoch.Version {
+		if d.Span.Contains(cell(i)) && (old == nil || old.Shard != d.Shard) && m.last[i] > d.Epoch.Version {
 			return
 		}
 	}
@@ -44,7 +45,7 @@ func (m *model) learn(d *kv.Descriptor) {
 	for i, old := range m.cells {
 		switch {
 		case d.Span.Contains(cell(i)):
-			m.cells[i] = d
+			m.cells[i], m.last[i] = d, d.Epoch.Version
 		case old != nil && gone[old.Shard]:
 			m.cells[i] = nil
 		}
@@ -148,12 +149,12 @@ func TestHistoryInAnyOrder(t *testing.T) {
 		for i := range rapid.IntRange(0, len(all)).Draw(t, "late") {
 			m.Learn(all[i])
 		}
-		if len(m.descriptors) != len(last) {
-			t.Fatalf("%d shards are known, there are %d", len(m.descriptors), len(last))
+		if len(m.pieces) != len(last) {
+			t.Fatalf("%d pieces are known, there are %d shards", len(m.pieces), len(last))
 		}
 		for i, d := range last {
-			if m.descriptors[i] != d {
-				t.Fatalf("%v is known, it is %v", m.descriptors[i], d)
+			if m.pieces[i].shard != d {
+				t.Fatalf("%v is known, it is %v", m.pieces[i].shard, d)
 			}
 		}
 	})

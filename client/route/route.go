@@ -8,7 +8,8 @@
 //	silent ─────────Forget───┘
 //
 // What always holds: descriptors do not overlap, they are in key order, and what is known of a shard never goes back to
-// an older epoch. There may be gaps; a key in one goes to any node, which passes it on and tells the right descriptor.
+// an older epoch, nor what is known of a key to an older version. There may be gaps, which remember the version that was
+// there; a key in one goes to any node, which passes it on and tells the right descriptor.
 package route
 
 import (
@@ -27,12 +28,20 @@ type Node struct {
 
 // Map is what is known. Lookups may run beside each other, nothing may run beside a change.
 type Map struct {
-	version     uint64
-	descriptors []*kv.Descriptor
-	epochs      map[kv.ShardID]kv.Epoch // The newest seen, also of shards that others have displaced since the last whole map.
-	leaders     map[kv.ShardID]kv.NodeID
-	addresses   map[kv.NodeID]string
-	order       []string // The addresses, in the order of their nodes' ids.
+	version   uint64
+	pieces    []piece
+	epochs    map[kv.ShardID]kv.Epoch // The newest seen, also of shards that others have displaced since the last whole map.
+	leaders   map[kv.ShardID]kv.NodeID
+	addresses map[kv.NodeID]string
+	order     []string // The addresses, in the order of their nodes' ids.
+}
+
+// piece is what is known of some keys: the shard that holds them, or, in a gap, no more than that a shard of this version
+// once did.
+type piece struct {
+	span    kv.Span
+	version uint64
+	shard   *kv.Descriptor // nil in a gap.
 }
 
 // New makes a map that knows nothing.
@@ -55,9 +64,12 @@ func (m *Map) Replace(version uint64, descriptors []*kv.Descriptor, leaders map[
 	}
 	m.setNodes(nodes)
 	m.prune()
-	for _, d := range m.descriptors {
-		if leader := leaders[d.Shard]; leader != 0 && m.leaders[d.Shard] == 0 {
-			m.leaders[d.Shard] = leader
+	for _, p := range m.pieces {
+		if p.shard == nil {
+			continue
+		}
+		if id := p.shard.Shard; m.leaders[id] == 0 && leaders[id] != 0 {
+			m.leaders[id] = leaders[id]
 		}
 	}
 	return true
@@ -90,9 +102,11 @@ func (m *Map) arrange() {
 // prune forgets shards that are no longer there, and leaders that are no members, so that a client does not grow with
 // the number of shards and nodes that ever were.
 func (m *Map) prune() {
-	there := make(map[kv.ShardID]bool, len(m.descriptors))
-	for _, d := range m.descriptors {
-		there[d.Shard] = true
+	there := make(map[kv.ShardID]bool, len(m.pieces))
+	for _, p := range m.pieces {
+		if p.shard != nil {
+			there[p.shard.Shard] = true
+		}
 	}
 	for shard := range m.epochs {
 		if !there[shard] {
@@ -112,41 +126,68 @@ func (m *Map) Learn(d *kv.Descriptor) bool {
 	if d.Span.Empty() || Older(d.Epoch, m.epochs[d.Shard]) {
 		return false
 	}
-	// [i, j) are the descriptors that d overlaps.
-	i := sort.Search(len(m.descriptors), func(i int) bool {
-		end := m.descriptors[i].Span.End
-		return len(end) == 0 || bytes.Compare(end, d.Span.Start) > 0
-	})
-	j := len(m.descriptors)
-	if len(d.Span.End) > 0 {
-		j = sort.Search(len(m.descriptors), func(j int) bool { return bytes.Compare(m.descriptors[j].Span.Start, d.Span.End) >= 0 })
-	}
+	i, j := m.overlapped(d.Span)
 	own := false
-	for _, old := range m.descriptors[i:j] {
-		if old.Shard == d.Shard {
+	for _, p := range m.pieces[i:j] {
+		if p.shard != nil && p.shard.Shard == d.Shard {
 			own = true
-		} else if old.Epoch.Version > d.Epoch.Version {
+		} else if p.version > d.Epoch.Version {
 			return false
 		}
 	}
-	for _, old := range m.descriptors[i:j] {
-		if old.Shard != d.Shard {
-			delete(m.leaders, old.Shard)
+	for _, p := range m.pieces[i:j] {
+		if p.shard != nil && p.shard.Shard != d.Shard {
+			delete(m.leaders, p.shard.Shard)
 		}
 	}
 	_, known := m.epochs[d.Shard]
 	m.epochs[d.Shard] = d.Epoch
-	m.descriptors = slices.Replace(m.descriptors, i, j, d)
+	m.put(i, j, d)
 	if known && !own {
 		m.dropElsewhere(d)
 	}
 	return true
 }
 
-// dropElsewhere removes an older descriptor of d's shard that d does not overlap. A shard's start never changes, so only
-// a node that is wrong makes this do anything; two places for one shard would be worse.
+// overlapped gives the pieces [i, j) that share keys with a span.
+func (m *Map) overlapped(s kv.Span) (i, j int) {
+	i = sort.Search(len(m.pieces), func(i int) bool {
+		end := m.pieces[i].span.End
+		return len(end) == 0 || bytes.Compare(end, s.Start) > 0
+	})
+	j = len(m.pieces)
+	if len(s.End) > 0 {
+		j = sort.Search(len(m.pieces), func(j int) bool { return bytes.Compare(m.pieces[j].span.Start, s.End) >= 0 })
+	}
+	return i, j
+}
+
+// put lays a descriptor over the pieces [i, j); gaps are left where they reach beyond it.
+func (m *Map) put(i, j int, d *kv.Descriptor) {
+	var with [3]piece
+	list := with[:0]
+	if i < j {
+		if first := m.pieces[i]; bytes.Compare(first.span.Start, d.Span.Start) < 0 {
+			list = append(list, piece{span: kv.Span{Start: first.span.Start, End: d.Span.Start}, version: first.version})
+		}
+	}
+	list = append(list, piece{d.Span, d.Epoch.Version, d})
+	if i < j && len(d.Span.End) > 0 {
+		if last := m.pieces[j-1]; len(last.span.End) == 0 || bytes.Compare(last.span.End, d.Span.End) > 0 {
+			list = append(list, piece{span: kv.Span{Start: d.Span.End, End: last.span.End}, version: last.version})
+		}
+	}
+	m.pieces = slices.Replace(m.pieces, i, j, list...)
+}
+
+// dropElsewhere makes a gap of an older descriptor of d's shard that d does not overlap. A shard's start never changes,
+// so only a node that is wrong makes this do anything; two places for one shard would be worse.
 func (m *Map) dropElsewhere(d *kv.Descriptor) {
-	m.descriptors = slices.DeleteFunc(m.descriptors, func(old *kv.Descriptor) bool { return old.Shard == d.Shard && old != d })
+	for i, p := range m.pieces {
+		if p.shard != nil && p.shard.Shard == d.Shard && p.shard != d {
+			m.pieces[i].shard = nil
+		}
+	}
 }
 
 // Older tells whether epoch a is before b. Of one shard's epochs neither half goes back, so their order is total.
@@ -194,11 +235,11 @@ type Target struct {
 
 // Find gives the descriptor that holds a key; nil when none is known. It is shared and read-only.
 func (m *Map) Find(key []byte) *kv.Descriptor {
-	i := sort.Search(len(m.descriptors), func(i int) bool { return bytes.Compare(m.descriptors[i].Span.Start, key) > 0 }) - 1
-	if i < 0 || !m.descriptors[i].Span.Contains(key) {
+	i := sort.Search(len(m.pieces), func(i int) bool { return bytes.Compare(m.pieces[i].span.Start, key) > 0 }) - 1
+	if i < 0 || !m.pieces[i].span.Contains(key) {
 		return nil
 	}
-	return m.descriptors[i]
+	return m.pieces[i].shard
 }
 
 // Lookup tells where a request for a key goes: to the leader if it is known, else to one of the shard's replicas, the

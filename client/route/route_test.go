@@ -21,18 +21,18 @@ func shard(id kv.ShardID, version uint64, start, end string) *kv.Descriptor {
 
 // check holds what always holds of a map.
 func (m *Map) check() error {
-	for i, d := range m.descriptors {
-		if d.Span.Empty() {
-			return fmt.Errorf("shard %d holds nothing", d.Shard)
+	for i, p := range m.pieces {
+		if p.span.Empty() {
+			return fmt.Errorf("a piece holds nothing")
 		}
-		if i > 0 && m.descriptors[i-1].Span.Overlaps(d.Span) {
-			return fmt.Errorf("%v and %v overlap", m.descriptors[i-1].Span, d.Span)
+		if i > 0 && m.pieces[i-1].span.Overlaps(p.span) {
+			return fmt.Errorf("%v and %v overlap", m.pieces[i-1].span, p.span)
 		}
-		if i > 0 && bytes.Compare(m.descriptors[i-1].Span.Start, d.Span.Start) >= 0 {
-			return fmt.Errorf("%v comes before %v", m.descriptors[i-1].Span, d.Span)
+		if i > 0 && bytes.Compare(m.pieces[i-1].span.Start, p.span.Start) >= 0 {
+			return fmt.Errorf("%v comes before %v", m.pieces[i-1].span, p.span)
 		}
-		if m.epochs[d.Shard] != d.Epoch {
-			return fmt.Errorf("shard %d is held at %v, and %v was seen", d.Shard, d.Epoch, m.epochs[d.Shard])
+		if d := p.shard; d != nil && (m.epochs[d.Shard] != d.Epoch || !p.span.Equal(d.Span)) {
+			return fmt.Errorf("shard %d is held at %v in %v, and %v was seen", d.Shard, d.Epoch, p.span, m.epochs[d.Shard])
 		}
 	}
 	return nil
@@ -86,6 +86,18 @@ func TestNodeThatLeft(t *testing.T) {
 	require.Equal(t, []string{"one", "two"}, given, "a slice that was given out has changed")
 	require.Zero(t, m.Leader(1))
 	require.Equal(t, "one", m.Lookup([]byte("a"), 1, never).Address)
+}
+
+// TestGapRemembers: the keys that a narrowed parent gave away do not fall back to a shard from before the parent had them.
+func TestGapRemembers(t *testing.T) {
+	m := New()
+	m.Learn(shard(1, 3, "", ""))
+	m.Learn(shard(1, 4, "", "b"))
+	require.False(t, m.Learn(shard(2, 2, "b", "")), "a shard that was absorbed before came back")
+	require.Nil(t, m.Find([]byte("b")))
+	require.True(t, m.Learn(shard(3, 4, "b", "")))
+	require.EqualValues(t, 3, m.Find([]byte("b")).Shard)
+	require.NoError(t, m.check())
 }
 
 func TestSplitAndMergeAreLearned(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
-	"github.com/kvdstore/kvd/api/wire"
+	"github.com/kvdstore/kvd/client"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -36,10 +36,10 @@ func (c *cli) shardsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "shards", Short: "List the shards", Example: "  kvcli shards\n  kvcli shards -o json", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.withAdmin(cmd, func(ctx context.Context, api kvdv1.AdminClient) error {
-				resp, err := api.Shards(ctx, &kvdv1.ShardsRequest{})
+			return c.with(cmd, true, func(ctx context.Context, cl *client.Client) error {
+				resp, err := cl.Shards(ctx)
 				if err != nil {
-					return adminError(wire.Read, err)
+					return err
 				}
 				for _, id := range resp.SilentNodes {
 					fmt.Fprintf(os.Stderr, "kvcli: node %d did not answer\n", id)
@@ -90,10 +90,10 @@ func (c *cli) nodesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "nodes", Short: "List the nodes", Example: "  kvcli nodes", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.withAdmin(cmd, func(ctx context.Context, api kvdv1.AdminClient) error {
-				resp, err := api.Nodes(ctx, &kvdv1.NodesRequest{})
+			return c.with(cmd, true, func(ctx context.Context, cl *client.Client) error {
+				resp, err := cl.Nodes(ctx)
 				if err != nil {
-					return adminError(wire.Read, err)
+					return err
 				}
 				list := make([]nodeJSON, 0, len(resp.Nodes))
 				for _, n := range resp.Nodes {
@@ -124,10 +124,10 @@ func (c *cli) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "status", Short: "Describe the node that answers", Example: "  kvcli status\n  kvcli status --replicas", Args: cobra.NoArgs}
 	replicas := cmd.Flags().Bool("replicas", false, "list its replicas too")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return c.withAdmin(cmd, func(ctx context.Context, api kvdv1.AdminClient) error {
-			st, err := api.Status(ctx, &kvdv1.StatusRequest{})
+		return c.with(cmd, true, func(ctx context.Context, cl *client.Client) error {
+			st, err := cl.Status(ctx)
 			if err != nil {
-				return adminError(wire.Read, err)
+				return err
 			}
 			if !*replicas {
 				st.Local = nil
@@ -167,24 +167,24 @@ func (c *cli) settingsCommand() *cobra.Command {
 		&cobra.Command{
 			Use: "get [NAME]", Short: "Print the settings, or one", Example: "  kvcli settings get log-keep", Args: cobra.MaximumNArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return c.withAdmin(cmd, func(ctx context.Context, api kvdv1.AdminClient) error {
-					resp, err := api.GetSettings(ctx, &kvdv1.GetSettingsRequest{})
+				return c.with(cmd, true, func(ctx context.Context, cl *client.Client) error {
+					list, err := cl.Settings(ctx)
 					if err != nil {
-						return adminError(wire.Read, err)
+						return err
 					}
-					return c.printSettings(cmd, args, resp.Settings)
+					return c.printSettings(cmd, args, list)
 				})
 			},
 		},
 		&cobra.Command{
 			Use: "set NAME VALUE", Short: "Change a setting; an empty VALUE is the default", Example: "  kvcli settings set log-keep 50000", Args: cobra.ExactArgs(2),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return c.withAdmin(cmd, func(ctx context.Context, api kvdv1.AdminClient) error {
-					resp, err := api.SetSetting(ctx, &kvdv1.SetSettingRequest{Name: args[0], Value: args[1]})
+				return c.with(cmd, true, func(ctx context.Context, cl *client.Client) error {
+					setting, err := cl.SetSetting(ctx, args[0], args[1])
 					if err != nil {
-						return adminError(wire.Write, err)
+						return err
 					}
-					return c.printSettings(cmd, nil, []*kvdv1.Setting{resp.Setting})
+					return c.printSettings(cmd, nil, []*kvdv1.Setting{setting})
 				})
 			},
 		},

@@ -18,8 +18,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
-	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
-	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/client"
 	"github.com/kvdstore/kvd/kv"
 )
@@ -197,29 +195,6 @@ func (c *cli) with(cmd *cobra.Command, only bool, f func(ctx context.Context, cl
 	ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
 	defer cancel()
 	return f(ctx, cl)
-}
-
-// withAdmin calls f with the operators' service.
-func (c *cli) withAdmin(cmd *cobra.Command, f func(ctx context.Context, api kvdv1.AdminClient) error) error {
-	return c.with(cmd, true, func(ctx context.Context, cl *client.Client) error {
-		api, err := cl.Admin()
-		if err != nil {
-			return err
-		}
-		return f(ctx, api)
-	})
-}
-
-// adminError reads an error of the operators' service.
-func adminError(op wire.Op, err error) error {
-	if err == nil {
-		return nil
-	}
-	said := wire.ToError(op, wire.FromStatus(err))
-	if op == wire.Read || kv.OutcomeOf(said) == kv.NotDone {
-		return fmt.Errorf("%w%w", said, quiet{client.ErrNotDone})
-	}
-	return fmt.Errorf("%w%w", said, quiet{client.ErrUnknown})
 }
 
 // quiet is an error that only errors.Is sees.
