@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -214,26 +213,35 @@ func (d *daemon) announce(ctx context.Context) {
 func (d *daemon) banner(w io.Writer) {
 	meta, _ := d.node.Meta()
 	self := d.node.Self()
-	tls := "no TLS: for this machine only"
+	tls, http := "no TLS: for this machine only", "none"
 	if d.secure() {
 		tls = "TLS"
 	} else if d.exposed() {
 		tls = "NO TLS"
 	}
+	if d.http != "" {
+		http = d.http + "  (/livez /readyz /metrics)"
+	}
 	_, _ = fmt.Fprintf(w, `
 kvd %s serves
   node      %d (%s) of cluster %v: %d nodes, %d shards
   clients   %s  (gRPC: kvd.v1.KV, kvd.v1.Admin, health, reflection; %s)
-  http      %s  (/livez /readyz /metrics)
+  http      %s
   data      %s
   memory    %d MiB
 
 Try it:
-  kvcli --endpoints %s put hello world
-  kvcli --endpoints %s get hello
-  grpcurl -plaintext -d '{"key":"aGVsbG8="}' %s kvd.v1.KV/Get
-`, buildVersion(), self.Node, d.name, self.Cluster, len(meta.GetNodes()), len(meta.GetDescriptors()), d.advertise, tls,
-		cmp.Or(d.http, "none"), d.absolute(), d.memory>>20, d.advertise, d.advertise, d.advertise)
+%s`, buildVersion(), self.Node, d.name, self.Cluster, len(meta.GetNodes()), len(meta.GetDescriptors()), d.advertise, tls,
+		http, d.absolute(), d.memory>>20, d.examples())
+}
+
+// examples are commands that work as they stand.
+func (s *settings) examples() string {
+	kvcli, grpcurl := "kvcli --endpoints "+s.advertise, "grpcurl -plaintext"
+	if s.secure() {
+		kvcli, grpcurl = kvcli+" --tls-ca "+s.ca, "grpcurl -cacert "+s.ca
+	}
+	return fmt.Sprintf("  %[1]s put hello world\n  %[1]s get hello\n  %[2]s -d '{\"key\":\"aGVsbG8=\"}' %[3]s kvd.v1.KV/Get\n", kvcli, grpcurl, s.advertise)
 }
 
 // notify tells systemd, if it started us.
