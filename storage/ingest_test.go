@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -97,6 +98,60 @@ func TestIngestCrashes(t *testing.T) {
 	require.Positive(t, seen[before])
 	require.Positive(t, seen[after], "no crash came after the ingest was durable")
 	require.Equal(t, after, hashOf(t, openState(t, mem.CrashClone(vfs.CrashCloneCfg{}))), "an ingest that was committed is lost")
+}
+
+// TestIngestDuringFlush: an ingest into the midst of what is being flushed makes Pebble give that flush up and begin it
+// anew, which is not a failure of the disk.
+func TestIngestDuringFlush(t *testing.T) {
+	var s *PebbleState
+	var armed atomic.Bool
+	ingested := make(chan error, 1)
+	ingest := func() error {
+		in, err := s.NewIngest(1, spanB)
+		if err != nil {
+			return err
+		}
+		if err := in.Put([]byte("b1"), kv.Record{Value: []byte("new")}); err != nil {
+			return err
+		}
+		return in.Commit(&kvdv1.ShardState{Replica: 1, AppliedIndex: 30})
+	}
+	mem := vfs.NewCrashableMem()
+	o := options(t, watched(mem, func(op errorfs.Op) {
+		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") && armed.Swap(false) {
+			ingested <- ingest()
+		}
+	}), "state")
+	failed := make(chan error, 1)
+	o.Fatal = func(err error) { failed <- err }
+	o.MemtableBytes = 16 << 20 // The flush makes several tables: Pebble looks between them whether it goes on.
+	s, err := OpenState(o)
+	require.NoError(t, err)
+	commit(t, s, 2, "a", 20)
+	chance := rand.NewChaCha8([32]byte{})
+	for i := range 16 {
+		b := s.NewBatch()
+		for j := range 1000 {
+			value := make([]byte, separateBytes/2)
+			_, _ = chance.Read(value)
+			b.Put(fmt.Appendf(nil, "c%03d%03d", i, j), kv.Record{Value: value, Revision: 20})
+		}
+		_, err := s.Commit(b)
+		require.NoError(t, err)
+	}
+	armed.Store(true)
+	flushed := make(chan error, 1)
+	go func() { flushed <- s.db.Flush() }()
+	select {
+	case err := <-failed:
+		t.Fatal(err)
+	case err := <-flushed:
+		require.NoError(t, err)
+	}
+	require.NoError(t, <-ingested)
+	want := hashOf(t, s)
+	require.NoError(t, s.Close())
+	require.Equal(t, want, hashOf(t, openState(t, mem.CrashClone(vfs.CrashCloneCfg{}))))
 }
 
 // TestIngestDoesNotOvertake: what another loop commits while an ingest is at work is not overtaken by it: what was

@@ -130,8 +130,7 @@ func pebbleOptions(o *Options) *pebble.Options {
 		MemTableStopWritesThreshold: memtablesMax, L0CompactionThreshold: 4, L0StopWritesThreshold: 1000,
 		CompactionConcurrencyRange: func() (int, int) { return 1, compactionsMax }, Logger: fatal,
 		EventListener: &pebble.EventListener{
-			// Pebble would try a failed flush or compaction again, at once and for ever.
-			BackgroundError: fatal.stop,
+			BackgroundError: fatal.background,
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { fatal.stop(info.Details) },
 		},
 	}
@@ -178,6 +177,14 @@ type failure struct {
 
 func (f failure) Error() string { return f.text }
 func (f failure) Unwrap() error { return f.cause }
+
+// background hears of failed flushes and compactions, which Pebble would try again at once and for ever. One that an
+// ingest made it give up is to be tried again.
+func (l *fatalLogger) background(err error) {
+	if !errors.Is(err, pebble.ErrCancelledCompaction) {
+		l.stop(err)
+	}
+}
 
 // stop never returns: whoever waits for the write must not hear that it was done.
 func (l *fatalLogger) stop(err error) {
