@@ -9,13 +9,17 @@ import (
 )
 
 // Check reports a broken invariant of the metadata: the map covers the whole key space and each key once, ids are
-// used once and below the next one, replicas are on known nodes, voters are an odd number.
+// used once and below the next one, replicas are on known nodes, voters are an odd number of at most ReplicasMax, and
+// no two nodes have a store.
 func Check(m *kvdv1.MetaState) error {
 	fail := func(format string, args ...any) error { return fmt.Errorf("metadata: "+format, args...) }
 	if m.GetClusterId() == 0 || m.GetVersion() == 0 {
 		return fail("there is no cluster id, or no version")
 	}
-	nodes, names := map[uint64]bool{}, map[string]bool{}
+	if m.GetTickMs() == 0 || m.GetElectionTicks() < 2 {
+		return fail("a tick of %d ms and an election timeout of %d ticks", m.GetTickMs(), m.GetElectionTicks())
+	}
+	nodes, names, stores := map[uint64]bool{}, map[string]bool{}, map[uint64]bool{}
 	for _, n := range m.GetNodes() {
 		id, name := n.GetNode().GetNode(), n.GetNode().GetName()
 		if id == 0 || id >= m.GetNextNode() || nodes[id] {
@@ -24,7 +28,10 @@ func Check(m *kvdv1.MetaState) error {
 		if name == "" || names[name] {
 			return fail("node %d: the name %q is empty or used twice", id, name)
 		}
-		nodes[id], names[name] = true, true
+		if n.GetStoreId() == 0 || stores[n.GetStoreId()] {
+			return fail("node %d: the store id is missing or another node's", id)
+		}
+		nodes[id], names[name], stores[n.GetStoreId()] = true, true, true
 	}
 	if m.GetMeta() == nil || m.GetMeta().GetShard() != uint64(kv.MetaShard) {
 		return fail("the meta group's descriptor is missing")
@@ -69,7 +76,13 @@ func checkReplicas(m *kvdv1.MetaState, d *kvdv1.Descriptor, nodes, replicas map[
 		}
 		replicas[r.GetReplica()], here[r.GetNode()] = true, true
 	}
-	if voters%2 == 0 {
+	if d.GetEpoch().GetVersion() == 0 || d.GetEpoch().GetConfig() == 0 {
+		return fmt.Errorf("metadata: shard %d has no epoch", d.GetShard())
+	}
+	if max(len(d.GetStart()), len(d.GetEnd())) > kv.KeyBytesMax {
+		return fmt.Errorf("metadata: shard %d begins or ends at what is no key", d.GetShard())
+	}
+	if voters%2 == 0 || voters > ReplicasMax {
 		return fmt.Errorf("metadata: shard %d has %d voters", d.GetShard(), voters)
 	}
 	return nil

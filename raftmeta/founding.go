@@ -138,7 +138,11 @@ func InitialCuts(spec string, readFile func(name string) ([]byte, error)) ([][]b
 		cuts = append(cuts, key)
 	}
 	slices.SortFunc(cuts, bytes.Compare)
-	return slices.CompactFunc(cuts, bytes.Equal), nil
+	cuts = slices.CompactFunc(cuts, bytes.Equal)
+	if len(cuts) >= InitialShardsMax {
+		return nil, &kv.InvalidError{Field: field, Bound: fmt.Sprintf("from 1 to %d shards, is %d", InitialShardsMax, len(cuts)+1)}
+	}
+	return cuts, nil
 }
 
 // Birth gives what the replicas on a node begin with, the meta group's among them, in shard order.

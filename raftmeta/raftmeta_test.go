@@ -1,6 +1,7 @@
 package raftmeta
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -125,6 +126,33 @@ func TestCheckSeesDamage(t *testing.T) {
 		"an even number of votes": func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas = m.Descriptors[1].Replicas[:2] },
 		"no shards":               func(m *kvdv1.MetaState) { m.Descriptors = nil },
 		"no meta group":           func(m *kvdv1.MetaState) { m.Meta = nil },
+		"no version":              func(m *kvdv1.MetaState) { m.Version = 0 },
+		"no tick":                 func(m *kvdv1.MetaState) { m.TickMs = 0 },
+		"an election in a tick":   func(m *kvdv1.MetaState) { m.ElectionTicks = 1 },
+		"no node":                 func(m *kvdv1.MetaState) { m.Nodes = nil },
+		"a node without an id":    func(m *kvdv1.MetaState) { m.Nodes[0].Node.Node = 0 },
+		"a node that is nothing":  func(m *kvdv1.MetaState) { m.Nodes[0] = nil },
+		"a node id twice":         func(m *kvdv1.MetaState) { m.Nodes[1].Node.Node = 1 },
+		"a node id to come":       func(m *kvdv1.MetaState) { m.NextNode = 3 },
+		"a node without a name":   func(m *kvdv1.MetaState) { m.Nodes[0].Node.Name = "" },
+		"a node without a store":  func(m *kvdv1.MetaState) { m.Nodes[0].StoreId = 0 },
+		"two nodes of a store":    func(m *kvdv1.MetaState) { m.Nodes[0].StoreId = m.Nodes[1].StoreId },
+		"the meta group's shard":  func(m *kvdv1.MetaState) { m.Meta.Shard = 1 },
+		"a meta group of nobody":  func(m *kvdv1.MetaState) { m.Meta.Replicas = nil },
+		"a shard that is nothing": func(m *kvdv1.MetaState) { m.Descriptors[1] = nil },
+		"a shard without an id":   func(m *kvdv1.MetaState) { m.Descriptors[1].Shard = 0 },
+		"an empty shard":          func(m *kvdv1.MetaState) { m.Descriptors[0].End, m.Descriptors[1].Start = []byte{}, nil },
+		"a shard turned round": func(m *kvdv1.MetaState) {
+			m.Descriptors[1].End, m.Descriptors[2].Start = []byte("a"), []byte("a")
+		},
+		"a start that is none":   func(m *kvdv1.MetaState) { m.Descriptors[0].Start = []byte("a") },
+		"an end that is no key":  func(m *kvdv1.MetaState) { longCut(m, kv.KeyBytesMax+1) },
+		"a shard without epoch":  func(m *kvdv1.MetaState) { m.Descriptors[1].Epoch = nil },
+		"no configuration epoch": func(m *kvdv1.MetaState) { m.Descriptors[1].Epoch.Config = 0 },
+		"a replica id of 0":      func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Replica = 0 },
+		"a replica id to come":   func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Replica = m.NextReplica },
+		"a replica of nothing":   func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0] = nil },
+		"a learner for a voter":  func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Learner = true },
 		"no cluster":              func(m *kvdv1.MetaState) { m.ClusterId = 0 },
 	} {
 		m := found(t, spec(3, "g", "p"))
@@ -133,6 +161,24 @@ func TestCheckSeesDamage(t *testing.T) {
 		require.Error(t, Check(m), name)
 	}
 	require.Error(t, Check(nil))
+	m := found(t, spec(3, "g", "p"))
+	longCut(m, kv.KeyBytesMax)
+	require.NoError(t, Check(m), "the longest key there is")
+	seven := found(t, spec(9))
+	for i := range 4 {
+		seven.Descriptors[0].Replicas = append(seven.Descriptors[0].Replicas, &kvdv1.Replica{Node: uint64(4 + i), Replica: seven.NextReplica})
+		seven.NextReplica++
+		if i == 1 {
+			require.NoError(t, Check(seven), "five voters")
+		}
+	}
+	require.Error(t, Check(seven), "seven voters")
+}
+
+// longCut makes the last cut n bytes long.
+func longCut(m *kvdv1.MetaState, n int) {
+	key := bytes.Repeat([]byte("x"), n)
+	m.Descriptors[1].End, m.Descriptors[2].Start = key, key
 }
 
 type sink struct{ stored *kvdv1.ShardState }
@@ -205,13 +251,6 @@ func TestUpdateNode(t *testing.T) {
 	n, _ := x.Node(2)
 	require.Equal(t, "h:2", n.Address)
 	require.Equal(t, "n2", n.Name, "a name never changes")
-}
-
-func TestUnknownCommandStops(t *testing.T) {
-	m := machine(t)
-	m.Begin(&sink{})
-	_, err := m.Apply(11, 6, &kvdv1.Batch{Commands: []*kvdv1.Command{{Op: uint32(kv.OpMeta)}}})
-	require.ErrorContains(t, err, "newer")
 }
 
 func BenchmarkLookup(b *testing.B) {

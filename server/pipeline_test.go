@@ -243,3 +243,46 @@ func TestPipelineEndsWithItsClient(t *testing.T) {
 	s.sent = func(*kvdv1.PipelineResponse) error { return ctx.Err() }
 	require.ErrorIs(t, (&service{backend: m}).Pipeline(s), context.Canceled)
 }
+
+// BenchmarkPipelineGet is a read from memory in a stream on loopback, 256 operations a message, 4 messages on their way.
+func BenchmarkPipelineGet(b *testing.B) {
+	m := newTable()
+	m.fill("k")
+	_, conn := serve(b, Config{Backend: m})
+	stream, err := kvdv1.NewKVClient(conn).Pipeline(b.Context())
+	require.NoError(b, err)
+	const batch = 256
+	r := &kvdv1.PipelineRequest{}
+	for id := range uint64(batch) {
+		r.Ops = append(r.Ops, getOp(id, "k"))
+	}
+	places := make(chan struct{}, 4*batch)
+	received := make(chan error, 1)
+	go func() {
+		for {
+			resp, err := stream.Recv()
+			if err != nil {
+				received <- err
+				return
+			}
+			for range resp.Results {
+				<-places
+			}
+		}
+	}()
+	b.ReportAllocs()
+	sent := 0
+	for b.Loop() { // One operation.
+		places <- struct{}{}
+		if sent++; sent%batch == 0 {
+			if err := stream.Send(r); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	if rest := sent % batch; rest > 0 {
+		require.NoError(b, stream.Send(&kvdv1.PipelineRequest{Ops: r.Ops[:rest]}))
+	}
+	require.NoError(b, stream.CloseSend())
+	require.ErrorIs(b, <-received, io.EOF)
+}

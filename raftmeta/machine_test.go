@@ -1,0 +1,255 @@
+package raftmeta
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"pgregory.net/rapid"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+func update(node, store uint64, address, region string) *kvdv1.MetaCommand {
+	return &kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_UpdateNode{UpdateNode: &kvdv1.MetaNode{
+		Node: &kvdv1.Node{Node: node, Address: address, Region: region}, StoreId: store,
+	}}}
+}
+
+func encoded(t require.TestingT, c *kvdv1.MetaCommand) *kvdv1.Command {
+	value, err := c.MarshalVT()
+	require.NoError(t, err)
+	return &kvdv1.Command{Op: uint32(kv.OpMeta), Value: value}
+}
+
+// newer gives a message a field that this version does not know.
+func newer[M proto.Message](m M) M {
+	m.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 1))
+	return m
+}
+
+// TestUnknownStops: what this version cannot carry out is never passed over, and nothing of its step is stored.
+func TestUnknownStops(t *testing.T) {
+	deep := update(2, 2, "h:2", "")
+	newer(deep.GetUpdateNode().Node)
+	middle := update(2, 2, "h:2", "")
+	newer(middle.GetUpdateNode())
+	setting := set(LogKeep, "100")
+	newer(setting.GetSetSetting())
+	for name, c := range map[string]*kvdv1.Command{
+		"a kind of command":       encoded(t, newer(&kvdv1.MetaCommand{})),
+		"no command":              encoded(t, &kvdv1.MetaCommand{}),
+		"a field of a command":    encoded(t, newer(set(LogKeep, "100"))),
+		"a field of a setting":    encoded(t, setting),
+		"a field of a node":       encoded(t, middle),
+		"a field within a node":   encoded(t, deep),
+		"bytes that are no field": {Op: uint32(kv.OpMeta), Value: []byte{0xff}},
+		"an operation":            {Op: uint32(kv.OpMeta) + 1},
+		"operation 0":             {},
+		"an operation past 255":   {Op: 256 + uint32(kv.OpMeta)},
+	} {
+		m, s := machine(t), &sink{}
+		m.Begin(s)
+		_, err := m.Apply(11, 6, &kvdv1.Batch{Commands: []*kvdv1.Command{encoded(t, set(LogKeep, "99")), c}})
+		require.ErrorContains(t, err, "command 1 of entry 11", name)
+		_, again := m.Apply(12, 6, nil)
+		require.Equal(t, err, again, "%s: the next entry was applied", name)
+		require.Equal(t, err, m.ApplyConf(12, 6, &raftpb.ConfState{Voters: []uint64{1}}))
+		require.Equal(t, err, m.Check())
+		m.Finish()
+		require.Nil(t, s.stored, "%s: a step that failed was stored", name)
+	}
+	for name, point := range map[string]struct {
+		index kv.Index
+		term  kv.Term
+	}{"a gap": {12, 6}, "an entry again": {10, 6}, "an earlier term": {11, 4}} {
+		_, err := machine(t).Apply(point.index, point.term, nil)
+		require.Error(t, err, name)
+	}
+	m := machine(t)
+	require.Error(t, m.ApplyConf(11, 6, &raftpb.ConfState{}), "nobody would vote")
+	require.Error(t, m.Check())
+}
+
+// TestCommandsOfShardsDoNothing: they are refused, each by itself.
+func TestCommandsOfShardsDoNothing(t *testing.T) {
+	m := machine(t)
+	m.Begin(&sink{})
+	list := []*kvdv1.Command{encoded(t, set(LogKeep, "99"))}
+	for op := kv.OpPut; op < kv.OpMeta; op++ {
+		list = append(list, &kvdv1.Command{Op: uint32(op), Key: []byte("k")})
+	}
+	results, err := m.Apply(11, 6, &kvdv1.Batch{Commands: list})
+	require.NoError(t, err)
+	require.Equal(t, kv.Done, results[0].Status)
+	for _, r := range results[1:] {
+		require.Equal(t, kv.Refused, r.Status)
+		require.NotEmpty(t, r.Reason)
+	}
+	require.EqualValues(t, 1, m.Revision())
+	require.EqualValues(t, 2, m.State().Meta.Version)
+}
+
+// TestSuccessorHasEveryField: metadata that a command did not mean to change is as it was, also in fields that were
+// added since.
+func TestSuccessorHasEveryField(t *testing.T) {
+	m := &kvdv1.MetaState{}
+	fill(m.ProtoReflect())
+	require.True(t, proto.Equal(m, successor(m)))
+}
+
+// fill sets every field of a message and of those within it to something.
+func fill(m protoreflect.Message) {
+	value := func(f protoreflect.FieldDescriptor, message func() protoreflect.Value) protoreflect.Value {
+		switch f.Kind() {
+		case protoreflect.MessageKind:
+			v := message()
+			fill(v.Message())
+			return v
+		case protoreflect.BytesKind:
+			return protoreflect.ValueOfBytes([]byte("x"))
+		case protoreflect.StringKind:
+			return protoreflect.ValueOfString("x")
+		case protoreflect.Uint32Kind:
+			return protoreflect.ValueOfUint32(7)
+		case protoreflect.Uint64Kind:
+			return protoreflect.ValueOfUint64(7)
+		case protoreflect.BoolKind:
+			return protoreflect.ValueOfBool(true)
+		}
+		panic("a field of a kind that is new here: " + string(f.FullName()))
+	}
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if f.IsList() {
+			list := m.Mutable(f).List()
+			list.Append(value(f, list.NewElement))
+			continue
+		}
+		m.Set(f, value(f, func() protoreflect.Value { return m.NewField(f) }))
+	}
+}
+
+func anyMetaCommand(t *rapid.T) *kvdv1.MetaCommand {
+	if rapid.Bool().Draw(t, "setting or node") {
+		name := rapid.SampledFrom([]string{LogKeep, ChecksumInterval, LeaderBalance, "unknown"}).Draw(t, "name")
+		return set(name, rapid.SampledFrom([]string{"", "100", "1m", "false", "2h"}).Draw(t, "value"))
+	}
+	node := rapid.Uint64Range(1, 4).Draw(t, "node")
+	return update(node, rapid.SampledFrom([]uint64{node, node, 9}).Draw(t, "store"),
+		rapid.SampledFrom([]string{"", "h:1", "h:2"}).Draw(t, "address"), rapid.SampledFrom([]string{"", "north"}).Draw(t, "region"))
+}
+
+// TestStepsDoNotMatter: replicas that apply the same log cut into different steps, and with a crash at any of them, give
+// the same results and keep the same state; the version rises with each command carried out and with nothing else; and
+// metadata that was given out never changes.
+func TestStepsDoNotMatter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		birth := Birth(found(t, spec(3)), 2)[0]
+		var log []*kvdv1.Batch
+		for i := range rapid.IntRange(1, 12).Draw(t, "entries") {
+			b := &kvdv1.Batch{StampMs: int64(10*i + rapid.IntRange(-15, 15).Draw(t, "stamp"))}
+			for range rapid.IntRange(0, 3).Draw(t, "commands") {
+				b.Commands = append(b.Commands, encoded(t, anyMetaCommand(t)))
+			}
+			log = append(log, b)
+		}
+		type given struct{ meta, copy *kvdv1.MetaState }
+		var out []given
+		play := func(step func(left int) int, crash func() bool) (results [][]kv.Result, st *kvdv1.ShardState) {
+			m, err := New(birth)
+			require.NoError(t, err)
+			stored := birth
+			for at := 0; at < len(log); {
+				n := step(len(log) - at)
+				s := &sink{}
+				m.Begin(s)
+				before := len(results)
+				for i := range n {
+					r, err := m.Apply(kv.BirthIndex+kv.Index(at+i)+1, 6, log[at+i])
+					require.NoError(t, err)
+					results = append(results, r)
+				}
+				m.Finish()
+				if crash() { // What was stored before is all that is left.
+					results = results[:before]
+					m, err = New(stored)
+					require.NoError(t, err)
+					continue
+				}
+				m.Committed()
+				require.NoError(t, m.Check())
+				stored, at = s.stored, at+n
+				out = append(out, given{stored.Meta, proto.Clone(stored.Meta).(*kvdv1.MetaState)})
+			}
+			return results, stored
+		}
+		want, st := play(func(int) int { return 1 }, func() bool { return false })
+		done := uint64(0)
+		for _, results := range want {
+			for _, r := range results {
+				if r.Status == kv.Done {
+					done++
+					require.EqualValues(t, done, r.Revision)
+				} else {
+					require.Equal(t, kv.Refused, r.Status)
+				}
+			}
+		}
+		require.Equal(t, birth.Meta.Version+done, st.Meta.Version)
+		got, other := play(func(left int) int { return rapid.IntRange(1, left).Draw(t, "step") },
+			func() bool { return rapid.IntRange(0, 3).Draw(t, "crash") == 0 })
+		require.Equal(t, want, got)
+		require.True(t, proto.Equal(st, other))
+		for _, g := range out {
+			require.True(t, proto.Equal(g.copy, g.meta), "metadata that was given out has changed")
+		}
+		require.EqualValues(t, 1, birth.Meta.Version)
+	})
+}
+
+// TestConfigurationIsInItsStep (T5): as for shards.
+func TestConfigurationIsInItsStep(t *testing.T) {
+	m, s := machine(t), &sink{}
+	m.Begin(s)
+	conf := &raftpb.ConfState{Voters: []uint64{1, 2}, VotersOutgoing: []uint64{1}, Learners: []uint64{3}, LearnersNext: []uint64{4}, AutoLeave: new(true)}
+	require.NoError(t, m.ApplyConf(11, 6, conf))
+	m.Finish()
+	m.Committed()
+	m, err := New(s.stored)
+	require.NoError(t, err)
+	st := m.State()
+	require.EqualValues(t, 11, st.AppliedIndex)
+	require.Equal(t, []any{conf.Voters, conf.VotersOutgoing, conf.Learners, conf.LearnersNext, true},
+		[]any{st.Voters, st.VotersOutgoing, st.Learners, st.LearnersNext, st.AutoLeave})
+	require.EqualValues(t, 1, st.Meta.Version)
+}
+
+// TestMachineWithoutKeys: what a replica asks of any state machine.
+func TestMachineWithoutKeys(t *testing.T) {
+	m := machine(t)
+	require.Equal(t, kv.MetaShard, m.Descriptor().Shard)
+	require.Empty(t, m.Changes())
+	require.Empty(t, m.Checksums())
+	require.Zero(t, m.Expiring())
+	m.Begin(&sink{})
+	_, err := m.Apply(11, 6, &kvdv1.Batch{StampMs: 70})
+	require.NoError(t, err)
+	_, err = m.Apply(12, 7, &kvdv1.Batch{StampMs: 60})
+	require.NoError(t, err)
+	require.EqualValues(t, 70, m.Time(), "time went back")
+	index, term := m.Applied()
+	require.Equal(t, []any{kv.Index(12), kv.Term(7)}, []any{index, term})
+	idle := &sink{}
+	other := machine(t)
+	other.Begin(idle)
+	other.Finish()
+	require.Nil(t, idle.stored, "a step without entries was stored")
+	_, err = New(&kvdv1.ShardState{})
+	require.Error(t, err)
+}
