@@ -153,7 +153,7 @@ func TestCheckSeesDamage(t *testing.T) {
 		"a replica id to come":   func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Replica = m.NextReplica },
 		"a replica of nothing":   func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0] = nil },
 		"a learner for a voter":  func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Learner = true },
-		"no cluster":              func(m *kvdv1.MetaState) { m.ClusterId = 0 },
+		"no cluster":             func(m *kvdv1.MetaState) { m.ClusterId = 0 },
 	} {
 		m := found(t, spec(3, "g", "p"))
 		require.NoError(t, Check(m))
