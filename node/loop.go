@@ -235,13 +235,16 @@ func (n *Node) Install(r *Received) {
 	})
 }
 
-// Checksum computes a checksum, one at a time, beside the loop.
+// Checksum computes a checksum, one at a time, beside the loop. A stop ends it.
 func (n *Node) Checksum(c *ChecksumWork) {
-	n.background(func(context.Context) {
+	n.background(func(ctx context.Context) {
 		n.checksums.Lock()
 		defer n.checksums.Unlock()
-		sum, err := snapshot.Checksum(c.View, c.Span)
+		sum, err := snapshot.Checksum(ctx, c.View, c.Span)
 		err = errors.Join(err, c.View.Close())
+		if ctx.Err() != nil {
+			return
+		}
 		n.inbox.add(func(in *Input) {
 			in.Sums = append(in.Sums, Sum{Shard: c.Shard, ID: c.ID, Index: c.Index, Value: sum, Err: err})
 		})

@@ -11,6 +11,7 @@
 package snapshot
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -248,8 +249,9 @@ func decodeBytes(b []byte) (value, rest []byte, ok bool) {
 	return b[n : n+int(size)], b[n+int(size):], true
 }
 
-// Checksum is a checksum over the keys and records of a span: the same on every replica with the same data.
-func Checksum(r storage.Reader, span kv.Span) (sum uint64, err error) {
+// Checksum is a checksum over the keys and records of a span: the same on every replica with the same data. It ends with
+// the context's error soon after the context has ended.
+func Checksum(ctx context.Context, r storage.Reader, span kv.Span) (sum uint64, err error) {
 	it, err := r.Iter(span)
 	if err != nil {
 		return 0, fmt.Errorf("read the data of a checksum: %w", err)
@@ -258,6 +260,9 @@ func Checksum(r storage.Reader, span kv.Span) (sum uint64, err error) {
 	var b []byte
 	for it.Next() {
 		rec, err := it.Record()
+		if err == nil {
+			err = ctx.Err()
+		}
 		if err != nil {
 			return 0, fmt.Errorf("read the data of a checksum: %w", errors.Join(err, it.Close()))
 		}

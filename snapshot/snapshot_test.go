@@ -72,9 +72,9 @@ func TestThereAndBack(t *testing.T) {
 		s, st := filled(t, keys)
 		target, err := receive(parts(t, s), st)
 		require.NoError(t, err)
-		a, err := Checksum(s, span)
+		a, err := Checksum(t.Context(), s, span)
 		require.NoError(t, err)
-		b, err := Checksum(target, span)
+		b, err := Checksum(t.Context(), target, span)
 		require.NoError(t, err)
 		require.Equal(t, a, b)
 	}
@@ -125,7 +125,7 @@ func TestChecksumSeesEverything(t *testing.T) {
 		b.Put([]byte("k00003"), rec)
 		_, err := s.Commit(b)
 		require.NoError(t, err)
-		sum, err := Checksum(s, span)
+		sum, err := Checksum(t.Context(), s, span)
 		require.NoError(t, err)
 		require.False(t, seen[sum])
 		seen[sum] = true

@@ -125,6 +125,10 @@ func replaceFile(files vfs.FS, dir, name string, b []byte) error {
 	if err := files.Rename(temporary, files.PathJoin(dir, name)); err != nil {
 		return err
 	}
+	return syncDir(files, dir)
+}
+
+func syncDir(files vfs.FS, dir string) error {
 	d, err := files.OpenDir(dir)
 	if err != nil {
 		return err
@@ -132,9 +136,31 @@ func replaceFile(files vfs.FS, dir, name string, b []byte) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// makeDir makes a directory, and those above it that are missing: they are there after a crash too.
+func makeDir(files vfs.FS, dir string) error {
+	parent := files.PathDir(dir)
+	_, err := files.Stat(dir)
+	there := err == nil
+	if _, err := files.Stat(parent); errors.Is(err, fs.ErrNotExist) && parent != dir {
+		if err := makeDir(files, parent); err != nil {
+			return err
+		}
+	}
+	if err := files.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	// Also when it was there: who made it may have been killed before this. A parent that may not be read is somebody
+	// else's, who has made the directory.
+	err = syncDir(files, parent)
+	if there && errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return err
+}
+
 // LockDir makes a data directory and locks it against a second process.
 func LockDir(dir string) (io.Closer, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := makeDir(vfs.Default, dir); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)

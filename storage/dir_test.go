@@ -1,10 +1,13 @@
 package storage
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -44,6 +47,46 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	_, _, err = ReadStore(dir)
 	require.ErrorContains(t, err, "install a newer one")
 	require.NotErrorIs(t, err, ErrDamaged)
+}
+
+// TestMadeDirSurvivesACrash: of a data directory, and of what is above it, nothing waits for somebody else's sync.
+func TestMadeDirSurvivesACrash(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	require.NoError(t, disk.MkdirAll("/srv", 0o755))
+	require.NoError(t, syncDir(disk, "/"))
+	crash := func() { disk = disk.CrashClone(vfs.CrashCloneCfg{}) }
+	for range 2 {
+		require.NoError(t, makeDir(disk, "/srv/kvd/n1"))
+		crash()
+		info, err := disk.Stat("/srv/kvd/n1")
+		require.NoError(t, err)
+		require.True(t, info.IsDir())
+	}
+	// One that was made by a process that did not live to sync it.
+	require.NoError(t, disk.MkdirAll("/srv/kvd/n2", 0o755))
+	require.NoError(t, makeDir(disk, "/srv/kvd/n2"))
+	crash()
+	_, err := disk.Stat("/srv/kvd/n2")
+	require.NoError(t, err)
+
+	f, err := disk.Create("/srv/file", vfs.WriteCategoryUnspecified)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.Error(t, makeDir(disk, "/srv/file/n1"))
+}
+
+// TestDirBelowAPlaceThatIsNotOurs: a data directory that somebody else has made for us, where we may not look around.
+func TestDirBelowAPlaceThatIsNotOurs(t *testing.T) {
+	theirs := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpOpenDir && op.Path == "/srv" {
+			return fs.ErrPermission
+		}
+		return nil
+	})
+	disk := vfs.NewMem()
+	require.NoError(t, disk.MkdirAll("/srv/kvd", 0o755))
+	require.NoError(t, makeDir(errorfs.Wrap(disk, theirs), "/srv/kvd"))
+	require.ErrorIs(t, makeDir(errorfs.Wrap(disk, theirs), "/srv/new"), fs.ErrPermission)
 }
 
 func TestLockKeepsOthersOut(t *testing.T) {

@@ -80,7 +80,7 @@ func openPebble(o *Options) (*pebble.DB, *pebble.Options, error) {
 	if err := o.validate(); err != nil {
 		return nil, nil, fmt.Errorf("open a store: %w", err)
 	}
-	if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
+	if err := makeDir(o.FS, o.Dir); err != nil {
 		return nil, nil, fmt.Errorf("make the directory of a store: %w", err)
 	}
 	desc, err := pebble.Peek(o.Dir, o.FS)
