@@ -34,8 +34,7 @@ const (
 	// ProposalsMax and ProposalBytesMax bound what a node has accepted and not answered yet.
 	ProposalsMax     = 64 << 10
 	ProposalBytesMax = 64 << 20
-	// ProposalLatencyMax is what an answer may take on average before a node that has more than ProposalsAlways
-	// waiting refuses further ones.
+	// ProposalLatencyMax is what an answer may take before a node lets in fewer, down to ProposalsAlways.
 	ProposalLatencyMax = 100 * time.Millisecond
 	ProposalsAlways    = 1024
 	// ShardProposalBytesMax bounds the same of one shard, so that a shard without a majority does not fill the node's.
@@ -68,10 +67,12 @@ const (
 	SnapshotInFlight   = 16
 	// SnapshotsIncomingMax bounds the snapshots that a node receives at the same time (D4).
 	SnapshotsIncomingMax = 1
-	// ForwardsMax bounds the requests of other nodes that a node works on, and those that it passes on; past it they
-	// are refused. With more than ForwardsAlways it refuses also when they take longer than ProposalLatencyMax.
-	ForwardsMax    = 8 << 10
-	ForwardsAlways = 256
+	// ForwardsMax bounds the requests of other nodes that a node works on, and those that it passes on to each other
+	// node; past it they are refused. It passes on fewer, down to ForwardsAlways, when they take longer than
+	// ForwardLatencyMax, which is also what they wait for where they are carried out.
+	ForwardsMax       = 8 << 10
+	ForwardsAlways    = 256
+	ForwardLatencyMax = 2 * ProposalLatencyMax
 	// ClientInFlightMax bounds the operations of a client's pipelines that have no answer yet; further ones wait.
 	ClientInFlightMax = 4096
 	// FoundingNodesMax bounds the list that a static cluster is founded from.

@@ -107,7 +107,7 @@ type Node struct {
 
 	meta     atomic.Pointer[published]
 	leaders  sync.Map // Hints: kv.ShardID to kv.NodeID.
-	budget   budget
+	budget   *budget
 	disk     diskWatch
 	stopping atomic.Bool
 	serving  atomic.Bool
@@ -122,7 +122,7 @@ type published struct {
 
 // Open locks the data directory and looks what it holds. Afterwards Founding can answer other nodes, and Start starts.
 func Open(c Config) (*Node, error) {
-	n := &Node{Config: c, began: time.Now(), inbox: newInbox()}
+	n := &Node{Config: c, began: time.Now(), inbox: newInbox(), budget: newBudget()}
 	n.logWriter.wake = make(chan struct{}, 1)
 	var err error
 	if n.lock, err = storage.LockDir(c.DataDir); err != nil {

@@ -20,61 +20,55 @@ const attemptMax = time.Second
 
 // budget bounds what the node has accepted and not answered yet.
 type budget struct {
-	commands, bytes atomic.Int64
-	// latency is how long commands wait for their answers lately, in nanoseconds.
-	latency atomic.Int64
+	// writes are the commands and the reads that wait for the loop.
+	writes *limiter
+	bytes  atomic.Int64
 	// held is the size of the writes that callers wait for, in bytes.
 	held atomic.Int64
-	// forwards are on their way to other nodes, and take so long lately.
-	forwards, forwardLatency atomic.Int64
+	// forwards are the writes on their way to each other node, so that one that is slow does not keep the others'.
+	forwards sync.Map // kv.NodeID: *limiter
 }
 
-// slow reports whether those who wait already wait so long that more must not be let in. A few always are: their
-// answers tell when it has become better.
-func (b *budget) slow(commands int64) bool {
-	return commands > kv.ProposalsAlways && b.latency.Load() > int64(kv.ProposalLatencyMax)
+func newBudget() *budget {
+	return &budget{writes: newLimiter(kv.ProposalsAlways, kv.ProposalsMax, kv.ProposalLatencyMax)}
 }
 
-// pass lets a command in that is passed on to another node, if few enough are on their way.
-func (b *budget) pass() bool {
-	commands := b.forwards.Add(1)
-	if commands > kv.ForwardsMax || commands > kv.ForwardsAlways && b.forwardLatency.Load() > int64(kv.ProposalLatencyMax) {
-		b.forwards.Add(-1)
-		return false
+// to is the limiter of another node.
+func (b *budget) to(id kv.NodeID) *limiter {
+	l, ok := b.forwards.Load(id)
+	if !ok {
+		l, _ = b.forwards.LoadOrStore(id, newLimiter(kv.ForwardsAlways, kv.ForwardsMax, kv.ForwardLatencyMax))
 	}
-	return true
+	return l.(*limiter)
 }
 
-func (b *budget) passed(d time.Duration) {
-	b.forwards.Add(-1)
-	old := b.forwardLatency.Load()
-	b.forwardLatency.Store(old + (int64(d)-old)/32)
-}
-
-// full reports whether pass would refuse now.
+// full reports whether a write would be refused now wherever its shard is led.
 func (b *budget) full() bool {
-	commands := b.forwards.Load()
-	return commands >= kv.ForwardsMax || commands >= kv.ForwardsAlways && b.forwardLatency.Load() > int64(kv.ProposalLatencyMax)
+	full := b.writes.full()
+	b.forwards.Range(func(_, l any) bool {
+		full = full && l.(*limiter).full()
+		return full
+	})
+	return full
 }
 
-// took takes a command's latency into the moving mean. Of several at once one may be lost.
-func (b *budget) took(d time.Duration) {
-	old := b.latency.Load()
-	b.latency.Store(old + (int64(d)-old)/32)
-}
+// now is a clock for how long requests wait.
+func (n *Node) now() time.Duration { return time.Since(n.began) }
 
 // admit takes a command in, or refuses it before it has cost anything.
 func (n *Node) admit(v *View, size int64) error {
-	commands, bytes, queued := n.budget.commands.Add(1), n.budget.bytes.Add(size), v.queued.Add(size)
-	if commands > kv.ProposalsMax || n.budget.slow(commands) || bytes > kv.ProposalBytesMax || queued > kv.ShardProposalBytesMax {
+	if n.budget.writes.enter() {
+		bytes, queued := n.budget.bytes.Add(size), v.queued.Add(size)
+		if bytes <= kv.ProposalBytesMax && queued <= kv.ShardProposalBytesMax {
+			return nil
+		}
 		n.release(v, size)
-		return &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}
+		n.budget.writes.leave()
 	}
-	return nil
+	return &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}
 }
 
 func (n *Node) release(v *View, size int64) {
-	n.budget.commands.Add(-1)
 	n.budget.bytes.Add(-size)
 	v.queued.Add(-size)
 }
@@ -92,13 +86,17 @@ type waiting struct {
 	view *View
 	size int64
 	// since is when it was let in.
-	since time.Time
+	since time.Duration
 	done  func(kv.Result, error)
 }
 
 func (w *waiting) Done(r kv.Result, err error) {
-	w.node.budget.took(time.Since(w.since))
 	w.node.release(w.view, w.size)
+	if err == nil {
+		w.node.budget.writes.answered(w.since, w.node.now())
+	} else {
+		w.node.budget.writes.leave()
+	}
 	w.done(r, err)
 }
 
@@ -112,7 +110,7 @@ func (n *Node) submit(v *View, command *kvdv1.Command, size int, done func(kv.Re
 		done(kv.Result{}, err)
 		return
 	}
-	s := Submission{Shard: v.shard, Command: command, Bytes: size, Waiter: &waiting{n, v, int64(size), time.Now(), done}}
+	s := Submission{Shard: v.shard, Command: command, Bytes: size, Waiter: &waiting{n, v, int64(size), n.now(), done}}
 	n.inbox.add(func(in *Input) { in.Submissions = append(in.Submissions, s) })
 }
 
@@ -281,15 +279,15 @@ func finish(r kv.Result, h kv.Header) (kv.Result, kv.Header, error) {
 }
 
 func (n *Node) forwardWrite(ctx context.Context, d *kv.Descriptor, c *kvdv1.Command, to kv.NodeID) (kv.Result, kv.Header, error) {
-	began := time.Now()
-	if !n.budget.pass() {
+	began, limit := n.now(), n.budget.to(to)
+	if !limit.enter() {
 		return kv.Result{}, kv.Header{}, &kv.OverloadError{What: "the queue of writes to other nodes", RetryAfter: kv.RetryAfter}
 	}
-	defer func() { n.budget.passed(time.Since(began)) }()
 	listening, cancel := n.whileHeard(ctx, to)
 	defer cancel()
 	resp, sent, err := n.network.Forward(listening, to, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Write{Write: c}})
 	if err != nil {
+		limit.leave()
 		n.learn(d.Shard, 0)
 		if !sent {
 			return kv.Result{}, kv.Header{}, &kv.NotLeaderError{Shard: d.Shard}
@@ -299,7 +297,13 @@ func (n *Node) forwardWrite(ctx context.Context, d *kv.Descriptor, c *kvdv1.Comm
 		}
 		return kv.Result{}, kv.Header{}, errors.Join(kv.ErrUnknown, err)
 	}
-	if err := wire.ToError(wire.Write, resp.Error); err != nil {
+	err = wire.ToError(wire.Write, resp.Error)
+	if errors.As(err, new(*kv.OverloadError)) {
+		limit.refused(began, n.now())
+	} else {
+		limit.answered(began, n.now())
+	}
+	if err != nil {
 		return kv.Result{}, kv.Header{}, err
 	}
 	n.learn(d.Shard, to)
@@ -346,7 +350,7 @@ type listening struct {
 var errBusy = &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}
 
 // Busy reports whether a write would be refused now wherever its shard is led.
-func (n *Node) Busy() bool { return n.budget.slow(n.budget.commands.Load()) && n.budget.full() }
+func (n *Node) Busy() bool { return n.budget.full() }
 
 // Submit is Write without waiting; done is called once, from any goroutine.
 func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
@@ -361,7 +365,7 @@ func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done f
 	}
 	v := n.views[d.Shard]
 	if v == nil || !v.state.Load().leader {
-		if n.budget.full() {
+		if to := n.Leader(d.Shard); to != 0 && n.budget.to(to).full() {
 			done(kv.Result{}, kv.Header{}, errBusy)
 			return
 		}

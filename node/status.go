@@ -270,7 +270,7 @@ func (n *Node) Metrics() Metrics {
 		return Metrics{}
 	}
 	return Metrics{
-		Cache: n.guard.Metrics(), Log: n.log.Metrics(), State: n.state.Metrics(), Queued: n.budget.commands.Load(),
+		Cache: n.guard.Metrics(), Log: n.log.Metrics(), State: n.state.Metrics(), Queued: n.budget.writes.waiting.Load(),
 		QueuedBytes: n.budget.bytes.Load(), Leaders: n.leads(), Replicas: len(n.views), DiskFree: n.disk.free.Load(),
 		DiskFull: n.disk.full.Load(), MemoryBudget: n.MemoryBytes,
 	}
