@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -299,4 +300,100 @@ func TestUnsyncedRubbish(t *testing.T) {
 		require.NoError(t, err, "byte %d, synced were %d", at, first)
 		require.GreaterOrEqual(t, n, synced)
 	}
+}
+
+// TestDamagedValues: a file of separated values whose end does not check makes Pebble panic. Whatever reads a value from it
+// says what to do, and stops.
+func TestDamagedValues(t *testing.T) {
+	long, group := make([]byte, 2*separateBytes), kv.Group{Shard: 1, Replica: 2}
+	disk := vfs.NewCrashableMem()
+	s, err := OpenState(options(t, disk, "state"))
+	require.NoError(t, err)
+	b := s.NewBatch()
+	b.Put([]byte("k"), kv.Record{Value: long})
+	b.PutShard(1, &kvdv1.ShardState{Meta: &kvdv1.MetaState{Settings: []*kvdv1.SettingValue{{Value: string(long)}}}})
+	_, err = s.Commit(b)
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(s.db.Flush(), s.Close()))
+	l, err := OpenLog(options(t, disk, "log"))
+	require.NoError(t, err)
+	require.NoError(t, l.Write([]LogWrite{{Group: group, Entries: []*raftpb.Entry{
+		{Type: raftpb.EntryNormal.Enum(), Index: new(uint64(1)), Term: new(uint64(1)), Data: long},
+	}}}, true))
+	require.NoError(t, errors.Join(l.db.Flush(), l.Close()))
+	state := func(read func(s *PebbleState) error) func(o Options) error {
+		return func(o Options) error {
+			o.Dir = "state"
+			s, err := OpenState(o)
+			require.NoError(t, err)
+			return read(s)
+		}
+	}
+	first := func(r Reader) error {
+		it, err := r.Iter(kv.Span{})
+		require.NoError(t, err)
+		require.True(t, it.Next())
+		_, err = it.Record()
+		return err
+	}
+	for name, read := range map[string]func(o Options) error{
+		"a key":   state(func(s *PebbleState) error { _, _, err := s.Get([]byte("k")); return err }),
+		"a walk":  state(func(s *PebbleState) error { return first(s) }),
+		"shards":  state(func(s *PebbleState) error { _, err := s.Shards(); return err }),
+		"a shard": state(func(s *PebbleState) error { _, err := s.View(1, kv.Span{}); return err }),
+		"a view": state(func(s *PebbleState) error {
+			return readView(s, func(v View) error { _, _, err := v.Get([]byte("k")); return err })
+		}),
+		"its walk": state(func(s *PebbleState) error { return readView(s, func(v View) error { return first(v) }) }),
+		"entries": func(o Options) error {
+			o.Dir = "log"
+			l, err := OpenLog(o)
+			require.NoError(t, err)
+			_, err = l.Entries(group, 1, 2, 1<<20)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fatal, done := make(chan error, 1), make(chan error, 1)
+			o := options(t, withDamagedValues(t, disk), "")
+			o.Fatal = func(err error) { fatal <- err }
+			go func() { done <- read(o) }()
+			select {
+			case err := <-fatal:
+				require.ErrorIs(t, err, ErrDamaged)
+				require.ErrorContains(t, err, "set the data directory aside")
+			case err := <-done:
+				require.Fail(t, "the read came back", "%v", err)
+			}
+		})
+	}
+}
+
+// withDamagedValues gives a copy of a disk on which no file of separated values ends as it should.
+func withDamagedValues(t *testing.T, disk *vfs.MemFS) vfs.FS {
+	fs := disk.CrashClone(vfs.CrashCloneCfg{})
+	for _, dir := range []string{"state", "log"} {
+		names, err := fs.List(dir)
+		require.NoError(t, err)
+		files := 0
+		for _, name := range names {
+			if strings.HasSuffix(name, ".blob") {
+				files++
+				rewrite(t, fs, dir+"/"+name, func(b []byte) []byte {
+					b[len(b)-1] ^= 1
+					return b
+				})
+			}
+		}
+		require.Positive(t, files)
+	}
+	return fs
+}
+
+func readView(s *PebbleState, read func(View) error) error {
+	v, err := s.View(2, kv.Span{})
+	if err != nil {
+		return err
+	}
+	return read(v)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -194,6 +195,21 @@ func (l *fatalLogger) stop(err error) {
 
 func (l *fatalLogger) tell(err error) {
 	l.once.Do(func() { l.fatal(fmt.Errorf("the store in %s cannot go on: %s: %w", l.dir, remedy(err), err)) })
+}
+
+// panicOfBlob is how Pebble's panic begins when it finds a file of separated values damaged. It means to report that as
+// it does a table's damage, and does not know its own call.
+const panicOfBlob = "unknown metadata type"
+
+// guard is deferred where values are read: it stops the process over a damaged file of separated values.
+func (l *fatalLogger) guard() {
+	switch r := recover(); {
+	case r == nil:
+	case strings.HasPrefix(fmt.Sprint(r), panicOfBlob):
+		l.stop(fmt.Errorf("%w: a file of values does not check", ErrDamaged))
+	default:
+		panic(r)
+	}
 }
 
 // metricsOf describes a store.

@@ -90,6 +90,7 @@ func decodeLogState(b []byte) (LogState, error) {
 // PebbleLog is the log store on disk.
 type PebbleLog struct {
 	db    *pebble.DB
+	fatal *fatalLogger
 	close func() error
 	// written counts the writes of this life, and synced says how many of them are durable: for their marks. They are the
 	// writer's.
@@ -103,11 +104,11 @@ var _ Log = (*PebbleLog)(nil)
 
 // OpenLog opens the log store of a directory.
 func OpenLog(o Options) (*PebbleLog, error) {
-	db, _, err := openPebble(&o)
+	db, opts, err := openPebble(&o)
 	if err != nil {
 		return nil, err
 	}
-	l := &PebbleLog{db: db, groups: map[kv.Group]LogState{}}
+	l := &PebbleLog{db: db, fatal: opts.Logger.(*fatalLogger), groups: map[kv.Group]LogState{}}
 	l.close = sync.OnceValue(func() error { return errors.Join(seal(db, l.written), db.Close()) })
 	if err := l.scan(); err != nil {
 		return nil, errors.Join(explain(o.Dir, err), db.Close())
@@ -190,6 +191,7 @@ func (l *PebbleLog) Load(id kv.Group) (LogState, bool, error) {
 
 // Entries reads the entries [lo, hi) as far as they fit in maxBytes of payload, at least one.
 func (l *PebbleLog) Entries(id kv.Group, lo, hi kv.Index, maxBytes uint64) ([]*raftpb.Entry, error) {
+	defer l.fatal.guard()
 	if st, _, _ := l.Load(id); lo <= st.Truncated.Index || hi > st.Last+1 || lo >= hi {
 		return nil, missingEntries(id, lo, hi)
 	}

@@ -98,9 +98,10 @@ func decodeShard(b []byte) (*kvdv1.ShardState, error) {
 
 // PebbleState is the state store on disk.
 type PebbleState struct {
-	db  *pebble.DB
-	dir string
-	fs  vfs.FS
+	db    *pebble.DB
+	fatal *fatalLogger
+	dir   string
+	fs    vfs.FS
 	// tables are the options of tables to be ingested.
 	tables sstable.WriterOptions
 	close  func() error
@@ -122,7 +123,7 @@ func OpenState(o Options) (*PebbleState, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &PebbleState{db: db, dir: o.Dir, fs: o.FS, tables: tableOptions(db, opts)}
+	s := &PebbleState{db: db, fatal: opts.Logger.(*fatalLogger), dir: o.Dir, fs: o.FS, tables: tableOptions(db, opts)}
 	s.close = sync.OnceValue(func() error { return errors.Join(seal(db, uint64(s.cut)), db.Close()) })
 	if err := s.removeLeftovers(); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -167,7 +168,7 @@ func get(r getter, key []byte) (kv.Record, bool, error) {
 	return rec, true, closer.Close()
 }
 
-func iter(r getter, span kv.Span) (Iterator, error) {
+func iter(r getter, fatal *fatalLogger, span kv.Span) (Iterator, error) {
 	if span.Empty() {
 		return nothing{}, nil
 	}
@@ -176,7 +177,7 @@ func iter(r getter, span kv.Span) (Iterator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pebbleIterator{it: it}, nil
+	return &pebbleIterator{it: it, fatal: fatal}, nil
 }
 
 // nothing is the iterator of an empty span.
@@ -190,6 +191,7 @@ func (nothing) Close() error               { return nil }
 
 type pebbleIterator struct {
 	it      *pebble.Iterator
+	fatal   *fatalLogger
 	started bool
 }
 
@@ -209,6 +211,7 @@ func (i *pebbleIterator) Seek(key []byte) bool {
 func (i *pebbleIterator) Key() []byte { return i.it.Key()[1:] }
 
 func (i *pebbleIterator) Record() (kv.Record, error) {
+	defer i.fatal.guard()
 	value, err := i.it.ValueAndErr()
 	if err != nil {
 		return kv.Record{}, err
@@ -219,10 +222,13 @@ func (i *pebbleIterator) Record() (kv.Record, error) {
 func (i *pebbleIterator) Close() error { return i.it.Close() }
 
 // Get reads a key.
-func (s *PebbleState) Get(key []byte) (kv.Record, bool, error) { return get(s.db, key) }
+func (s *PebbleState) Get(key []byte) (kv.Record, bool, error) {
+	defer s.fatal.guard()
+	return get(s.db, key)
+}
 
 // Iter walks a span as of now.
-func (s *PebbleState) Iter(span kv.Span) (Iterator, error) { return iter(s.db, span) }
+func (s *PebbleState) Iter(span kv.Span) (Iterator, error) { return iter(s.db, s.fatal, span) }
 
 // pebbleBatch gathers a step. The first error is kept for Commit.
 type pebbleBatch struct {
@@ -316,6 +322,7 @@ func (s *PebbleState) Durable() Cut { return Cut(s.durable.Load()) }
 
 // Shards reads what the replicas keep of themselves, in shard order.
 func (s *PebbleState) Shards() ([]*ShardRecord, error) {
+	defer s.fatal.guard()
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{shardPrefix}, UpperBound: []byte{shardPrefix + 1}})
 	if err != nil {
 		return nil, err
@@ -362,15 +369,17 @@ func (s *PebbleState) Due(from kv.Due, time int64, n int, f func(kv.Due) bool) (
 
 type pebbleView struct {
 	snapshot *pebble.EventuallyFileOnlySnapshot
+	fatal    *fatalLogger
 	state    *kvdv1.ShardState
 	span     kv.Span
 }
 
 // View is a consistent view of a shard as of now.
 func (s *PebbleState) View(shard kv.ShardID, span kv.Span) (View, error) {
+	defer s.fatal.guard()
 	start, end := dataSpan(span)
 	key := shardKey(shard)
-	v := &pebbleView{span: span, snapshot: s.db.NewEventuallyFileOnlySnapshot([]pebble.KeyRange{
+	v := &pebbleView{span: span, fatal: s.fatal, snapshot: s.db.NewEventuallyFileOnlySnapshot([]pebble.KeyRange{
 		{Start: start, End: end}, {Start: key, End: append(bytes.Clone(key), 0)},
 	})}
 	value, closer, err := v.snapshot.Get(key)
@@ -387,13 +396,14 @@ func (s *PebbleState) View(shard kv.ShardID, span kv.Span) (View, error) {
 }
 
 func (v *pebbleView) Get(key []byte) (kv.Record, bool, error) {
+	defer v.fatal.guard()
 	if !v.span.Contains(key) {
 		return kv.Record{}, false, nil
 	}
 	return get(v.snapshot, key)
 }
 func (v *pebbleView) Iter(span kv.Span) (Iterator, error) {
-	return iter(v.snapshot, span.Intersect(v.span))
+	return iter(v.snapshot, v.fatal, span.Intersect(v.span))
 }
 func (v *pebbleView) State() *kvdv1.ShardState { return v.state }
 func (v *pebbleView) Close() error             { return v.snapshot.Close() }
