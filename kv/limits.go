@@ -65,8 +65,10 @@ const (
 	// SnapshotChunkBytes is the size of a snapshot's chunk; SnapshotInFlight bounds the chunks on their way.
 	SnapshotChunkBytes = 256 << 10
 	SnapshotInFlight   = 16
-	// SnapshotsIncomingMax bounds the snapshots that a node receives at the same time (D4).
+	// SnapshotsIncomingMax and SnapshotsOutgoingMax bound the snapshots that a node receives and sends at the same
+	// time (D4).
 	SnapshotsIncomingMax = 1
+	SnapshotsOutgoingMax = 1
 	// ForwardsMax bounds the requests of other nodes that a node works on, and those that it passes on to each other
 	// node; past it they are refused. It passes on fewer, down to ForwardsAlways, when they take longer than
 	// ForwardLatencyMax, which is also what they wait for where they are carried out.

@@ -99,13 +99,14 @@ type Outgoing struct {
 	State   *kvdv1.ShardState // As the receiver is to keep it.
 	Span    kv.Span
 	View    storage.View
+
+	began time.Duration // In time since the machine's boot.
 }
 
-// SnapshotSent tells how the sending of a snapshot ended.
+// SnapshotSent tells how the sending of a snapshot ended: without an error the receiver has all of it.
 type SnapshotSent struct {
-	Shard kv.ShardID
-	To    kv.ReplicaID
-	OK    bool
+	Snapshot *Outgoing
+	Err      error
 }
 
 // Disk describes the file system of the data directory.
@@ -139,6 +140,9 @@ type Core struct {
 	byKey    byKey
 	dirty    []*group
 	waiting  []*group // With something held.
+
+	outgoing []*group // With a snapshot to be sent, in the order in which they asked.
+	sending  int      // Snapshots on their way.
 
 	now      Now
 	nextTick time.Duration
@@ -250,6 +254,7 @@ func (c *Core) Turn(in Input) (again bool) {
 	for _, g := range groups {
 		c.finish(g)
 	}
+	c.sendSnapshots()
 	c.answer()
 	return len(c.dirty) > 0
 }
@@ -623,9 +628,6 @@ func (c *Core) finish(g *group) {
 	if g.incoming != nil && g.replica.Installing() && g.incoming.group == nil {
 		g.incoming.group = g
 		c.Host.Install(g.incoming)
-	}
-	if g.outgoing != nil {
-		c.sendSnapshot(g)
 	}
 	g.publish()
 	c.answers = append(c.answers, g.replica.Answers()...)

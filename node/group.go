@@ -29,8 +29,9 @@ type group struct {
 	bytes    int
 
 	incoming *Received // A snapshot that was stepped in this turn, or is being installed.
-	outgoing *outgoing // A snapshot that is being sent.
+	outgoing *outgoing // A snapshot that waits for its turn to be sent.
 	pinned   pin
+	unsent   map[kv.ReplicaID]kv.Term // Who could not be sent a snapshot, and in which term that was told.
 
 	marks    marks
 	truncate truncation

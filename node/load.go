@@ -70,7 +70,10 @@ func (c *Core) open(record *storage.ShardRecord) (*group, error) {
 		return nil, err
 	}
 	c.incarnations++
-	g := &group{shard: record.Shard, member: member, replica: r, machine: machine, view: &View{shard: record.Shard}}
+	g := &group{
+		shard: record.Shard, member: member, replica: r, machine: machine, view: &View{shard: record.Shard},
+		unsent: map[kv.ReplicaID]kv.Term{},
+	}
 	g.view.state.Store(&readState{descriptor: machine.Descriptor(), incarnation: c.incarnations})
 	g.view.mayBeVisible.Store(uint64(machine.Revision()))
 	g.view.applied.Store(uint64(machine.Revision()))

@@ -142,18 +142,9 @@ func (n *Node) SyncState() {
 
 // SendSnapshot sends a replica's data, beside the loop.
 func (n *Node) SendSnapshot(s *Outgoing) {
-	shard := kv.ShardID(s.State.GetDescriptor_().GetShard())
 	n.background(func(ctx context.Context) {
-		began := time.Now()
 		err := n.sendSnapshot(ctx, s)
-		if err != nil {
-			n.Logger.Warn("a snapshot was not sent", "shard", shard, "to", s.To.Node, "error", err)
-		} else {
-			n.Logger.Info("a snapshot was sent", "shard", shard, "to", s.To.Node, "keys", s.State.GetKeys(), "took", time.Since(began))
-		}
-		n.inbox.add(func(in *Input) {
-			in.Sent = append(in.Sent, SnapshotSent{Shard: shard, To: s.To.Replica, OK: err == nil})
-		})
+		n.inbox.add(func(in *Input) { in.Sent = append(in.Sent, SnapshotSent{Snapshot: s, Err: err}) })
 	})
 }
 

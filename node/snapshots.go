@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -12,18 +13,38 @@ import (
 	"github.com/kvdstore/kvd/storage"
 )
 
-// snapshotWanted notes that raft wants a follower to be sent a snapshot. It is read when the turn's step is visible.
+// snapshotWanted notes that raft wants a follower to be sent a snapshot.
 func (c *Core) snapshotWanted(g *group, m *raftpb.Message) {
+	if g.outgoing == nil {
+		c.outgoing = append(c.outgoing, g)
+	}
 	to := kv.ReplicaID(m.GetTo())
 	g.outgoing = &outgoing{
 		to: kv.Replica{Node: g.machine.Descriptor().NodeOf(to), Replica: to}, message: m,
 	}
 }
 
+// sendSnapshots begins to send what waits for it, as many as may be on their way (D4). The turn's step is visible.
+func (c *Core) sendSnapshots() {
+	for len(c.outgoing) > 0 && c.sending < kv.SnapshotsOutgoingMax {
+		g := c.outgoing[0]
+		c.outgoing = slices.Delete(c.outgoing, 0, 1)
+		out := g.outgoing
+		g.outgoing = nil
+		if g.leadsIn(kv.Term(out.message.GetTerm())) {
+			c.sendSnapshot(g, out)
+		}
+	}
+}
+
+// leadsIn reports whether the replica leads in a term.
+func (g *group) leadsIn(term kv.Term) bool {
+	now, leader := g.replica.Leading()
+	return leader && now == term
+}
+
 // sendSnapshot begins to send a snapshot of the state as it is visible now: its index replaces the one that raft gave.
-func (c *Core) sendSnapshot(g *group) {
-	out := g.outgoing
-	g.outgoing = nil
+func (c *Core) sendSnapshot(g *group, out *outgoing) {
 	span := g.machine.Descriptor().Span
 	view, err := c.State.View(g.shard, span)
 	if err != nil {
@@ -33,9 +54,39 @@ func (c *Core) sendSnapshot(g *group) {
 	st := proto.Clone(view.State()).(*kvdv1.ShardState)
 	st.Replica, st.BaseIndex, st.BaseTerm = uint64(out.to.Replica), st.AppliedIndex, st.AppliedTerm
 	g.pinned = pin{replica: out.to.Replica, index: kv.Index(st.AppliedIndex)}
+	c.sending++
 	c.Host.SendSnapshot(&Outgoing{
-		To: out.to, Message: replica.Encode(g.shard, out.message, 0), State: st, Span: span, View: view,
+		To: out.to, Message: replica.Encode(g.shard, out.message, 0), State: st, Span: span, View: view, began: c.now.Boot,
 	})
+}
+
+// sent takes how the sending of a snapshot ended. Raft hears of it if it is still the same leader that asked.
+func (c *Core) sent(s SnapshotSent) {
+	c.sending--
+	out := s.Snapshot
+	g := c.groups[kv.ShardID(out.Message.GetShard())]
+	if g == nil || !g.leadsIn(kv.Term(out.Message.GetTerm())) {
+		return
+	}
+	c.tellSent(g, s)
+	g.replica.SnapshotSent(out.To.Replica, s.Err == nil)
+	if s.Err != nil && g.pinned.replica == out.To.Replica {
+		g.pinned = pin{}
+	}
+	c.mark(g)
+}
+
+// tellSent logs how the sending of a snapshot ended: of those that fail one after the other, the first of a leadership.
+func (c *Core) tellSent(g *group, s SnapshotSent) {
+	to, term := s.Snapshot.To, kv.Term(s.Snapshot.Message.GetTerm())
+	switch {
+	case s.Err == nil:
+		delete(g.unsent, to.Replica)
+		c.Logger.Info("a snapshot was sent", "shard", g.shard, "to", to.Node, "keys", s.Snapshot.State.GetKeys(), "took", c.now.Boot-s.Snapshot.began)
+	case g.unsent[to.Replica] != term:
+		g.unsent[to.Replica] = term
+		c.Logger.Warn("a snapshot was not sent; it is tried again", "shard", g.shard, "to", to.Node, "error", s.Err)
+	}
 }
 
 // SnapshotMessage makes raft's message from the header of a snapshot's stream.
@@ -67,13 +118,7 @@ func (c *Core) snapshots(in *Input) {
 		c.installed(r)
 	}
 	for _, s := range in.Sent {
-		if g := c.groups[s.Shard]; g != nil {
-			g.replica.SnapshotSent(s.To, s.OK)
-			if !s.OK && g.pinned.replica == s.To {
-				g.pinned = pin{}
-			}
-			c.mark(g)
-		}
+		c.sent(s)
 	}
 }
 

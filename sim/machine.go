@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 
@@ -38,7 +39,9 @@ type machine struct {
 	rate   float64
 	skew   time.Duration
 	writes []logWrite
-	terms  map[kv.ShardID]kv.Term // Of the last election that was seen.
+	// sending is how many snapshots the process sends.
+	sending int
+	terms   map[kv.ShardID]kv.Term // Of the last election that was seen.
 
 	// voteless: the next write with a vote for another is lost in a crash.
 	voteless   bool
@@ -106,7 +109,7 @@ func (m *machine) wall() int64 {
 func (m *machine) start() {
 	m.life++
 	m.epoch++
-	m.inbox, m.woken, m.writes = node.Input{}, false, nil
+	m.inbox, m.woken, m.writes, m.sending = node.Input{}, false, nil, 0
 	guard := cache.New(cache.NewChaotic(m.chance.Uint64()), 16)
 	core, err := node.NewCore(node.CoreConfig{
 		Cluster: 1, Node: m.id, Life: m.life, Tick: m.Tick, ElectionTicks: m.ElectionTicks, Log: m.log, State: m.state,
@@ -391,10 +394,15 @@ func (h host) SyncState() {
 	})
 }
 
+var errLost = errors.New("the network lost it")
+
 // SendSnapshot sends all data as it is now, or loses it.
 func (h host) SendSnapshot(s *node.Outgoing) {
 	m := h.machine
 	m.stats.Snapshots++
+	if m.sending++; m.sending > kv.SnapshotsOutgoingMax {
+		m.fail("node %d sends %d snapshots at the same time", m.id, m.sending)
+	}
 	data, err := readAll(s.View, s.Span)
 	if err != nil {
 		m.fail("node %d: %v", m.id, err)
@@ -406,18 +414,19 @@ func (h host) SendSnapshot(s *node.Outgoing) {
 		return
 	}
 	life, target, shard := m.life, m.nodes[s.To.Node-1], s.View.State().GetDescriptor_().GetShard()
-	sent := func(ok bool) {
+	sent := func(err error) {
 		m.soon(func() {
-			m.inbox.Sent = append(m.inbox.Sent, node.SnapshotSent{Shard: kv.ShardID(shard), To: s.To.Replica, OK: ok})
+			m.sending--
+			m.inbox.Sent = append(m.inbox.Sent, node.SnapshotSent{Snapshot: s, Err: err})
 		})
 	}
 	if m.blocked[link{m.id, s.To.Node}] || !m.quiet && oneIn(m.chance, m.LoseOneIn) {
-		sent(false)
+		sent(errLost)
 		return
 	}
 	m.process(between(m.chance, 5*time.Millisecond, 100*time.Millisecond), func() {
 		if target.core == nil || m.blocked[link{m.id, s.To.Node}] || m.blocked[link{s.To.Node, m.id}] {
-			sent(false)
+			sent(errLost)
 			return
 		}
 		st := &kvdv1.ShardState{}
@@ -440,7 +449,7 @@ func (h host) SendSnapshot(s *node.Outgoing) {
 			From: m.id, Life: life, Message: node.SnapshotMessage(s.Message, st), State: st, Ingest: ingest,
 		})
 		target.wake()
-		sent(true)
+		sent(nil)
 	})
 }
 
