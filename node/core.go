@@ -369,6 +369,9 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 		c.Logger.Warn("a message was refused", "from", from, "shard", g.shard, "error", err)
 		return
 	}
+	if kind == raftpb.MsgTimeoutNow {
+		g.handed = handed{by: from, life: c.lives[from], tick: c.ticks}
+	}
 	c.mark(g)
 }
 

@@ -38,6 +38,9 @@ type group struct {
 	expiring bool // An OpExpire is on its way.
 	checking checking
 	counted  counted
+
+	handed    handed
+	committed kv.Index // At the last look of spreadLeaders.
 }
 
 // loadSeconds is over how many seconds the load of a shard is counted.

@@ -25,18 +25,39 @@ func (c *Core) upkeep(g *group) {
 	if ticks := uint64(max(time.Second/c.Tick, 1)); (c.ticks+uint64(g.shard))%ticks == 0 {
 		g.view.load.Store(g.counted.add(g.view.reads.Load() + int64(g.machine.Revision())))
 	}
-	if (c.ticks+uint64(g.shard))%uint64(c.ElectionTicks) != 0 {
-		return
+	// Raft forgets every election timeout who was active of late: as often, and in step with it, there would never be one.
+	if (c.ticks+uint64(g.shard))%uint64(c.ElectionTicks+1) == 0 {
+		c.spreadLeaders(g)
 	}
-	c.spreadLeaders(g)
-	c.scheduleChecksum(g)
+	if (c.ticks+uint64(g.shard))%uint64(c.ElectionTicks) == 0 {
+		c.scheduleChecksum(g)
+	}
 }
 
-// spreadLeaders hands the leadership to the replica that should have it by the map: founding deals it out evenly.
+// giveBackAfter is for how long a process that has handed a leadership over does not get it back: it is going down, or
+// its disk is slow. One that has started anew gets it at once.
+const giveBackAfter = 10 * time.Second
+
+// handed tells who handed the leadership over to this replica last.
+type handed struct {
+	by   kv.NodeID // 0: nobody.
+	life kv.Life
+	tick uint64
+}
+
+// spreadLeaders hands the leadership to the replica that should have it by the map: founding deals it out evenly. One
+// that lacks what was committed at the last look takes no entries, and would not take the lead either.
 func (c *Core) spreadLeaders(g *group) {
-	first := g.machine.Descriptor().Replicas[0].Node
-	if _, leader := g.replica.Leading(); leader && first != c.Node && c.settings.Bool(raftmeta.LeaderBalance) {
-		g.replica.HandOver(first)
+	committed := g.committed
+	g.committed = g.replica.Committed()
+	first := g.machine.Descriptor().Replicas[0]
+	if _, leader := g.replica.Leading(); !leader || first.Node == c.Node || !c.settings.Bool(raftmeta.LeaderBalance) {
+		return
+	}
+	h := g.handed
+	wary := h.by == first.Node && h.life == c.lives[first.Node] && c.ticks-h.tick < uint64(giveBackAfter/c.Tick)
+	if !wary && g.replica.Match(first.Replica) >= committed {
+		g.replica.HandOver(first.Node)
 	}
 }
 

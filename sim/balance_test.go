@@ -1,0 +1,76 @@
+package sim
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// calm is a cluster without clients and faults.
+func calm(t *testing.T, seed uint64) *world {
+	w := newWorld(seed, Plan{Nodes: 3, Shards: 3, Tick: 50 * time.Millisecond, ElectionTicks: 15})
+	w.found()
+	require.NoError(t, w.err)
+	return w
+}
+
+// leads counts the groups that a node leads.
+func (w *world) leads(m *machine) int {
+	n := 0
+	for shard := range kv.ShardID(w.Shards + 1) {
+		if lead, _, _ := m.views[shard].Lead(); lead == m.id {
+			n++
+		}
+	}
+	return n
+}
+
+// balanced reports whether every group is led by the node that the map names first.
+func (w *world) balanced() bool {
+	for _, d := range slices.Concat(w.shards.Descriptors(), []*kv.Descriptor{w.shards.Meta()}) {
+		if lead, _, _ := w.nodes[d.Replicas[0].Node-1].views[d.Shard].Lead(); lead != d.Replicas[0].Node {
+			return false
+		}
+	}
+	return true
+}
+
+// TestLeadersSpread: the leaderships go to those that the map names first, at whatever tick of raft's own rounds the
+// first leaders were elected.
+func TestLeadersSpread(t *testing.T) {
+	for seed := range uint64(40) {
+		w := calm(t, seed)
+		w.run(8 * time.Second)
+		require.NoError(t, w.err)
+		require.True(t, w.balanced(), "seed %d", seed)
+	}
+}
+
+// TestLeavingNodeGetsNothingBack: a node that is going down hands its leaderships over, and they do not come back to it
+// before it has started anew.
+func TestLeavingNodeGetsNothingBack(t *testing.T) {
+	for seed := range uint64(20) {
+		w := calm(t, seed)
+		w.run(8 * time.Second)
+		leaving := w.nodes[seed%3]
+		require.Positive(t, w.leads(leaving), "seed %d", seed)
+		for range 5 { // As it asks until it leads nothing.
+			leaving.inbox.HandOver = true
+			leaving.wake()
+			w.run(w.now + time.Second)
+		}
+		for range 30 { // While it waits for calls under way.
+			w.run(w.now + 100*time.Millisecond)
+			require.Zero(t, w.leads(leaving), "seed %d", seed)
+		}
+		leaving.crash()
+		leaving.start()
+		w.run(w.now + 6*time.Second)
+		require.NoError(t, w.err)
+		require.True(t, w.balanced(), "seed %d", seed)
+	}
+}
