@@ -75,6 +75,9 @@ const (
 	ForwardsMax       = 8 << 10
 	ForwardsAlways    = 256
 	ForwardLatencyMax = 2 * ProposalLatencyMax
+	// ForwardBytesMax bounds the size of the writes that a node has passed on to one other and has no answer to. What
+	// it works on for all others together is bounded by ProposalBytesMax.
+	ForwardBytesMax = 16 << 20
 	// ClientInFlightMax bounds the operations of a client's pipelines that have no answer yet; further ones wait.
 	ClientInFlightMax = 4096
 	// FoundingNodesMax bounds the list that a static cluster is founded from.
@@ -91,4 +94,6 @@ var (
 	_ [OutboxBytesMax - MessageBytesMax]struct{}
 	_ [UncommittedBytesMax - EntryBytesMax]struct{}
 	_ [ProposalBytesMax - ShardProposalBytesMax]struct{}
+	_ [ProposalBytesMax - ForwardBytesMax]struct{}
+	_ [ForwardBytesMax - EntryBytesMax]struct{}
 )

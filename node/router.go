@@ -26,27 +26,45 @@ type budget struct {
 	// held is the size of the writes that callers wait for, in bytes.
 	held atomic.Int64
 	// forwards are the writes on their way to each other node, so that one that is slow does not keep the others'.
-	forwards sync.Map // kv.NodeID: *limiter
+	forwards sync.Map // kv.NodeID: *passage
 }
 
 func newBudget() *budget {
 	return &budget{writes: newLimiter(kv.ProposalsAlways, kv.ProposalsMax, kv.ProposalLatencyMax)}
 }
 
-// to is the limiter of another node.
-func (b *budget) to(id kv.NodeID) *limiter {
-	l, ok := b.forwards.Load(id)
-	if !ok {
-		l, _ = b.forwards.LoadOrStore(id, newLimiter(kv.ForwardsAlways, kv.ForwardsMax, kv.ForwardLatencyMax))
+// passage are the writes on their way to one other node, by number and size.
+type passage struct {
+	*limiter
+	bytes atomic.Int64
+}
+
+// enter lets a write in. What it takes of bytes is given back by its caller.
+func (p *passage) enter(size int64) bool {
+	if p.limiter.enter() {
+		if p.bytes.Add(size) <= kv.ForwardBytesMax {
+			return true
+		}
+		p.bytes.Add(-size)
+		p.leave()
 	}
-	return l.(*limiter)
+	return false
+}
+
+// to is the passage to another node.
+func (b *budget) to(id kv.NodeID) *passage {
+	p, ok := b.forwards.Load(id)
+	if !ok {
+		p, _ = b.forwards.LoadOrStore(id, &passage{limiter: newLimiter(kv.ForwardsAlways, kv.ForwardsMax, kv.ForwardLatencyMax)})
+	}
+	return p.(*passage)
 }
 
 // full reports whether a write would be refused now wherever its shard is led.
 func (b *budget) full() bool {
 	full := b.writes.full()
-	b.forwards.Range(func(_, l any) bool {
-		full = full && l.(*limiter).full()
+	b.forwards.Range(func(_, p any) bool {
+		full = full && p.(*passage).full()
 		return full
 	})
 	return full
@@ -248,7 +266,7 @@ func (n *Node) Write(ctx context.Context, _ kv.Route, c *kv.Command) (kv.Result,
 // write is one attempt.
 func (n *Node) write(ctx context.Context, d *kv.Descriptor, c *kvdv1.Command, size int, to kv.NodeID) (kv.Result, kv.Header, error) {
 	if to != n.self.Node {
-		return n.forwardWrite(ctx, d, c, to)
+		return n.forwardWrite(ctx, d, c, size, to)
 	}
 	v := n.views[d.Shard]
 	if v == nil {
@@ -278,11 +296,12 @@ func finish(r kv.Result, h kv.Header) (kv.Result, kv.Header, error) {
 	return r, h, nil
 }
 
-func (n *Node) forwardWrite(ctx context.Context, d *kv.Descriptor, c *kvdv1.Command, to kv.NodeID) (kv.Result, kv.Header, error) {
+func (n *Node) forwardWrite(ctx context.Context, d *kv.Descriptor, c *kvdv1.Command, size int, to kv.NodeID) (kv.Result, kv.Header, error) {
 	began, limit := n.now(), n.budget.to(to)
-	if !limit.enter() {
+	if !limit.enter(int64(size)) {
 		return kv.Result{}, kv.Header{}, &kv.OverloadError{What: "the queue of writes to other nodes", RetryAfter: kv.RetryAfter}
 	}
+	defer limit.bytes.Add(-int64(size))
 	listening, cancel := n.whileHeard(ctx, to)
 	defer cancel()
 	resp, sent, err := n.network.Forward(listening, to, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Write{Write: c}})

@@ -77,9 +77,9 @@ type Transport struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	group    sync.WaitGroup
-	forwards atomic.Int64
-	incoming atomic.Int64 // Snapshots.
-	warned   atomic.Int64 // When a stranger was last logged.
+	forwards struct{ count, bytes atomic.Int64 } // Requests of others that are worked on.
+	incoming atomic.Int64                        // Snapshots.
+	warned   atomic.Int64                        // When a stranger was last logged.
 
 	mu    sync.Mutex
 	peers map[kv.NodeID]*peer
@@ -434,12 +434,13 @@ func (t *Transport) forward(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv
 	if err := t.member(r.GetClusterId(), r.GetFromNode()); err != nil {
 		return nil, err
 	}
-	if t.forwards.Add(1) > kv.ForwardsMax {
-		t.forwards.Add(-1)
+	size := int64(r.SizeVT())
+	defer t.forwards.count.Add(-1)
+	defer t.forwards.bytes.Add(-size)
+	if count, bytes := t.forwards.count.Add(1), t.forwards.bytes.Add(size); count > kv.ForwardsMax || bytes > kv.ProposalBytesMax {
 		err := &kv.OverloadError{What: "the queue of forwarded requests", RetryAfter: kv.RetryAfter}
 		return &kvdv1.ForwardResponse{Error: wire.FromError(wire.Write, err, nil)}, nil
 	}
-	defer t.forwards.Add(-1)
 	return t.Handler.Forward(ctx, r), nil
 }
 

@@ -252,6 +252,53 @@ func TestForwardTellsWhetherItLeft(t *testing.T) {
 	require.False(t, sent)
 }
 
+// TestForwardedRequestsAreBounded: past so many, or so much, further ones are refused as not done, and taken again when
+// there is room.
+func TestForwardedRequestsAreBounded(t *testing.T) {
+	for name, c := range map[string]struct{ count, bytes int }{
+		"number": {kv.ForwardsMax, 10},
+		"size":   {16, kv.ProposalBytesMax/16 - 1<<10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, b := network(t)
+			arrived, release := make(chan struct{}), make(chan struct{})
+			b.forward = func(context.Context) *kvdv1.ForwardResponse {
+				arrived <- struct{}{}
+				<-release
+				return &kvdv1.ForwardResponse{}
+			}
+			r := &kvdv1.ForwardRequest{
+				ClusterId: 7, FromNode: 1,
+				Request: &kvdv1.ForwardRequest_Get{Get: &kvdv1.ForwardGet{Key: make([]byte, c.bytes)}},
+			}
+			ended := make(chan error, c.count+1)
+			ask := func() {
+				resp, err := b.Transport.forward(context.Background(), r)
+				ended <- errors.Join(err, wire.ToError(wire.Write, resp.GetError()))
+			}
+			for range c.count {
+				go ask()
+				<-arrived
+			}
+			go ask()
+			select {
+			case err := <-ended:
+				require.ErrorAs(t, err, new(*kv.OverloadError))
+				require.Equal(t, kv.NotDone, kv.OutcomeOf(err))
+			case <-arrived:
+				require.Fail(t, "one too many was taken")
+			}
+			close(release)
+			for range c.count {
+				require.NoError(t, <-ended)
+			}
+			go ask()
+			<-arrived
+			require.NoError(t, <-ended)
+		})
+	}
+}
+
 func TestSnapshots(t *testing.T) {
 	a, b := network(t)
 	send := func(keys uint64, fail error) error {
