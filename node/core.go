@@ -362,7 +362,7 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 	if replica.IsAnswer(kind) && kv.Life(m.GetToLife()) != c.Life {
 		return
 	}
-	if kind == raftpb.MsgApp && len(m.GetEntries()) > 0 && c.disk.Full {
+	if kind == raftpb.MsgApp && c.disk.Full && slices.ContainsFunc(m.GetEntries(), hasPayload) {
 		return
 	}
 	if err := g.replica.Step(from, m); err != nil {
@@ -374,6 +374,10 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 	}
 	c.mark(g)
 }
+
+// hasPayload tells an entry with commands from the one of a new leader. That has a place on any disk: no read is answered
+// before a majority has it (L4).
+func hasPayload(e *kvdv1.RaftEntry) bool { return len(e.GetData()) > 0 }
 
 // written releases what waited for log batches.
 func (c *Core) written(id uint64) {
