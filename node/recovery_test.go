@@ -1,0 +1,273 @@
+package node
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// follower is node 2 of three, whose disks do what the test says.
+type follower struct {
+	*lone
+	writes   []storage.LogWrite // Handed out and not written.
+	last     uint64
+	sent     []*kvdv1.RaftMessage
+	installs []*Received
+}
+
+func (f *follower) WriteLog(id uint64, writes []storage.LogWrite, _ bool) {
+	f.writes, f.last = append(f.writes, writes...), id
+}
+func (f *follower) Send(_ kv.NodeID, messages []*kvdv1.RaftMessage) {
+	f.sent = append(f.sent, messages...)
+}
+func (f *follower) Install(r *Received) { f.installs = append(f.installs, r) }
+func (f *follower) Fatal(err error)     { require.NoError(f.t, err) }
+
+func newFollower(t *testing.T) *follower {
+	f := &follower{lone: &lone{t: t, log: storage.NewMemLog(), state: storage.NewMemState()}}
+	spec := raftmeta.FoundingSpec{Cluster: 7, Replicas: 3, TickMs: 50, ElectionTicks: 10}
+	for i, name := range []string{"n1", "n2", "n3"} {
+		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: name, Address: name, Store: kv.StoreID(i + 1)})
+	}
+	meta, err := raftmeta.Founding(spec)
+	require.NoError(t, err)
+	require.NoError(t, Found(meta, 2, f.log, f.state))
+	require.NoError(t, f.open(meta))
+	return f
+}
+
+// open starts the process.
+func (f *follower) open(meta *kvdv1.MetaState) (err error) {
+	life := kv.Life(1)
+	if f.core != nil {
+		life += f.core.Life
+	}
+	f.writes, f.installs, f.in = nil, nil, Input{}
+	f.core, err = NewCore(CoreConfig{
+		Cluster: 7, Node: 2, Life: life, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: f.log, State: f.state,
+		Guard: cache.New(cache.NewChaotic(1), 16), Host: f, Logger: slog.New(slog.DiscardHandler), Meta: meta,
+	}, Now{})
+	return err
+}
+
+// crash loses what was not synced, but for a beginning that keep gives, and starts the process again.
+func (f *follower) crash(keep func(int) int) {
+	require.NoError(f.t, f.log.Crash(keep))
+	require.NoError(f.t, f.state.Crash(keep))
+	require.NoError(f.t, f.open(f.core.Meta))
+}
+
+// turn does a turn, and those that follow from it.
+func (f *follower) turn(in Input) {
+	for again := true; again; in = (Input{}) {
+		again = f.core.Turn(in)
+	}
+	require.NoError(f.t, f.core.Check())
+}
+
+// written writes what was handed out, durably, and tells so, until there is no more.
+func (f *follower) written() {
+	for len(f.writes) > 0 {
+		require.NoError(f.t, f.log.Write(f.writes, true))
+		f.writes = nil
+		f.turn(Input{Written: f.last})
+	}
+}
+
+// replicaOn is the replica of shard 1 on a node.
+func (f *follower) replicaOn(node kv.NodeID) uint64 {
+	member, ok := f.core.groups[1].machine.Descriptor().OnNode(node)
+	require.True(f.t, ok)
+	return uint64(member.Replica)
+}
+
+// appended makes it hear an append of the leader on a node: entries of its term from the index after `after` to `last`.
+func (f *follower) appended(leader kv.NodeID, term, after, afterTerm, last, commit uint64) {
+	m := &kvdv1.RaftMessage{
+		Shard: 1, From: f.replicaOn(leader), To: f.replicaOn(2), Type: uint32(raftpb.MsgApp), Term: term, Index: after, LogTerm: afterTerm, Commit: commit,
+	}
+	for i := after + 1; i <= last; i++ {
+		m.Entries = append(m.Entries, &kvdv1.RaftEntry{Index: i, Term: term})
+	}
+	f.turn(Input{Envelopes: []*kvdv1.Envelope{{ClusterId: 7, FromNode: uint64(leader), FromLife: 1, ToNode: 2, Messages: []*kvdv1.RaftMessage{m}}}})
+}
+
+// offer offers a snapshot of node 3, which leads in term 7, at index 50.
+func (f *follower) offer() {
+	st := f.core.groups[1].machine.State()
+	st.AppliedIndex, st.AppliedTerm, st.BaseIndex, st.BaseTerm, st.Revision, st.Keys, st.Bytes = 50, 7, 50, 7, 9, 1, 2
+	in, err := f.state.NewIngest(1, kv.Span{})
+	require.NoError(f.t, err)
+	require.NoError(f.t, in.Put([]byte("k"), kv.Record{Value: []byte("v"), Revision: 9}))
+	f.turn(Input{Received: []*Received{{
+		From: 3, Life: 1, State: st, Ingest: in,
+		Message: SnapshotMessage(&kvdv1.RaftMessage{From: f.replicaOn(3), To: f.replicaOn(2), Term: 7}, st),
+	}}})
+	require.Len(f.t, f.installs, 1, "it was refused")
+}
+
+// answered reports whether the follower has told that it has the log up to an index.
+func (f *follower) answered(index uint64) bool {
+	for _, m := range f.sent {
+		if m.Type == uint32(raftpb.MsgAppResp) && m.Index == index && !m.Reject {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *follower) loaded() storage.LogState {
+	st, ok, err := f.log.Load(f.core.groups[1].replica.Group())
+	require.NoError(f.t, err)
+	require.True(f.t, ok)
+	return st
+}
+
+// TestCrashInAnInstall crashes at every step of the installation of a snapshot, on a follower whose log has an end that
+// was never committed, above the snapshot's index. The snapshot is there whole or not at all; where it is, nothing of the
+// old log is, for it could win votes that it should not (D2); and the snapshot can be installed again.
+func TestCrashInAnInstall(t *testing.T) {
+	none, all := func(int) int { return 0 }, func(n int) int { return n }
+	for _, c := range []struct {
+		name      string
+		steps     int
+		keep      func(int) int
+		installed bool
+	}{
+		{"before it came", 0, none, false},
+		{"with its data beside the store", 1, none, false},
+		{"with its data in the store", 2, none, true},
+		{"with the reset of the log handed out", 3, none, true},
+		{"with the reset written and lost", 4, none, true},
+		{"with the reset written and kept", 4, all, true},
+		{"at its end", 5, none, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFollower(t)
+			f.appended(1, 6, uint64(kv.BirthIndex), uint64(kv.BirthTerm), 60, 12)
+			f.written()
+			require.True(t, f.answered(60))
+			steps := []func(){
+				f.offer,
+				func() { require.NoError(t, f.installs[0].Ingest.Commit(f.installs[0].State)) },
+				func() {
+					f.turn(Input{Installed: f.installs})
+					require.NotEmpty(t, f.writes)
+					require.False(t, f.answered(50), "the answer waits for the reset")
+				},
+				func() { require.NoError(t, f.log.Write(f.writes, false)) },
+				func() {
+					f.written()
+					require.True(t, f.answered(50))
+				},
+			}
+			for _, step := range steps[:c.steps] {
+				step()
+			}
+			f.crash(c.keep)
+
+			log, applied := f.loaded(), f.core.groups[1].machine.State().AppliedIndex
+			_, found, err := f.state.Get([]byte("k"))
+			require.NoError(t, err)
+			require.Equal(t, c.installed, found)
+			if !c.installed {
+				require.Equal(t, kv.Index(60), log.Last)
+				require.LessOrEqual(t, applied, uint64(12))
+				f.turn(Input{})
+				f.offer()
+				steps[1]()
+				f.turn(Input{Installed: f.installs})
+				f.written()
+				log, applied = f.loaded(), f.core.groups[1].machine.State().AppliedIndex
+			}
+			require.EqualValues(t, 50, applied)
+			require.Equal(t, storage.Point{Index: 50, Term: 7}, log.Truncated)
+			require.Equal(t, kv.Index(50), log.Last)
+			require.EqualValues(t, 7, log.Hard.Term)
+			require.EqualValues(t, 50, log.Hard.Commit)
+
+			f.appended(3, 7, 50, 7, 51, 51)
+			f.written()
+			require.EqualValues(t, 51, f.core.groups[1].machine.State().AppliedIndex)
+			rec, found, err := f.state.Get([]byte("k"))
+			require.NoError(t, err)
+			require.True(t, found)
+			require.Equal(t, "v", string(rec.Value))
+		})
+	}
+}
+
+// TestLogAtStart (D2): a log is reset to the state's base only if that has overtaken it: not for having been truncated above
+// it, nor while it holds the base's entry. What is reset keeps its vote in its term, and is durable.
+func TestLogAtStart(t *testing.T) {
+	point := func(index kv.Index, term kv.Term) storage.Point { return storage.Point{Index: index, Term: term} }
+	hard := func(term kv.Term, vote kv.ReplicaID, commit kv.Index) storage.HardState {
+		return storage.HardState{Term: term, Vote: vote, Commit: commit}
+	}
+	id := kv.Group{Shard: 1, Replica: 2}
+	entries := func(first, last, term uint64) (list []*raftpb.Entry) {
+		for i := first; i <= last; i++ {
+			list = append(list, &raftpb.Entry{Type: raftpb.EntryNormal.Enum(), Index: new(i), Term: new(term)})
+		}
+		return list
+	}
+	log := func(truncated storage.Point, hard storage.HardState, entries []*raftpb.Entry) *storage.LogWrite {
+		return &storage.LogWrite{Group: id, Reset: &truncated, Entries: entries, Hard: &hard}
+	}
+	for name, c := range map[string]struct {
+		log     *storage.LogWrite // nil: there is none.
+		base    storage.Point
+		applied kv.Index
+		want    storage.LogState
+		refused string
+	}{
+		"holds the base": {log(point(10, 5), hard(7, 3, 20), entries(11, 60, 6)), point(50, 6), 50,
+			storage.LogState{Hard: hard(7, 3, 20), Truncated: point(10, 5), Last: 60}, ""},
+		"begins at the base": {log(point(50, 7), hard(7, 3, 55), entries(51, 60, 7)), point(50, 7), 52,
+			storage.LogState{Hard: hard(7, 3, 55), Truncated: point(50, 7), Last: 60}, ""},
+		"truncated above the base": {log(point(55, 7), hard(8, 3, 58), entries(56, 60, 7)), point(50, 7), 57,
+			storage.LogState{Hard: hard(8, 3, 58), Truncated: point(55, 7), Last: 60}, ""},
+		"another entry at the base": {log(point(10, 5), hard(7, 3, 20), entries(11, 60, 6)), point(50, 7), 50,
+			storage.LogState{Hard: hard(7, 3, 50), Truncated: point(50, 7), Last: 50}, ""},
+		"ends below the base": {log(point(10, 5), hard(9, 3, 20), entries(11, 40, 6)), point(50, 7), 50,
+			storage.LogState{Hard: hard(9, 3, 50), Truncated: point(50, 7), Last: 50}, ""},
+		"ends below the base, of a later term": {log(point(10, 5), hard(6, 3, 20), entries(11, 40, 6)), point(50, 7), 50,
+			storage.LogState{Hard: hard(7, 0, 50), Truncated: point(50, 7), Last: 50}, ""},
+		"there is none, of a birth": {nil, point(10, 5), 10,
+			storage.LogState{Hard: hard(5, 0, 10), Truncated: point(10, 5), Last: 10}, ""},
+		"there is none any more": {nil, point(10, 5), 11, storage.LogState{}, "missing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := storage.NewMemLog()
+			if c.log != nil {
+				require.NoError(t, l.Write([]storage.LogWrite{*c.log}, true))
+			}
+			core := &Core{CoreConfig: CoreConfig{Log: l}}
+			st := &kvdv1.ShardState{
+				BaseIndex: uint64(c.base.Index), BaseTerm: uint64(c.base.Term), AppliedIndex: uint64(c.applied), AppliedTerm: 7,
+			}
+			got, err := core.openLog(id, st)
+			if c.refused != "" {
+				require.ErrorContains(t, err, c.refused)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, c.want, got)
+			require.NoError(t, l.Crash(func(int) int { return 0 }))
+			got, ok, err := l.Load(id)
+			require.NoError(t, err)
+			require.True(t, ok)
+			require.Equal(t, c.want, got)
+		})
+	}
+}
