@@ -18,7 +18,7 @@ func newRistretto(t testing.TB, maxBytes int64) *Ristretto {
 	return store
 }
 
-// TestTwoQueuedSets shows the trap of hazard 10, and that the guard does not fall into it: of two quick inserts of
+// TestTwoQueuedSets shows the trap, and that the guard does not fall into it: of two quick inserts of
 // a new key Ristretto keeps the older.
 func TestTwoQueuedSets(t *testing.T) {
 	store := newRistretto(t, 8<<20)

@@ -39,8 +39,7 @@ import (
 //   - Whoever holds PREPARED and gets the answer FOUNDED from a living store, for a record that names its own
 //     store, joins that, whatever it holds: it synced that record once, and what replaced it cannot be founded
 //     any more, because the store that answered will never take it.
-//   - A store that the founded record does not name is refused: its node was emptied after it was counted
-//     (hazards: a disk emptied under a known name).
+//   - A store that the founded record does not name is refused: its node was emptied after it was counted.
 
 // ErrFoundRefused: this node cannot be part of the cluster that was founded under its list.
 var ErrFoundRefused = errors.New("the cluster was founded without this store")

@@ -20,7 +20,7 @@ func held(t *testing.T) lease {
 	return l
 }
 
-// TestLeaseRunsFromBeforeTheQuestion: hazard 1. However late the answer comes, the lease counts from the moment
+// TestLeaseRunsFromBeforeTheQuestion: however late the answer comes, the lease counts from the moment
 // before the question left, and ends before the earliest promise of one election timeout can.
 func TestLeaseRunsFromBeforeTheQuestion(t *testing.T) {
 	l := newLease(testElection, testTick)
@@ -40,7 +40,7 @@ func TestLeaseRunsFromBeforeTheQuestion(t *testing.T) {
 	}
 }
 
-// TestLeaseDropsAnEarlierAnswer: hazard 3. The answer to a question that was asked again does not count.
+// TestLeaseDropsAnEarlierAnswer: the answer to a question that was asked again does not count.
 func TestLeaseDropsAnEarlierAnswer(t *testing.T) {
 	l := newLease(testElection, testTick)
 	first := l.ask(testStart)
@@ -60,7 +60,7 @@ func TestLeaseDropsAnEarlierAnswer(t *testing.T) {
 	}
 }
 
-// TestLeaseEndsAtHandOver: hazard 4. None is left, and a ReadIndex that is answered later serves its reads but
+// TestLeaseEndsAtHandOver: none is left, and a ReadIndex that is answered later serves its reads but
 // gives no new one in that term.
 func TestLeaseEndsAtHandOver(t *testing.T) {
 	l := held(t)

@@ -10,7 +10,7 @@ func message(kind raftpb.MessageType, term uint64, context string) *raftpb.Messa
 	return &raftpb.Message{Type: kind.Enum(), Term: &term, Context: []byte(context)}
 }
 
-// TestPromiseRunsOneElectionTimeout: hazard 44. Whatever raises the term in between, no vote is stepped before
+// TestPromiseRunsOneElectionTimeout: whatever raises the term in between, no vote is stepped before
 // the promise has run out, and any vote after it.
 func TestPromiseRunsOneElectionTimeout(t *testing.T) {
 	const election = 10

@@ -13,8 +13,8 @@ import (
 // A configuration change.
 //
 // raft decides what an entry of that kind makes of the group (RawNode.ApplyConfChange) and the owner hands the outcome
-// on with the entry's place. It is stored in the step of the entry, the joint part too, with the applied index (T5,
-// hazard 19): apart from it, a restart finds a joint configuration that nobody knows to be left, or a replica that
+// on with the entry's place. It is stored in the step of the entry, the joint part too, with the applied index (T5):
+// apart from it, a restart finds a joint configuration that nobody knows to be left, or a replica that
 // believes itself the only voter. It is no write command and changes no key. raft refuses to remove all voters, and a
 // group without any never elects, silently; so such an outcome is a broken invariant.
 

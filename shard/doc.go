@@ -11,7 +11,7 @@
 //	               │                     │
 //	               ▼                     ▼
 //	            overlay: the keys     each changed key once, the index of expiries,
-//	            changed so far        and the ShardState with the applied index (T2, hazard 29)
+//	            changed so far        and the ShardState with the applied index (T2)
 //
 // Reads of the machine look into the overlay first and then at the Reader, which shows the state as of the last
 // committed step.

@@ -16,7 +16,7 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// What a disk may do to a store that it has synced: a flipped bit anywhere is found, or does no harm (hazards 32, 36).
+// What a disk may do to a store that it has synced: a flipped bit anywhere is found, or does no harm.
 
 // damagedStore writes synced things into a store, and later looks for them.
 type damagedStore struct {

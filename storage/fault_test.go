@@ -18,7 +18,7 @@ import (
 )
 
 // TestFailedDisk: whatever write or sync of the disk fails, Fatal is called, once, with a message that says what to do,
-// and nobody is told that something was done (T7; hazards 30 and 34).
+// and nobody is told that something was done (T7).
 func TestFailedDisk(t *testing.T) {
 	for name, c := range map[string]struct {
 		fails  func(op errorfs.Op) bool

@@ -155,7 +155,7 @@ func TestIngestDuringFlush(t *testing.T) {
 }
 
 // TestIngestDoesNotOvertake: what another loop commits while an ingest is at work is not overtaken by it: what was
-// visible before the ingest is there after a crash if the ingest is (D1; hazards 54 and 70).
+// visible before the ingest is there after a crash if the ingest is (D1).
 func TestIngestDoesNotOvertake(t *testing.T) {
 	mem := vfs.NewCrashableMem()
 	var s *PebbleState

@@ -1,6 +1,6 @@
 package storage
 
-// A bit that flips in Pebble's write-ahead log must not take away what was synced (hazard 32). Where a chunk of the newest
+// A bit that flips in Pebble's write-ahead log must not take away what was synced. Where a chunk of the newest
 // log does not check, Pebble takes it for the torn end that a crash leaves, unless a chunk in one of the blocks of 32 KiB
 // after it says otherwise. It does not look at the rest of the same block, and the offsets by which its chunks speak fall
 // behind with every block, as they leave out what is written as a whole block. So a flip takes what was synced after it,
