@@ -94,8 +94,11 @@ type answer struct {
 func (a *answer) Done(r kv.Result, err error) { a.done, a.r, a.err = true, r, err }
 
 func (l *lone) put(key string) *answer {
+	return l.submit(&kv.Command{Op: kv.OpPut, Key: []byte(key), Value: []byte("v")})
+}
+
+func (l *lone) submit(c *kv.Command) *answer {
 	a := &answer{}
-	c := &kv.Command{Op: kv.OpPut, Key: []byte(key), Value: []byte("v")}
 	l.in.Submissions = append(l.in.Submissions, Submission{Shard: 1, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: a})
 	l.tick()
 	return a

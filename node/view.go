@@ -172,7 +172,7 @@ func (r *Reader) Scan(v *View, q kv.ScanRequest) (kv.Chunk, error) {
 	if err := errors.Join(err, it.Close()); err != nil {
 		return kv.Chunk{}, fmt.Errorf("read %v: %w", span, err)
 	}
-	if now := v.state.Load(); now.incarnation != s.incarnation || now.installing {
+	if now := v.state.Load(); now.incarnation != s.incarnation || now.installing || !now.descriptor.Span.Equal(s.descriptor.Span) {
 		return kv.Chunk{}, &kv.NotLeaderError{Shard: v.shard}
 	}
 	if !more && len(s.descriptor.Span.End) > 0 && (len(q.Span.End) == 0 || bytes.Compare(s.descriptor.Span.End, q.Span.End) < 0) {

@@ -1,0 +1,208 @@
+package node
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// obedient is a cache that keeps everything, and lets something happen before it answers.
+type obedient struct {
+	entries map[uint64]*cache.Entry
+	onGet   func()
+}
+
+func (o *obedient) Get(hash uint64) (*cache.Entry, bool) {
+	if o.onGet != nil {
+		o.onGet()
+	}
+	e, ok := o.entries[hash]
+	return e, ok
+}
+func (o *obedient) Set(hash uint64, e *cache.Entry, _ int64) { o.entries[hash] = e }
+func (o *obedient) Metrics() cache.StoreMetrics              { return cache.StoreMetrics{} }
+func (o *obedient) Close()                                   {}
+
+// watched is a state store beside which something happens: around a commit, and when an iterator is open.
+type watched struct {
+	storage.State
+	around func()
+	onIter func()
+}
+
+func (w *watched) Commit(b storage.Batch) (storage.Cut, error) {
+	if w.around == nil {
+		return w.State.Commit(b)
+	}
+	w.around()
+	cut, err := w.State.Commit(b)
+	w.around()
+	return cut, err
+}
+
+func (w *watched) Iter(span kv.Span) (storage.Iterator, error) {
+	it, err := w.State.Iter(span)
+	if w.onIter != nil {
+		w.onIter()
+	}
+	return it, err
+}
+
+// readable is a lone node with a reader on it.
+type readable struct {
+	*lone
+	cache  *obedient
+	state  *watched
+	reader *Reader
+	view   *View
+}
+
+func newReadable(t *testing.T) *readable {
+	r := &readable{lone: newLone(t), cache: &obedient{entries: map[uint64]*cache.Entry{}}}
+	r.state = &watched{State: r.lone.state}
+	r.core.Guard, r.core.State = cache.New(r.cache, 16), r.state
+	r.view = r.core.groups[1].view
+	r.reader = &Reader{Node: 1, Guard: r.core.Guard, State: r.state, Boot: func() time.Duration { return r.now }}
+	return r
+}
+
+// get reads in steps, with something between them.
+func (r *readable) get(key string, proof Proof, between func()) Get {
+	g, done := r.reader.Look(r.view, []byte(key), proof)
+	if !done {
+		between()
+		require.NoError(r.t, r.reader.Load(&g, []byte(key)))
+		between()
+		r.reader.Finish(&g, []byte(key))
+	}
+	return g
+}
+
+// lease makes the node hold a lease.
+func (r *readable) lease() {
+	a := &answer{}
+	r.in.Submissions = append(r.in.Submissions, Submission{Shard: 1, Waiter: a})
+	r.tick()
+	require.True(r.t, a.done)
+	require.NoError(r.t, a.err)
+	_, _, until := r.view.Lead()
+	require.Greater(r.t, until, r.now)
+}
+
+// replacements are what may happen to a replica between two steps of a read of the key k.
+var replacements = map[string]struct {
+	change func(s *readState)
+	ok     bool
+}{
+	"nothing":                     {func(*readState) {}, true},
+	"the lease ends":              {func(s *readState) { s.leader, s.leaseUntil = false, 0 }, true},
+	"other data was installed":    {func(s *readState) { s.incarnation++ }, false},
+	"other data is installed now": {func(s *readState) { s.installing = true }, false},
+	"the key went to another shard": {func(s *readState) {
+		narrow := *s.descriptor
+		narrow.Span.End = []byte("k")
+		s.descriptor = &narrow
+	}, false},
+}
+
+// TestReadAcrossAReplacement (L8): a read that began on a replica's data tells nothing once the data is another's,
+// whether it was found in memory or not.
+func TestReadAcrossAReplacement(t *testing.T) {
+	for name, test := range replacements {
+		t.Run(name, func(t *testing.T) {
+			r := newReadable(t)
+			require.NoError(t, r.put("k").err)
+			change := func() {
+				next := *r.view.state.Load()
+				test.change(&next)
+				r.view.state.Store(&next)
+			}
+			before := r.view.state.Load()
+			r.cache.onGet = change
+			g, hit := r.reader.Look(r.view, []byte("k"), ByNothing)
+			require.True(t, hit)
+			require.Equal(t, test.ok, g.Ok && g.Found)
+
+			r.view.state.Store(before)
+			r.cache.onGet, r.cache.entries = nil, map[uint64]*cache.Entry{}
+			require.Equal(t, test.ok, r.get("k", ByNothing, change).Ok)
+
+			r.view.state.Store(before)
+			r.state.onIter = change
+			chunk, err := r.reader.Scan(r.view, kv.ScanRequest{})
+			require.Equal(t, test.ok, err == nil, "%v", err)
+			if test.ok {
+				require.Len(t, chunk.Items, 1)
+			}
+		})
+	}
+}
+
+// TestReadBesideACommit: from before a batch is visible until after it, nothing is served from memory (C1), and a read
+// of the store tells a revision that holds what it saw, a delete too (R2).
+func TestReadBesideACommit(t *testing.T) {
+	r := newReadable(t)
+	require.NoError(t, r.put("k").err)
+	_, hit := r.reader.Look(r.view, []byte("k"), ByNothing)
+	require.True(t, hit)
+	var seen []Get
+	r.state.around = func() {
+		_, hit := r.reader.Look(r.view, []byte("k"), ByNothing)
+		require.False(t, hit)
+		seen = append(seen, r.get("k", ByNothing, func() {}))
+		chunk, err := r.reader.Scan(r.view, kv.ScanRequest{})
+		require.NoError(t, err)
+		require.Equal(t, seen[len(seen)-1].Header.Revision, chunk.Header.Revision)
+	}
+	require.NoError(t, r.put("k").err)
+	require.Len(t, seen, 2)
+	require.Equal(t, kv.Revision(1), seen[0].Record.Revision)
+	require.Equal(t, kv.Revision(2), seen[1].Record.Revision)
+	require.Equal(t, kv.Revision(2), seen[1].Header.Revision)
+
+	seen = nil
+	require.NoError(t, r.submit(&kv.Command{Op: kv.OpDelete, Key: []byte("k")}).err)
+	require.Len(t, seen, 2)
+	require.True(t, seen[0].Found)
+	require.False(t, seen[1].Found)
+	require.Equal(t, kv.Revision(3), seen[1].Header.Revision)
+}
+
+// TestClockIsReadAtTheRead: a process that was stopped for longer than its lease wakes with a read, before any turn.
+func TestClockIsReadAtTheRead(t *testing.T) {
+	r := newReadable(t)
+	r.lease()
+	require.True(t, r.get("k", ByLease, func() {}).Ok)
+	_, _, until := r.view.Lead()
+	r.now = until - 1
+	require.True(t, r.get("k", ByLease, func() {}).Ok)
+	r.now = until
+	require.False(t, r.get("k", ByLease, func() {}).Ok)
+	require.True(t, r.get("k", ByReadIndex, func() {}).Ok)
+}
+
+// TestSuspendEndsALease: a machine that slept wakes without its lease, although its monotonic clock stood still.
+func TestSuspendEndsALease(t *testing.T) {
+	r := newReadable(t)
+	var slept time.Duration
+	clockGettime = func(clock int32, ts *unix.Timespec) error {
+		now := r.now
+		if clock == unix.CLOCK_BOOTTIME {
+			now += slept
+		}
+		*ts = unix.NsecToTimespec(int64(now))
+		return nil
+	}
+	t.Cleanup(func() { clockGettime = unix.ClockGettime })
+	r.reader.Boot = bootTime
+	r.lease()
+	require.True(t, r.get("k", ByLease, func() {}).Ok)
+	slept = time.Hour
+	require.False(t, r.get("k", ByLease, func() {}).Ok)
+}
