@@ -78,7 +78,9 @@ func (n *Node) loop(ctx context.Context) {
 		}
 		in := n.inbox.take()
 		in.Now = Now{Boot: bootTime(), Wall: time.Now().UnixMilli()}
+		n.turns.Add(1)
 		again = n.core.Turn(in)
+		n.turns.Add(1)
 	}
 }
 
@@ -203,15 +205,6 @@ func (n *Node) Snapshot(_ context.Context, header *kvdv1.SnapshotHeader, next fu
 		})
 	})
 	return nil
-}
-
-// room reports whether so many more bytes leave the disk's reserve alone.
-func (n *Node) room(bytes uint64) bool {
-	return !n.disk.full.Load() && n.disk.free.Load() > n.disk.need.Load()+bytes
-}
-
-func (n *Node) noRoom() error {
-	return &kv.DiskFullError{Node: n.ID(), FreeBytes: n.disk.free.Load(), NeedBytes: n.disk.need.Load()}
 }
 
 // Install commits what was received, beside the loop.

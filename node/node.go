@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -109,6 +108,7 @@ type Node struct {
 	leaders  sync.Map // Hints: kv.ShardID to kv.NodeID.
 	budget   *budget
 	disk     diskWatch
+	turns    atomic.Uint64 // Begun and ended: odd while one is under way.
 	stopping atomic.Bool
 	serving  atomic.Bool
 }
@@ -241,7 +241,7 @@ func (n *Node) run() error {
 	n.network = n.Config.Network(n, n.self)
 	// From here on calls find the node: everything that they use is there.
 	n.publishMeta(meta)
-	if err := n.watchDisk(); err != nil {
+	if err := n.lookAtDisk(); err != nil {
 		return err
 	}
 	for _, other := range n.meta.Load().shards.Nodes() {
@@ -251,7 +251,8 @@ func (n *Node) run() error {
 	}
 	n.loops.Go(func() { n.writeLogs(loopCtx) })
 	n.loops.Go(func() { n.loop(loopCtx) })
-	n.background(n.watchDiskLoop)
+	n.background(n.watchDisk)
+	n.background(n.watchTurns)
 	if n.views[kv.MetaShard] == nil {
 		n.background(n.followMeta)
 	}
@@ -434,70 +435,4 @@ func randomJitter(d time.Duration) time.Duration {
 	var b [8]byte
 	_, _ = rand.Read(b[:])
 	return time.Duration(binary.BigEndian.Uint64(b[:]) % uint64(d))
-}
-
-// diskWatch is what is known of the file system of the data directory.
-type diskWatch struct {
-	full       atomic.Bool
-	free, need atomic.Uint64
-}
-
-const (
-	diskInterval = 500 * time.Millisecond
-	ballastBytes = 64 << 20
-)
-
-// watchDisk looks at the disk once.
-func (n *Node) watchDisk() error {
-	free, total, err := storage.DiskFree(n.DataDir)
-	if err != nil {
-		return err
-	}
-	// The reserve is bounded by a twentieth of the disk, so that small disks can be used.
-	need := min(uint64(n.meta.Load().setting.Int(raftmeta.DiskReserve)), total/20)
-	full := free < need
-	if n.disk.full.Load() && free < need+need/4 {
-		full = true // A little more must be free before writes begin again.
-	}
-	n.disk.free.Store(free)
-	n.disk.need.Store(need)
-	if full != n.disk.full.Swap(full) || n.disk.free.Load() == 0 {
-		if full {
-			n.Logger.Error("the disk is nearly full: writes are refused until there is room", "free", free, "need", need, "dir", n.DataDir)
-		} else {
-			n.Logger.Info("the disk has room again: writes are taken", "free", free)
-		}
-		n.inbox.add(func(in *Input) { in.Disk = &Disk{Full: full, FreeBytes: free, NeedBytes: need} })
-	}
-	return n.ballast(full, free, need)
-}
-
-// ballast keeps a file that takes room, so that there is some to be had when even the reserve is used up by others.
-func (n *Node) ballast(full bool, free, need uint64) error {
-	switch {
-	case full && free < need/4:
-		if released, err := storage.ReleaseBallast(n.DataDir); released || err != nil {
-			n.Logger.Error("the ballast file was removed to make room for what must be written", "error", err)
-		}
-	case !full && free > need+2*ballastBytes:
-		if err := storage.EnsureBallast(n.DataDir, ballastBytes); err != nil {
-			return fmt.Errorf("%w", err)
-		}
-	}
-	return nil
-}
-
-func (n *Node) watchDiskLoop(ctx context.Context) {
-	ticker := time.NewTicker(diskInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			if err := n.watchDisk(); err != nil {
-				n.Logger.Warn("the disk cannot be watched", "error", err)
-			}
-		}
-	}
 }

@@ -204,13 +204,33 @@ func fill(f *os.File, bytes int64) error {
 	return errors.Join(err, f.Sync())
 }
 
-// ReleaseBallast gives the ballast's room back. It reports whether there was one.
+// ReleaseBallast gives the ballast's room back, and leaves an empty file, for BallastReleased. It reports whether there
+// was a ballast.
 func ReleaseBallast(dir string) (bool, error) {
-	err := os.Remove(filepath.Join(dir, ballastName))
+	path := filepath.Join(dir, ballastName)
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return false, nil
+	}
+	if err == nil {
+		err = os.Truncate(path, 0)
+	}
+	if err != nil {
+		return false, fmt.Errorf("release the ballast file: %w", err)
+	}
+	return true, nil
+}
+
+// BallastReleased reports whether the ballast was released, and not made again since.
+func BallastReleased(dir string) (bool, error) {
+	info, err := os.Stat(filepath.Join(dir, ballastName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil, err
+	if err != nil {
+		return false, fmt.Errorf("look at the ballast file: %w", err)
+	}
+	return info.Size() == 0, nil
 }
 
 // DiskFree tells how many bytes are free for this process, and how many there are in all.

@@ -101,18 +101,33 @@ func TestLockKeepsOthersOut(t *testing.T) {
 	require.NoError(t, lock.Close())
 }
 
+// TestBallast: it takes room until it is released, which is known until it is made again.
 func TestBallast(t *testing.T) {
 	dir := t.TempDir()
+	releasedIs := func(want bool) {
+		released, err := BallastReleased(dir)
+		require.NoError(t, err)
+		require.Equal(t, want, released)
+	}
+	releasedIs(false)
+	released, err := ReleaseBallast(dir)
+	require.NoError(t, err)
+	require.False(t, released)
+	releasedIs(false)
 	require.NoError(t, EnsureBallast(dir, 1<<20))
 	info, err := os.Stat(filepath.Join(dir, ballastName))
 	require.NoError(t, err)
 	require.EqualValues(t, 1<<20, info.Size())
-	released, err := ReleaseBallast(dir)
+	releasedIs(false)
+	released, err = ReleaseBallast(dir)
 	require.NoError(t, err)
 	require.True(t, released)
+	releasedIs(true)
 	released, err = ReleaseBallast(dir)
 	require.NoError(t, err)
 	require.False(t, released)
+	require.NoError(t, EnsureBallast(dir, 1<<20))
+	releasedIs(false)
 	free, total, err := DiskFree(dir)
 	require.NoError(t, err)
 	require.LessOrEqual(t, free, total)
