@@ -12,8 +12,9 @@ const (
 	MessageBytesMax  = 16 << 20
 	TxnOpsMax        = 1024
 	BatchGetKeysMax  = 4096
-	DeleteChunkMax   = 1024 // Keys that one OpDeleteRange removes.
-	PipelineInFlight = 1024 // Operations that a Pipeline stream has in flight before flow control.
+	DeleteChunkMax   = 1024     // Keys that one OpDeleteRange removes.
+	PipelineInFlight = 1024     // Operations that a Pipeline stream has in flight before flow control.
+	MessagePartsMax  = 64 << 10 // Elements of lists and nested messages of one message to a node; between nodes more.
 	TTLMax           = 100 * 365 * 24 * time.Hour
 )
 
@@ -80,6 +81,8 @@ const (
 	ForwardBytesMax = 16 << 20
 	// ClientInFlightMax bounds the operations of a client's pipelines that have no answer yet; further ones wait.
 	ClientInFlightMax = 4096
+	// NodeMessagePartsMax is MessagePartsMax between nodes.
+	NodeMessagePartsMax = 1 << 20
 	// FoundingNodesMax bounds the list that a static cluster is founded from.
 	FoundingNodesMax = 64
 )
@@ -94,6 +97,8 @@ var (
 	_ [OutboxBytesMax - MessageBytesMax]struct{}
 	_ [UncommittedBytesMax - EntryBytesMax]struct{}
 	_ [ProposalBytesMax - ShardProposalBytesMax]struct{}
+	_ [MessagePartsMax - BatchGetKeysMax]struct{}
+	_ [MessagePartsMax - 4*TxnOpsMax]struct{}
 	_ [ProposalBytesMax - ForwardBytesMax]struct{}
 	_ [ForwardBytesMax - EntryBytesMax]struct{}
 )

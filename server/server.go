@@ -62,7 +62,7 @@ func New(c Config) *Server {
 	}, []string{"method", "code"})
 	s.registry.MustRegister(s.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), nodeCollector{c.Backend})
 	options := []grpc.ServerOption{
-		grpc.ForceServerCodecV2(wire.Codec()), grpc.MaxRecvMsgSize(kv.MessageBytesMax), grpc.MaxSendMsgSize(kv.MessageBytesMax),
+		grpc.ForceServerCodecV2(wire.ServerCodec()), grpc.MaxRecvMsgSize(kv.MessageBytesMax), grpc.MaxSendMsgSize(kv.MessageBytesMax),
 		grpc.MaxConcurrentStreams(streamsMax), grpc.InitialWindowSize(windowBytes), grpc.InitialConnWindowSize(2 * windowBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 500 * time.Millisecond, PermitWithoutStream: true}),

@@ -151,6 +151,18 @@ func TestGarbage(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestTooManyParts: a message that would take far more memory than it has bytes is refused.
+func TestTooManyParts(t *testing.T) {
+	_, conn := serve(t, Config{Backend: newTable()}, foreign())
+	for method, element := range map[string]string{"Pipeline": "\x0a\x00", "BatchGet": "\x12\x00", "Txn": "\x1a\x00"} {
+		stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/kvd.v1.KV/"+method, grpc.ForceCodecV2(raw{}))
+		require.NoError(t, err)
+		_ = stream.SendMsg([]byte(strings.Repeat(element, kv.MessagePartsMax+1)))
+		_ = stream.CloseSend()
+		require.ErrorContains(t, stream.RecvMsg(nil), "at most 65536 elements", method)
+	}
+}
+
 // TestCallsAreCounted: by method and code.
 func TestCallsAreCounted(t *testing.T) {
 	m := newTable()

@@ -2,15 +2,18 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"google.golang.org/grpc/encoding"
 	standard "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
 )
 
 func samples() []proto.Message {
@@ -106,5 +109,55 @@ func BenchmarkCodec(b *testing.B) {
 			b.Fatal(err)
 		}
 		data.Free()
+	}
+}
+
+// Messages that would take far more memory than they have bytes are refused before they are decoded.
+func TestServerCodecCountsParts(t *testing.T) {
+	list := func(field byte, n int) []byte { return bytes.Repeat([]byte{field<<3 | 2, 0}, n) }
+	nested := func(field byte, b []byte) []byte {
+		return append(protowire.AppendVarint([]byte{field<<3 | 2}, uint64(len(b))), b...)
+	}
+	most := kv.MessagePartsMax
+	for name, c := range map[string]struct {
+		data []byte
+		into proto.Message
+		ok   bool
+	}{
+		"ops":            {list(1, most), &kvdv1.PipelineRequest{}, true},
+		"an op too many": {list(1, most+1), &kvdv1.PipelineRequest{}, false},
+		"keys too many":  {list(2, most+1), &kvdv1.BatchGetRequest{}, false},
+		// One is the operation, one the Txn.
+		"in a txn of an op":      {nested(1, nested(7, list(3, most-2))), &kvdv1.PipelineRequest{}, true},
+		"one too many in a txn":  {nested(1, nested(7, list(3, most-1))), &kvdv1.PipelineRequest{}, false},
+		"bytes are no parts":     {nested(2, list(1, most+1)), &kvdv1.PutRequest{}, true},
+		"more between nodes":     {list(6, most+1), &kvdv1.Envelope{}, true},
+		"too many between nodes": {list(6, kv.NodeMessagePartsMax+1), &kvdv1.Envelope{}, false},
+	} {
+		err := ServerCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(c.data)}, c.into)
+		if c.ok && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if invalid := (*kv.InvalidError)(nil); !c.ok && !errors.As(err, &invalid) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// What the server's codec lets through is what the codec decodes.
+func TestServerCodecDecodesTheSame(t *testing.T) {
+	for _, m := range samples() {
+		data, err := Codec().Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := m.ProtoReflect().New().Interface()
+		if err := ServerCodec().Unmarshal(data, got); err != nil {
+			t.Fatal(err)
+		}
+		data.Free()
+		if !proto.Equal(m, got) {
+			t.Errorf("%T: sent %v, received %v", m, m, got)
+		}
 	}
 }
