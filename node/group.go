@@ -30,7 +30,7 @@ type group struct {
 
 	incoming *Received // A snapshot that was stepped in this turn, or is being installed.
 	outgoing *outgoing // A snapshot that waits for its turn to be sent.
-	pinned   pin
+	pinned   pins
 	unsent   map[kv.ReplicaID]kv.Term // Who could not be sent a snapshot, and in which term that was told.
 
 	marks    marks
@@ -88,11 +88,9 @@ type outgoing struct {
 	message *raftpb.Message
 }
 
-// pin keeps the log above a snapshot's index for the replica that receives it (D4).
-type pin struct {
-	replica kv.ReplicaID // 0: none.
-	index   kv.Index
-}
+// pins keep the log above the index of the last snapshot that each replica was sent, until it has the log from there (D4):
+// what it lacked then it would be sent another for, again and again.
+type pins map[kv.ReplicaID]kv.Index
 
 // truncation is a decided end of the log's beginning that waits until the state store is durable up to a cut (T6).
 type truncation struct {

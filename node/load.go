@@ -72,7 +72,7 @@ func (c *Core) open(record *storage.ShardRecord) (*group, error) {
 	c.incarnations++
 	g := &group{
 		shard: record.Shard, member: member, replica: r, machine: machine, view: &View{shard: record.Shard},
-		unsent: map[kv.ReplicaID]kv.Term{},
+		unsent: map[kv.ReplicaID]kv.Term{}, pinned: pins{},
 	}
 	g.view.state.Store(&readState{descriptor: machine.Descriptor(), incarnation: c.incarnations})
 	g.view.mayBeVisible.Store(uint64(machine.Revision()))

@@ -53,7 +53,7 @@ func (c *Core) sendSnapshot(g *group, out *outgoing) {
 	}
 	st := proto.Clone(view.State()).(*kvdv1.ShardState)
 	st.Replica, st.BaseIndex, st.BaseTerm = uint64(out.to.Replica), st.AppliedIndex, st.AppliedTerm
-	g.pinned = pin{replica: out.to.Replica, index: kv.Index(st.AppliedIndex)}
+	g.pinned[out.to.Replica] = kv.Index(st.AppliedIndex)
 	c.sending++
 	c.Host.SendSnapshot(&Outgoing{
 		To: out.to, Message: replica.Encode(g.shard, out.message, 0), State: st, Span: span, View: view, began: c.now.Boot,
@@ -70,8 +70,8 @@ func (c *Core) sent(s SnapshotSent) {
 	}
 	c.tellSent(g, s)
 	g.replica.SnapshotSent(out.To.Replica, s.Err == nil)
-	if s.Err != nil && g.pinned.replica == out.To.Replica {
-		g.pinned = pin{}
+	if s.Err != nil {
+		delete(g.pinned, out.To.Replica)
 	}
 	c.mark(g)
 }

@@ -96,24 +96,24 @@ func (c *Core) truncateLog(g *group) {
 func (c *Core) keepEntries() kv.Index { return kv.Index(c.settings.Int(raftmeta.LogKeep)) }
 
 // truncationGoal is the index up to which the log is not wanted any more: applied here, not among the newest that are
-// kept for a follower that is behind, known to every active follower, and below a snapshot on its way (D4), the latter
+// kept for a follower that is behind, known to every active follower, and below the snapshots on their way (D4), the latter
 // two within a bound.
 func (c *Core) truncationGoal(g *group) kv.Index {
 	applied, _ := g.machine.Applied()
 	goal := max(applied, c.keepEntries()) - c.keepEntries()
 	goal = min(max(goal, g.marks.cutFor(kv.LogKeepBytes)), applied)
 	if _, leader := g.replica.Leading(); !leader {
-		g.pinned = pin{}
+		clear(g.pinned)
 		return goal
 	}
 	if wanted := g.replica.Wanted(); wanted < goal && g.marks.above(wanted) < kv.SnapshotPinBytesMax {
 		goal = wanted
 	}
-	if p := g.pinned; p.replica != 0 {
-		if g.replica.Match(p.replica) >= p.index {
-			g.pinned = pin{}
-		} else if p.index < goal && g.marks.above(p.index) < kv.SnapshotPinBytesMax {
-			goal = p.index
+	for id, index := range g.pinned {
+		if g.replica.Match(id) >= index {
+			delete(g.pinned, id)
+		} else if index < goal && g.marks.above(index) < kv.SnapshotPinBytesMax {
+			goal = index
 		}
 	}
 	return goal

@@ -424,7 +424,7 @@ func (h host) SendSnapshot(s *node.Outgoing) {
 		sent(errLost)
 		return
 	}
-	m.process(between(m.chance, 5*time.Millisecond, 100*time.Millisecond), func() {
+	m.process(m.SendTakes+between(m.chance, 5*time.Millisecond, 100*time.Millisecond), func() {
 		if target.core == nil || m.blocked[link{m.id, s.To.Node}] || m.blocked[link{s.To.Node, m.id}] {
 			sent(errLost)
 			return
@@ -475,7 +475,7 @@ func readAll(v storage.View, span kv.Span) ([]kv.Item, error) {
 
 func (h host) Install(r *node.Received) {
 	m := h.machine
-	m.process(between(m.chance, time.Millisecond, 50*time.Millisecond), func() {
+	m.process(m.InstallTakes+between(m.chance, time.Millisecond, 50*time.Millisecond), func() {
 		if err := r.Ingest.Commit(r.State); err != nil {
 			m.fail("node %d: %v", m.id, err)
 			return

@@ -33,6 +33,8 @@ type Plan struct {
 	// MeanFault is the time between two faults; the others are their weights.
 	MeanFault                                           time.Duration
 	Crash, Pause, Partition, Stall, ClockStep, HandOver int
+	// SendTakes and InstallTakes are how much longer than a moment a snapshot takes on its way, and when it has arrived.
+	SendTakes, InstallTakes time.Duration
 	// Drift is how much a clock may be too fast or too slow, as a share.
 	Drift float64
 	// Story, if set, is what happens instead of faults by chance.
