@@ -19,6 +19,9 @@ func (c *Client) BatchGet(ctx context.Context, keys [][]byte, list ...ReadOption
 			return nil, err
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, notDone{err}
+	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	c.refreshFirst()
@@ -39,8 +42,10 @@ func (c *Client) BatchGet(ctx context.Context, keys [][]byte, list ...ReadOption
 			return nil, err
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }

@@ -68,8 +68,8 @@ func (c *Config) validate() error {
 type Client struct {
 	cfg  Config
 	pool *pool
-	// places bound the operations of pipelines that have no answer yet.
-	places chan struct{}
+	// budget bounds the operations of pipelines that have no answer yet.
+	budget budget
 
 	// ctx ends with Close. Whatever runs in the background is counted by running.
 	ctx     context.Context
@@ -95,7 +95,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Connections = connectionsDefault
 	}
 	c := &Client{
-		cfg: cfg, pool: newPool(cfg), places: make(chan struct{}, kv.ClientInFlightMax), routes: route.New(), streams: map[string]*stream{},
+		cfg: cfg, pool: newPool(cfg), routes: route.New(), streams: map[string]*stream{},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil

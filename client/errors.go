@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -35,10 +36,7 @@ type lostError struct {
 }
 
 func (e *lostError) Error() string {
-	if s, ok := status.FromError(e.err); ok {
-		return "the node at " + e.address + ": " + s.Message()
-	}
-	return "the node at " + e.address + ": " + e.err.Error()
+	return "the node at " + e.address + ": " + wire.Message(e.err)
 }
 
 func (e *lostError) Unwrap() error { return e.err }

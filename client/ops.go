@@ -20,17 +20,13 @@ type PutResult struct {
 	Revision kv.Revision
 }
 
-func putRequest(key, value []byte, list []WriteOption) *kvdv1.PutRequest {
-	w := options(list)
-	return &kvdv1.PutRequest{Key: key, Value: value, Condition: w.condition, TtlMs: w.ttlMillis(), ExpireAtMs: w.expireAtMillis()}
-}
-
 // Put writes a key.
 func (c *Client) Put(ctx context.Context, key, value []byte, list ...WriteOption) (PutResult, error) {
-	if err := checkPut(key, value); err != nil {
+	w := options(list)
+	if err := checkPut(key, value, w); err != nil {
 		return PutResult{}, err
 	}
-	r := putRequest(key, value, list)
+	r := &kvdv1.PutRequest{Key: key, Value: value, Condition: w.condition, TtlMs: w.ttlMillis(), ExpireAtMs: w.expireAtMillis()}
 	var resp *kvdv1.PutResponse
 	err := c.do(ctx, request{wire.Write, atLeader, key, func(ctx context.Context, api services, h *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error) {
 		var err error
@@ -180,14 +176,14 @@ func checkKey(key []byte) error {
 	return nil
 }
 
-func checkPut(key, value []byte) error {
+func checkPut(key, value []byte, w *write) error {
 	if err := kv.CheckKey("key", key); err != nil {
 		return notDone{err}
 	}
 	if err := kv.CheckValue("value", value); err != nil {
 		return notDone{err}
 	}
-	return nil
+	return w.check()
 }
 
 func checkTxn(r *kvdv1.TxnRequest) error {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -11,15 +12,15 @@ import (
 type WriteOption func(*write)
 
 type write struct {
-	ttl       time.Duration
+	ttl       *time.Duration
 	expireAt  time.Time
 	condition *kvdv1.Condition
 }
 
-// TTL makes a key go away after a time, counted from the moment of the write.
-func TTL(d time.Duration) WriteOption { return func(w *write) { w.ttl = d } }
+// TTL makes a key go away after a time above 0, counted from the moment of the write.
+func TTL(d time.Duration) WriteOption { return func(w *write) { w.ttl = &d } }
 
-// ExpireAt makes a key go away at a moment. A Delete takes neither a TTL nor this.
+// ExpireAt makes a key go away at a moment after 1970; the zero time.Time is none. A Delete takes neither a TTL nor this.
 func ExpireAt(t time.Time) WriteOption { return func(w *write) { w.expireAt = t } }
 
 // IfAbsent writes only if the key is not there.
@@ -40,20 +41,30 @@ func options(list []WriteOption) *write {
 	return w
 }
 
-// ttlMillis rounds away from zero: a write that asks for a time to live has one.
-func (w *write) ttlMillis() int64 {
-	ms := w.ttl.Milliseconds()
-	if w.ttl > 0 && ms == 0 {
-		ms = 1
+// check refuses what would be no expiry at all on its way: there 0 is none.
+func (w *write) check() error {
+	if w.ttl != nil && *w.ttl <= 0 {
+		return notDone{&kv.InvalidError{Field: "ttl", Bound: fmt.Sprintf("above 0, is %v", *w.ttl)}}
 	}
-	return ms
+	if !w.expireAt.IsZero() && w.expireAt.Before(time.Unix(0, 1)) {
+		return notDone{&kv.InvalidError{Field: "expire_at", Bound: fmt.Sprintf("after 1970, is %v", w.expireAt.UTC())}}
+	}
+	return nil
+}
+
+// ttlMillis rounds up: a key is never gone before its time.
+func (w *write) ttlMillis() int64 {
+	if w.ttl == nil {
+		return 0
+	}
+	return (*w.ttl - 1).Milliseconds() + 1
 }
 
 func (w *write) expireAtMillis() int64 {
 	if w.expireAt.IsZero() {
 		return 0
 	}
-	return w.expireAt.UnixMilli()
+	return w.expireAt.Add(-1).UnixMilli() + 1
 }
 
 // ReadOption changes a read.

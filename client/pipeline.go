@@ -13,8 +13,12 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// InFlightMax bounds the operations of one client's pipelines that have no answer yet; further ones wait.
-const InFlightMax = kv.ClientInFlightMax
+const (
+	// InFlightMax and InFlightBytesMax bound the operations of one client's pipelines that have no answer yet; further
+	// ones wait.
+	InFlightMax      = kv.ClientInFlightMax
+	InFlightBytesMax = kv.ClientInFlightBytesMax
+)
 
 // Pipeline sends operations without waiting for the answers of earlier ones; what is queued meanwhile travels as one
 // message, over one stream a node. There is no order between operations in flight: what must come after another is begun
@@ -67,11 +71,11 @@ const opBytes = 64
 
 // GoPut begins a put; done is called once, from any goroutine. It waits while too many operations are in flight.
 func (p *Pipeline) GoPut(ctx context.Context, key, value []byte, done func(PutResult, error), list ...WriteOption) {
-	if err := checkPut(key, value); err != nil {
+	w := options(list)
+	if err := checkPut(key, value, w); err != nil {
 		done(PutResult{}, err)
 		return
 	}
-	w := options(list)
 	p.begin(ctx, &operation{
 		key: key, kind: wire.Write, size: opBytes + len(key) + len(value),
 		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
@@ -195,11 +199,9 @@ func (p *Pipeline) begin(ctx context.Context, o *operation) {
 		o.done(nil, notDone{err})
 		return
 	}
-	select {
-	case p.c.places <- struct{}{}:
-	case <-ctx.Done():
+	if err := p.c.budget.acquire(ctx, o.size); err != nil {
 		cancel()
-		o.done(nil, notDone{ctx.Err()}) // It never left.
+		o.done(nil, notDone{err}) // It never left.
 		return
 	}
 	o.c, o.ctx, o.cancel, o.first = p.c, ctx, cancel, rand.Int()&0xffff
@@ -247,7 +249,7 @@ func (o *operation) end(state int32, r *kvdv1.PipelineResult, err error) {
 // finish tells the caller; the state is ended.
 func (o *operation) finish(r *kvdv1.PipelineResult, err error) {
 	o.cancel()
-	<-o.c.places
+	o.c.budget.release(o.size)
 	o.done(r, err)
 }
 

@@ -47,6 +47,9 @@ type verdict struct {
 func (c *Client) do(ctx context.Context, r request) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return notDone{err}
+	}
 	c.refreshFirst()
 	start, redirects, silences := rand.Int()&0xffff, 0, 0
 	for n := 0; ; n++ {

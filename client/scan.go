@@ -58,6 +58,9 @@ type scan struct {
 }
 
 func (s *scan) run(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return notDone{err}
+	}
 	s.c.refreshFirst()
 	start, n, silences := rand.Int()&0xffff, 0, 0
 	began := time.Now()

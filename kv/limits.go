@@ -79,10 +79,12 @@ const (
 	// ForwardBytesMax bounds the size of the writes that a node has passed on to one other and has no answer to. What
 	// it works on for all others together is bounded by ProposalBytesMax.
 	ForwardBytesMax = 16 << 20
-	// ClientInFlightMax bounds the operations of a client's pipelines that have no answer yet; further ones wait.
-	ClientInFlightMax = 4096
 	// NodeMessagePartsMax is MessagePartsMax between nodes.
 	NodeMessagePartsMax = 1 << 20
+	// ClientInFlightMax and ClientInFlightBytesMax bound the operations of a client's pipelines that have no answer yet;
+	// further ones wait.
+	ClientInFlightMax      = 4096
+	ClientInFlightBytesMax = 64 << 20
 	// FoundingNodesMax bounds the list that a static cluster is founded from.
 	FoundingNodesMax = 64
 )
@@ -101,4 +103,5 @@ var (
 	_ [MessagePartsMax - 4*TxnOpsMax]struct{}
 	_ [ProposalBytesMax - ForwardBytesMax]struct{}
 	_ [ForwardBytesMax - EntryBytesMax]struct{}
+	_ [ClientInFlightBytesMax - MessageBytesMax]struct{}
 )

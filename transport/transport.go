@@ -629,6 +629,10 @@ func Ask(creds credentials.TransportCredentials) func(context.Context, string, *
 			return nil, err
 		}
 		defer conn.Close()
-		return kvdv1.NewNodeServiceClient(conn).Found(ctx, r)
+		resp, err := kvdv1.NewNodeServiceClient(conn).Found(ctx, r)
+		if err != nil {
+			return nil, errors.New(wire.Message(err))
+		}
+		return resp, nil
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -164,6 +165,24 @@ func FromStatus(err error) *kvdv1.PipelineError {
 		s = status.FromContextError(err)
 	}
 	return &kvdv1.PipelineError{Code: int32(s.Code()), Message: s.Message(), Detail: detailOf(s)}
+}
+
+// Message is what the error of a call says, without the frame that gRPC puts around it.
+func Message(err error) string {
+	s, ok := status.FromError(err)
+	if !ok {
+		return err.Error()
+	}
+	text := s.Message()
+	if quoted, ok := strings.CutPrefix(text, "connection error: desc = "); ok {
+		if plain, err := strconv.Unquote(quoted); err == nil {
+			text = strings.TrimPrefix(strings.TrimPrefix(plain, "transport: "), "Error while dialing: ")
+		}
+	}
+	if s.Code() == codes.DeadlineExceeded || strings.HasPrefix(text, "stream terminated by RST_STREAM with error code: CANCEL") {
+		return "no answer in time"
+	}
+	return text
 }
 
 func detailOf(s *status.Status) *kvdv1.ErrorDetail {

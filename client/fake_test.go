@@ -1,0 +1,188 @@
+package client_test
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/test/bufconn"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
+	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// network is a net of fake nodes without sockets, so that it may live in a bubble of testing/synctest: there the clock
+// moves only when everybody waits, and a goroutine that is left over fails the test.
+type network struct {
+	t       *testing.T
+	options []grpc.ServerOption
+
+	mu    sync.Mutex
+	nodes map[string]*fakeNode
+	dials int
+}
+
+func newNetwork(t *testing.T, options ...grpc.ServerOption) *network {
+	return &network{t: t, options: options, nodes: map[string]*fakeNode{}}
+}
+
+// fakeNode answers as the test says.
+type fakeNode struct {
+	kvdv1.UnimplementedKVServer
+	kvdv1.UnimplementedAdminServer
+	address string
+	lis     *bufconn.Listener
+	server  *grpc.Server
+
+	mu   sync.Mutex
+	puts []*kvdv1.PutRequest // Those that came, over any call.
+	// put answers the n-th put, from 0.
+	put func(ctx context.Context, n int, r *kvdv1.PutRequest) (*kvdv1.PutResponse, error)
+	get func(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error)
+	// know is the map that it gives; without one it says that it has none.
+	know *kvdv1.MapResponse
+}
+
+// node starts a node.
+func (w *network) node(address string) *fakeNode {
+	n := &fakeNode{address: address, lis: bufconn.Listen(1 << 20), server: grpc.NewServer(append([]grpc.ServerOption{grpc.MaxRecvMsgSize(kv.MessageBytesMax)}, w.options...)...)}
+	kvdv1.RegisterKVServer(n.server, n)
+	kvdv1.RegisterAdminServer(n.server, n)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.nodes[address] = n
+	go func() { _ = n.server.Serve(n.lis) }()
+	return n
+}
+
+func (w *network) stop() {
+	for _, n := range w.nodes {
+		n.server.Stop()
+	}
+}
+
+// connect makes a client that knows only this network.
+func (w *network) connect(change func(*client.Config), endpoints ...string) *client.Client {
+	config := client.Config{Endpoints: endpoints, Connections: 1, DialOptions: []grpc.DialOption{grpc.WithContextDialer(w.dial)}}
+	if change != nil {
+		change(&config)
+	}
+	c, err := client.New(config)
+	require.NoError(w.t, err)
+	return c
+}
+
+func (w *network) dial(ctx context.Context, address string) (net.Conn, error) {
+	w.mu.Lock()
+	w.dials++
+	n := w.nodes[address]
+	w.mu.Unlock()
+	if n == nil {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: net.UnknownNetworkError("nobody is at " + address)}
+	}
+	return n.lis.DialContext(ctx)
+}
+
+func (w *network) dialed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dials
+}
+
+// came tells of the puts that came, and does f beside no other.
+func (n *fakeNode) came() []*kvdv1.PutRequest {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]*kvdv1.PutRequest{}, n.puts...)
+}
+
+func (n *fakeNode) Put(ctx context.Context, r *kvdv1.PutRequest) (*kvdv1.PutResponse, error) {
+	n.mu.Lock()
+	i, answer := len(n.puts), n.put
+	n.puts = append(n.puts, r)
+	n.mu.Unlock()
+	if answer == nil {
+		return &kvdv1.PutResponse{Succeeded: true}, nil
+	}
+	return answer(ctx, i, r)
+}
+
+func (n *fakeNode) Get(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error) {
+	n.mu.Lock()
+	answer := n.get
+	n.mu.Unlock()
+	if answer == nil {
+		return &kvdv1.GetResponse{}, nil
+	}
+	return answer(ctx, r)
+}
+
+func (n *fakeNode) Map(context.Context, *kvdv1.MapRequest) (*kvdv1.MapResponse, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.know == nil {
+		return nil, refusal(wire.Read, kv.ErrNoMap)
+	}
+	return n.know, nil
+}
+
+// Pipeline answers each operation by itself. An answer that is no error of kvd's breaks the stream.
+func (n *fakeNode) Pipeline(stream kvdv1.KV_PipelineServer) error {
+	var sending sync.Mutex
+	broken := make(chan error, 1)
+	fail := func(err error) {
+		select {
+		case broken <- err:
+		default:
+		}
+	}
+	answer := func(op *kvdv1.PipelineOp) {
+		result := &kvdv1.PipelineResult{Id: op.Id}
+		var err error
+		if put := op.GetPut(); put != nil {
+			var resp *kvdv1.PutResponse
+			resp, err = n.Put(stream.Context(), put)
+			result.Result = &kvdv1.PipelineResult_Put{Put: resp}
+		} else {
+			var resp *kvdv1.GetResponse
+			resp, err = n.Get(stream.Context(), op.GetGet())
+			result.Result = &kvdv1.PipelineResult_Get{Get: resp}
+		}
+		if err != nil {
+			p := wire.FromStatus(err)
+			if p.Detail == nil {
+				fail(err)
+				return
+			}
+			result.Result = &kvdv1.PipelineResult_Error{Error: p}
+		}
+		sending.Lock()
+		defer sending.Unlock()
+		if err := stream.Send(&kvdv1.PipelineResponse{Results: []*kvdv1.PipelineResult{result}}); err != nil {
+			fail(err)
+		}
+	}
+	go func() {
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				fail(err)
+				return
+			}
+			for _, op := range m.Ops {
+				go answer(op)
+			}
+		}
+	}()
+	return <-broken
+}
+
+// refusal is an error as a node of kvd answers with it.
+func refusal(op wire.Op, err error) error { return wire.StatusError(op, err, nil) }
+
+var noLeader = &kv.NotLeaderError{Shard: 1}
