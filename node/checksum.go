@@ -98,7 +98,10 @@ func (c *Core) tellChecksum(g *group, to kv.Replica, sum *kvdv1.Checksum) {
 // takeChecksum takes what another replica says of a checksum.
 func (c *Core) takeChecksum(g *group, from kv.NodeID, m *kvdv1.RaftMessage) {
 	sender, sum := kv.ReplicaID(m.GetFrom()), m.GetChecksum()
-	if g.machine.Descriptor().NodeOf(sender) != from || kv.ReplicaID(m.GetTo()) != g.member.Replica || sum.GetId() != g.checking.own.ID {
+	if g.machine.Descriptor().NodeOf(sender) != from || kv.ReplicaID(m.GetTo()) != g.member.Replica {
+		return
+	}
+	if g.checking.sums == nil || sum.GetId() != g.checking.own.ID {
 		return
 	}
 	if !sum.GetDiverged() {

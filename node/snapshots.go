@@ -137,6 +137,12 @@ func (c *Core) offer(r *Received) error {
 		return &kv.InvalidError{Field: "replica", Bound: fmt.Sprintf("replica %d", g.member.Replica)}
 	case !g.machine.Descriptor().Span.Equal(kv.Span{Start: d.GetStart(), End: d.GetEnd()}):
 		return &kv.InvalidError{Field: "span", Bound: g.machine.Descriptor().Span.String()}
+	case (g.shard == kv.MetaShard) != (r.State.GetMeta() != nil):
+		return &kv.InvalidError{Field: "meta", Bound: "with the meta group's snapshot, and only there"}
+	}
+	// What cannot be opened must not replace what can.
+	if _, err := newMachine(r.State, c.State); err != nil {
+		return err
 	}
 	c.lives[r.From] = r.Life
 	stepped, err := g.replica.StepSnapshot(r.From, r.Message)

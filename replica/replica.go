@@ -223,6 +223,13 @@ func (r *Replica) Step(from kv.NodeID, w *kvdv1.RaftMessage) error {
 	return r.step(m)
 }
 
+// termLeapMax is how far above the replica's term one message may be: no replica is in as many elections behind the
+// others' back, and whoever goes to the end of all terms leaves a group that can hold no election any more.
+const termLeapMax = 1 << 32
+
+// indexLeapMax is the same of the index of a snapshot and the last of the log.
+const indexLeapMax = 1 << 48
+
 // check refuses what would not come from a member of the group, or does not fit the log: raft trusts its caller.
 func (r *Replica) check(from kv.NodeID, m *raftpb.Message) error {
 	switch {
@@ -230,6 +237,9 @@ func (r *Replica) check(from kv.NodeID, m *raftpb.Message) error {
 		return &kv.InvalidError{Field: "to", Bound: fmt.Sprintf("replica %d of shard %d", r.id, r.shard)}
 	case r.descriptor.NodeOf(kv.ReplicaID(m.GetFrom())) != from || from == 0:
 		return &kv.InvalidError{Field: "from", Bound: fmt.Sprintf("a replica of shard %d on node %d", r.shard, from)}
+	}
+	if m.GetTerm() > r.term && m.GetTerm()-r.term > termLeapMax {
+		return &kv.InvalidError{Field: "term", Bound: fmt.Sprintf("at most %d above term %d", uint64(termLeapMax), r.term)}
 	}
 	last := uint64(r.last)
 	switch m.GetType() {
@@ -294,6 +304,10 @@ func (r *Replica) StepSnapshot(from kv.NodeID, m *raftpb.Message) (stepped bool,
 	switch {
 	case m.GetType() != raftpb.MsgSnap || meta.GetIndex() == 0 || meta.GetTerm() == 0 || meta.GetTerm() > m.GetTerm():
 		return false, &kv.InvalidError{Field: "snapshot", Bound: "a point of a log, of at most the message's term"}
+	case kv.Index(meta.GetIndex()) > r.last && kv.Index(meta.GetIndex())-r.last > indexLeapMax:
+		return false, &kv.InvalidError{Field: "snapshot", Bound: fmt.Sprintf("of an index at most %d above the last, %d", uint64(indexLeapMax), r.last)}
+	case !confFits(meta.GetConfState()):
+		return false, &kv.InvalidError{Field: "snapshot", Bound: "of a configuration that raft can be in"}
 	case !slices.Contains(meta.GetConfState().GetVoters(), uint64(r.id)) && !slices.Contains(meta.GetConfState().GetLearners(), uint64(r.id)):
 		return false, &kv.InvalidError{Field: "snapshot", Bound: fmt.Sprintf("of a configuration with replica %d", r.id)}
 	}
@@ -302,6 +316,37 @@ func (r *Replica) StepSnapshot(from kv.NodeID, m *raftpb.Message) (stepped bool,
 	}
 	r.stepped = m.GetSnapshot()
 	return true, r.step(m)
+}
+
+// confFits reports whether raft can be in a configuration: it takes one that a snapshot brings on trust.
+func confFits(c *raftpb.ConfState) bool {
+	seen := map[uint64]bool{0: true}
+	once := func(ids []uint64) bool {
+		for _, id := range ids {
+			if seen[id] {
+				return false
+			}
+			seen[id] = true
+		}
+		return true
+	}
+	if len(c.GetVoters()) == 0 || !once(c.GetVoters()) || !once(c.GetLearners()) {
+		return false
+	}
+	// While it is joint: who votes now may have voted before, who learned did not, and who learns next did.
+	outgoing := map[uint64]bool{}
+	for _, id := range c.GetVotersOutgoing() {
+		if id == 0 || outgoing[id] || slices.Contains(c.GetLearners(), id) {
+			return false
+		}
+		outgoing[id] = true
+	}
+	for _, id := range c.GetLearnersNext() {
+		if !outgoing[id] {
+			return false
+		}
+	}
+	return once(c.GetLearnersNext()) && (len(outgoing) > 0 || !c.GetAutoLeave())
 }
 
 // Local delivers what a durable write answers to raft itself.

@@ -182,6 +182,8 @@ func TestCraftedMessages(t *testing.T) {
 		"for another":              {Shard: 1, From: 1, To: 3, Type: uint32(raftpb.MsgHeartbeat), Term: 6},
 		"a commit above the log":   {Shard: 1, From: 1, To: 2, Type: uint32(raftpb.MsgHeartbeat), Term: 6, Commit: 1 << 40},
 		"an answer above the log":  {Shard: 1, From: 1, To: 2, Type: uint32(raftpb.MsgAppResp), Term: 6, Index: 1 << 40},
+		"a term out of reach":      {Shard: 1, From: 1, To: 2, Type: uint32(raftpb.MsgHeartbeat), Term: 1<<64 - 1},
+		"a context cut short":      {Shard: 1, From: 1, To: 2, Type: uint32(raftpb.MsgHeartbeatResp), Term: 6, Context: []byte{1}},
 		"a proposal":               {Shard: 1, From: 1, To: 2, Type: uint32(raftpb.MsgProp), Term: 6},
 		"of raft's own storage":    {Shard: 1, From: 1, To: 2, Type: uint32(raftpb.MsgStorageAppendResp), Term: 6},
 		"a gap in its entries":     {Shard: 1, From: 1, To: 2, Type: uint32(raftpb.MsgApp), Term: 6, Index: 10, LogTerm: 5, Entries: []*kvdv1.RaftEntry{{Term: 6, Index: 13}}},

@@ -43,6 +43,18 @@ func Encode(shard kv.ShardID, m *raftpb.Message, toLife kv.Life) *kvdv1.RaftMess
 	return w
 }
 
+// contextFits reports whether a context is one that raft sends: it reads those of heartbeats without a look at their
+// length.
+func contextFits(kind raftpb.MessageType, context []byte) bool {
+	switch kind {
+	case raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp:
+		return len(context) == 0 || len(context) == 8
+	case raftpb.MsgVote, raftpb.MsgPreVote:
+		return len(context) == 0 || string(context) == campaignTransfer
+	}
+	return len(context) == 0
+}
+
 // Decode turns a message of an envelope into raft's, and refuses what no replica sends: a crafted message must
 // neither panic raft nor change anything. Whether the sender is a member, and whether the indexes fit this
 // replica's log, is for the replica to say.
@@ -57,6 +69,8 @@ func Decode(w *kvdv1.RaftMessage) (*raftpb.Message, error) {
 		return nil, &kv.InvalidError{Field: "term", Bound: "at least 1"}
 	case len(w.GetEntries()) > 0 && kind != raftpb.MsgApp:
 		return nil, &kv.InvalidError{Field: "entries", Bound: "only in an append"}
+	case !contextFits(kind, w.GetContext()):
+		return nil, &kv.InvalidError{Field: "context", Bound: "a number of 8 bytes with a heartbeat and its answer, the mark of a hand-over with a vote, or none"}
 	}
 	m := &raftpb.Message{
 		Type: kind.Enum(), To: &w.To, From: &w.From, Term: &w.Term, LogTerm: &w.LogTerm, Index: &w.Index,

@@ -26,7 +26,7 @@ func TestWireRoundTrip(t *testing.T) {
 		appendMessage(),
 		{Shard: 1, From: 3, To: 1, Type: uint32(raftpb.MsgVote), Term: 9, LogTerm: 8, Index: 44, Context: []byte("CampaignTransfer")},
 		{From: 3, To: 1, Type: uint32(raftpb.MsgAppResp), Term: 9, Index: 44, Reject: true, RejectHint: 40, LogTerm: 3, ToLife: 12},
-		{From: 3, To: 1, Type: uint32(raftpb.MsgHeartbeatResp), Term: 9, Context: []byte{1}, ToLife: 12},
+		{From: 3, To: 1, Type: uint32(raftpb.MsgHeartbeatResp), Term: 9, Context: []byte{1, 0, 0, 0, 0, 0, 0, 0}, ToLife: 12},
 	} {
 		m, err := Decode(w)
 		if err != nil {
@@ -45,6 +45,7 @@ func TestDecodeRefusesCrafted(t *testing.T) {
 		"from, to":         func(w *kvdv1.RaftMessage) { w.From = w.To },
 		"term":             func(w *kvdv1.RaftMessage) { w.Term = 0 },
 		"entries":          func(w *kvdv1.RaftMessage) { w.Type = uint32(raftpb.MsgHeartbeat) },
+		"context":          func(w *kvdv1.RaftMessage) { w.Context = []byte{1} },
 		"entries[0].index": func(w *kvdv1.RaftMessage) { w.Entries[0].Index = 13 },
 		"entries[1].index": func(w *kvdv1.RaftMessage) { w.Entries[1].Index = 11 },
 		"entries[0].term":  func(w *kvdv1.RaftMessage) { w.Entries[0].Term = 4 },
