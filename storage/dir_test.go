@@ -2,6 +2,7 @@ package storage
 
 import (
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -131,4 +132,37 @@ func TestBallast(t *testing.T) {
 	free, total, err := DiskFree(dir)
 	require.NoError(t, err)
 	require.LessOrEqual(t, free, total)
+}
+
+// TestStoreRecordCrashes: a crash before any write to the disk leaves the old record or the new one, whole, and once the
+// writing has returned it is the new one (B1).
+func TestStoreRecordCrashes(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	require.NoError(t, makeDir(disk, "/kvd"))
+	var crashes []vfs.FS
+	watching := watched(disk, func(errorfs.Op) {
+		for _, percent := range []int{0, 50, 100} {
+			r := rand.New(rand.NewPCG(1, uint64(len(crashes))))
+			crashes = append(crashes, disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: r}))
+		}
+	})
+	stored := func(fs vfs.FS) uint64 {
+		rec, ok, err := readStore(fs, "/kvd")
+		require.NoError(t, err)
+		if !ok {
+			return 0
+		}
+		return rec.StoreId
+	}
+	for id := uint64(1); id <= 3; id++ {
+		crashes = nil
+		require.NoError(t, writeStore(watching, "/kvd", &kvdv1.StoreRecord{StoreId: id}))
+		seen := map[uint64]bool{}
+		for _, fs := range crashes {
+			seen[stored(fs)] = true
+		}
+		require.Equal(t, id, stored(disk.CrashClone(vfs.CrashCloneCfg{})))
+		require.Subset(t, map[uint64]bool{id - 1: true, id: true}, seen)
+		require.Contains(t, seen, id-1, "no crash came before the new record was durable")
+	}
 }
