@@ -5,6 +5,7 @@
 //	clients -> History -+-- Expiry          the same where keys expire: not gone too early, seen too late, or back again
 //	                    +-- Revisions       do revisions rise with real time? (a sort: fast, and always worth running)
 //	                    +-- NoLostWrites    does what is left at the end hold every acknowledged write?
+//	                    +-- Cuts            do reads of several keys of a shard show one moment each?
 //
 // Two more look at what nodes record of themselves:
 //

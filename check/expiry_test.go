@@ -109,7 +109,7 @@ func newExpiring(seed uint64, kinds ...Kind) *cluster {
 func TestGeneratedExpiriesPass(t *testing.T) {
 	var absences, reads int
 	for seed := range uint64(90) {
-		kinds := [][]Kind{{Get, Get, Put}, {Get, Get, Put, CAS, Delete}, {Get, Put, Increment}}[seed%3]
+		kinds := [][]Kind{{Get, Get, Put}, {Get, Get, Put, CAS, Delete, Clear}, {Get, Put, Increment}}[seed%3]
 		c := newExpiring(seed, kinds...)
 		c.lossOneIn = 4 + int(seed%8)
 		h := c.run("k", 4, 100)
@@ -133,7 +133,7 @@ func TestGeneratedExpiriesPass(t *testing.T) {
 
 // TestExpiryAgainstAllTimes compares with a search through all orders in which every effect has a time.
 func TestExpiryAgainstAllTimes(t *testing.T) {
-	kinds := [][]Kind{{Get, Put}, {Get, Get, Put, Delete}, {Get, Put, CAS, Delete}, {Get, Put, CAS, Increment}}
+	kinds := [][]Kind{{Get, Put}, {Get, Get, Put, Delete}, {Get, Put, CAS, Delete}, {Get, Put, CAS, Increment}, {Get, Put, CAS, Clear}}
 	var right, wrong, vague int
 	for seed := range uint64(12_000) {
 		rnd := rand.New(rand.NewPCG(seed, 3))

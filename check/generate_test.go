@@ -73,6 +73,10 @@ func (c *cluster) ask(o *Operation) {
 		c.expiry(o)
 	case Increment:
 		o.Delta = c.rnd.Int64N(3) - 1
+	case Delete:
+		if now := c.keys[o.Key]; now != nil && c.rnd.IntN(3) == 0 {
+			o.Expect = now.Revision
+		}
 	}
 }
 
@@ -144,7 +148,7 @@ func (c *cluster) catchUp() {
 func (c *cluster) apply(o *Operation) {
 	now := c.keys[o.Key]
 	if now != nil && o.Kind != Increment {
-		o.Revision, o.Found = now.Revision, o.Kind != Put && o.Kind != CAS
+		o.Revision, o.Found = now.Revision, o.Kind != Put && o.Kind != CAS && o.Kind != Clear
 	}
 	switch o.Kind {
 	case Get:
@@ -157,7 +161,15 @@ func (c *cluster) apply(o *Operation) {
 		if o.Succeeded = now == nil && o.Expect == 0 || now != nil && now.Revision == o.Expect; o.Succeeded {
 			c.write(o, o.Value)
 		}
+	case Clear:
+		c.revision++
+		o.Revision = c.revision
+		delete(c.keys, o.Key)
 	case Delete:
+		if o.Expect != 0 && (now == nil || now.Revision != o.Expect) {
+			// Only one that comes late meets another key: its answer is lost.
+			return
+		}
 		if now != nil {
 			c.revision++
 			o.Revision = c.revision

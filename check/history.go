@@ -20,16 +20,20 @@ const (
 	Put
 	// CAS writes Value if the key's revision is Expect; with Expect 0, if the key is absent.
 	CAS
-	// Delete removes a key.
+	// Delete removes a key, if Expect is set only at that revision. One whose condition failed is recorded as the CAS
+	// that it would have been.
 	Delete
 	// Increment adds Delta to a decimal counter; absent counts as 0.
 	Increment
+	// Clear removes a key if it is there, and does not tell whether it was, as a delete of a range does of each key. Its
+	// revision is that of the write command, which counts also where nothing was.
+	Clear
 
 	// expire is a key's time that has come. No client asks for it: Expiry adds it to what it searches.
 	expire
 )
 
-var kindNames = [...]string{Get: "get", Put: "put", CAS: "cas", Delete: "delete", Increment: "increment"}
+var kindNames = [...]string{Get: "get", Put: "put", CAS: "cas", Delete: "delete", Increment: "increment", Clear: "clear"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) && kindNames[k] != "" {
@@ -71,7 +75,7 @@ type Operation struct {
 	Key     string
 
 	Value  string      // Put, CAS: what to write.
-	Expect kv.Revision // CAS.
+	Expect kv.Revision // CAS; Delete, 0 for any.
 	Delta  int64       // Increment.
 	// TTL and ExpireAt of a Put and a CAS are what was asked for, in the unit and on the clock of Call and Return; at
 	// most one is set. ExpireAt of a Get that found the key is what it was told. 0 is never.
@@ -95,13 +99,13 @@ type Operation struct {
 	Revision kv.Revision
 }
 
-// wrote reports whether the operation is known to have changed its key.
+// wrote reports whether the operation is known to have had its effect: a Clear may have found nothing to remove.
 func (o *Operation) wrote() bool {
 	if o.Outcome != Done {
 		return false
 	}
 	switch o.Kind {
-	case Put, Increment:
+	case Put, Increment, Clear:
 		return true
 	case CAS:
 		return o.Succeeded
@@ -146,6 +150,10 @@ func (o *Operation) String() string {
 		fmt.Fprintf(&b, " = %s", brief(o.Value))
 	case CAS:
 		fmt.Fprintf(&b, " = %s if revision is %d", brief(o.Value), o.Expect)
+	case Delete:
+		if o.Expect != 0 {
+			fmt.Fprintf(&b, " if revision is %d", o.Expect)
+		}
 	case Increment:
 		fmt.Fprintf(&b, " by %d", o.Delta)
 	}
@@ -213,8 +221,8 @@ func (h History) Validate() error {
 
 func (o *Operation) validate() error {
 	switch {
-	case o.Kind < Get || o.Kind > Increment:
-		return &kv.InvalidError{Field: "f", Bound: "one of get, put, cas, delete, increment"}
+	case o.Kind < Get || o.Kind > Clear:
+		return &kv.InvalidError{Field: "f", Bound: "one of get, put, cas, delete, increment, clear"}
 	case o.Outcome < Done || o.Outcome > Unknown:
 		return &kv.InvalidError{Field: "type", Bound: "one of ok, fail, info"}
 	case o.Key == "":
@@ -225,6 +233,8 @@ func (o *Operation) validate() error {
 		return &kv.InvalidError{Field: "expire_at", Bound: fmt.Sprintf("0 or more, and not beside ttl, is %d", o.ExpireAt)}
 	case o.expires() && o.Kind != Put && o.Kind != CAS && (o.Kind != Get || o.TTL != 0 || !o.Found):
 		return &kv.InvalidError{Field: "expire_at", Bound: "only of a put, a cas, and a get that found the key"}
+	case o.Kind == Delete && o.Expect != 0 && o.Outcome == Done && !o.Found:
+		return &kv.InvalidError{Field: "expect", Bound: "0 for a delete that did not find the key"}
 	case o.expires() && o.wrote() && o.Revision == 0:
 		return &kv.InvalidError{Field: "revision", Bound: "above 0 for a write with an expiry"}
 	case o.Outcome != Unknown && o.Return < o.Call:

@@ -165,7 +165,7 @@ func hard(n int) History {
 // TestAgainstAllOrders compares with a search through all orders that knows none of the shortcuts, over small
 // correct and spoiled histories.
 func TestAgainstAllOrders(t *testing.T) {
-	kinds := [][]Kind{{Get, Put}, {Get, Put, Delete}, {Get, Put, CAS}, {Get, Put, CAS, Delete}, {Get, Increment}, {Get, Put, CAS, Delete, Increment}}
+	kinds := [][]Kind{{Get, Put}, {Get, Put, Delete}, {Get, Put, CAS}, {Get, Put, CAS, Delete}, {Get, Increment}, {Get, Put, CAS, Delete, Increment}, {Get, Put, Clear}, {Get, Put, CAS, Delete, Clear}}
 	var right, wrong int
 	for seed := range uint64(12_000) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
@@ -180,6 +180,9 @@ func TestAgainstAllOrders(t *testing.T) {
 		story := "as recorded"
 		if rnd.IntN(3) != 0 {
 			story = spoil(rnd, h)
+		}
+		if h.Validate() != nil {
+			continue
 		}
 		want := anyOrder(h)
 		if want {
@@ -265,6 +268,8 @@ func explains(o *Operation, now *Final, lowest kv.Revision, revisions map[kv.Rev
 		return held && write(o.Value)
 	case o.Kind == CAS:
 		return !held && (told == 0) == (now == nil) && (told == 0 || met) && next(now, lowest)
+	case o.Kind == Clear:
+		return (told == 0 || told > lowest) && next(nil, max(told, lowest))
 	case o.Kind == Delete && !o.Found:
 		return now == nil && next(now, lowest)
 	case o.Kind == Delete:
@@ -272,7 +277,7 @@ func explains(o *Operation, now *Final, lowest kv.Revision, revisions map[kv.Rev
 		if told != 0 && told <= lowest {
 			return false
 		}
-		return now != nil && next(nil, at)
+		return now != nil && (o.Expect == 0 || held) && next(nil, at)
 	}
 	n, err := number(now)
 	return err == nil && (o.Observed == "" || strconv.FormatInt(n+o.Delta, 10) == o.Observed) && write(strconv.FormatInt(n+o.Delta, 10))
@@ -289,7 +294,12 @@ func number(now *Final) (int64, error) {
 func guess(o *Operation, now *Final, lowest kv.Revision, revisions map[kv.Revision]bool, next func(*Final, kv.Revision) bool) bool {
 	value := o.Value
 	switch o.Kind {
+	case Clear:
+		return next(nil, lowest)
 	case Delete:
+		if o.Expect != 0 && (now == nil || now.Revision != o.Expect*scale) {
+			return next(now, lowest)
+		}
 		return next(nil, lowest)
 	case CAS:
 		if held := o.Expect == 0 && now == nil || o.Expect != 0 && now != nil && now.Revision == o.Expect*scale; !held {

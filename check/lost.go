@@ -104,7 +104,7 @@ func (w *keyWrites) last() *Operation {
 }
 
 func (w *keyWrites) judgeAbsent() (Violation, bool) {
-	deletes := func(o *Operation) bool { return o.Kind == Delete }
+	deletes := func(o *Operation) bool { return o.Kind == Delete || o.Kind == Clear }
 	last := w.last()
 	switch {
 	case w.expiring || slices.ContainsFunc(w.unknown, deletes) || last != nil && deletes(last):

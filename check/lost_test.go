@@ -9,7 +9,7 @@ import (
 // TestGeneratedHistoriesPass runs every checker over correct histories, with lost answers and refused operations.
 func TestGeneratedHistoriesPass(t *testing.T) {
 	for seed := range uint64(60) {
-		for _, kinds := range [][]Kind{{Get, Put}, {Get, Put, CAS, Delete}, {Get, Increment}} {
+		for _, kinds := range [][]Kind{{Get, Put}, {Get, Put, CAS, Delete, Clear}, {Get, Increment}} {
 			c := newCluster(seed, kinds...)
 			h := append(c.run("a", 6, 60), c.run("b", 3, 60)...)
 			require.Empty(t, Linearizable(h, patience), "seed %d", seed)

@@ -67,6 +67,8 @@ func (r register) step(p *planned) (next register, ok bool) {
 		return r.cas(p.Operation)
 	case Delete:
 		return r.delete(p.Operation)
+	case Clear:
+		return r.clear(p.Revision)
 	}
 	value, ok := r.sum(p.Delta)
 	if !ok || p.Observed != "" && p.Observed != value {
@@ -77,7 +79,8 @@ func (r register) step(p *planned) (next register, ok bool) {
 
 // ignores reports whether the operation comes to the same without the loose one before it.
 func (p *planned) ignores(covered bool) bool {
-	return p == theEnd || p.Kind == Put || p.Kind == Delete && (p.Outcome == Unknown || p.Found && covered)
+	return p == theEnd || p.Kind == Put || p.Kind == Clear ||
+		p.Kind == Delete && p.Expect == 0 && (p.Outcome == Unknown || p.Found && covered)
 }
 
 // maybe is an unknown write that takes effect now. Where it would change nothing it does not come next: it may as
@@ -92,7 +95,13 @@ func (r register) maybe(p *planned) (register, bool) {
 	switch p.Kind {
 	case Put:
 		return r.put(p.Operation, p.at)
+	case Clear:
+		return r.remove(0)
 	case Delete:
+		r, ok := r.at(p.Expect)
+		if !ok {
+			return r, false
+		}
 		return r.remove(0)
 	case CAS:
 		r, holds := r.meets(p.Expect)
@@ -146,7 +155,21 @@ func (r register) delete(o *Operation) (register, bool) {
 	if !o.Found {
 		return r, !r.present
 	}
+	r, ok := r.at(o.Expect)
+	if !ok {
+		return r, false
+	}
 	return r.remove(o.Revision)
+}
+
+// clear leaves nothing, whether or not the key was there.
+func (r register) clear(revision kv.Revision) (register, bool) {
+	if r.present {
+		return r.remove(revision)
+	}
+	ok := revision == 0 || revision > r.revision
+	r.revision = max(r.revision, revision)
+	return r, ok
 }
 
 // meets reports whether the condition of a CAS can hold, and what is known of the key when it does.

@@ -20,7 +20,7 @@ import (
 //     value, and at the revision that the read saw;
 //   - an unknown operation is tried only where it changes something. What is left over when all else has had its
 //     turn (the end, an operation of its own) never happened;
-//   - unknown deletes are interchangeable, so are unknown increments by the same number, and so are unknown puts
+//   - unknown deletes (with the same condition) are interchangeable, so are unknown increments by the same number, and so are unknown puts
 //     (with the same condition) of values that nobody read. They are tried only in the order of their calls;
 //   - an unknown write of which nothing shows by when it was done is tried only right before an operation that meets
 //     it. If the next one overwrites it, the order explains as much without it;
@@ -145,6 +145,9 @@ func witness(ops []*Operation) witnesses {
 	delete(known, 0)
 	delete(w.told, 0)
 	for _, o := range ops {
+		if o.Kind == Delete && o.Outcome == Done {
+			w.met[o.Expect] = w.met[o.Expect] || o.Found
+		}
 		if o.Kind == CAS && o.Outcome == Done {
 			w.met[o.Expect] = w.met[o.Expect] || o.Succeeded
 			w.met[o.Revision] = w.met[o.Revision] || !o.Succeeded
@@ -160,6 +163,8 @@ func (o *Operation) hints(known map[kv.Revision]bool) bool {
 	switch {
 	case o.Kind == Delete && o.Outcome == Done:
 		return o.Found
+	case o.Kind == Delete && o.Outcome == Unknown:
+		return o.Expect != 0 && !known[o.Expect]
 	case o.Kind == CAS && o.Outcome != NotDone:
 		return o.Expect != 0 && !known[o.Expect] || o.Outcome == Done && !o.Succeeded && o.Revision != 0 && !known[o.Revision]
 	}
@@ -195,7 +200,9 @@ func (w *witnesses) bounds(o *Operation) (at kv.Revision, end int64) {
 // class names the unknown operations with which this one is interchangeable; it is empty for one that is not.
 func (w *witnesses) class(o *Operation) string {
 	switch {
-	case o.Kind == Delete || o.Kind == Increment:
+	case o.Kind == Delete || o.Kind == Clear:
+		return o.Kind.String() + strconv.FormatUint(uint64(o.Expect), 10)
+	case o.Kind == Increment:
 		return o.Kind.String() + strconv.FormatInt(o.Delta, 10)
 	case w.unread(o) && !o.expires():
 		return o.Kind.String() + strconv.FormatUint(uint64(o.Expect), 10)

@@ -15,21 +15,23 @@ type Replica struct {
 	// Index is the last entry that it had applied.
 	Index    kv.Index
 	Revision kv.Revision
+	// Time is the shard's, in Unix milliseconds.
+	Time int64
 	// Sum is a checksum of the shard's keys and records, as snapshot.Checksum computes it.
 	Sum uint64
 }
 
 func (r Replica) String() string {
-	return fmt.Sprintf("node %d at index %d holds revision %d with checksum %016x", r.Node, r.Index, r.Revision, r.Sum)
+	return fmt.Sprintf("node %d at index %d holds revision %d at time %d with checksum %016x", r.Node, r.Index, r.Revision, r.Time, r.Sum)
 }
 
-// Replicas compares what replicas held: at equal indexes all replicas of a shard hold the same state, and its revision
-// does not fall from one index to a later one. At equal revisions but different indexes states may well differ: a purge
+// Replicas compares what replicas held: at equal indexes all replicas of a shard hold the same state, and neither
+// its revision nor its time falls from one index to a later one. At equal revisions but different indexes states may well differ: a purge
 // is no write. The order is of no concern; a replica that fell back after a crash may be there twice.
 func Replicas(states []Replica) []Violation {
 	sorted := slices.SortedFunc(slices.Values(states), func(a, b Replica) int {
 		return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Index, b.Index), cmp.Compare(a.Node, b.Node),
-			cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Sum, b.Sum))
+			cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Time, b.Time), cmp.Compare(a.Sum, b.Sum))
 	})
 	var found []Violation
 	var first Replica // Of those at the index.
@@ -41,8 +43,11 @@ func Replicas(states []Replica) []Violation {
 			if r.Revision < first.Revision {
 				found = append(found, twoReplicas(RevisionWentBack, first, r))
 			}
+			if r.Time < first.Time {
+				found = append(found, twoReplicas(TimeWentBack, first, r))
+			}
 			first = r
-		case r.Revision != first.Revision || r.Sum != first.Sum:
+		case r.Revision != first.Revision || r.Time != first.Time || r.Sum != first.Sum:
 			found = append(found, twoReplicas(ReplicasDiffer, first, r))
 		}
 	}

@@ -17,6 +17,10 @@ func held(node kv.NodeID, index kv.Index, revision kv.Revision, sum uint64) Repl
 func TestReplicas(t *testing.T) {
 	elsewhere := held(2, 20, 1, 0xb)
 	elsewhere.Shard = 2
+	at := func(r Replica, time int64) Replica {
+		r.Time = time
+		return r
+	}
 	for _, c := range []struct {
 		name   string
 		states []Replica
@@ -32,6 +36,9 @@ func TestReplicas(t *testing.T) {
 		{"different revisions", []Replica{held(1, 20, 3, 0xa), held(2, 20, 4, 0xa)}, []Rule{ReplicasDiffer}},
 		{"one replica differs from itself after a crash", []Replica{held(1, 20, 3, 0xa), held(1, 20, 3, 0xb)}, []Rule{ReplicasDiffer}},
 		{"a revision falls", []Replica{held(1, 20, 3, 0xa), held(2, 21, 2, 0xb)}, []Rule{RevisionWentBack}},
+		{"time passes", []Replica{at(held(1, 20, 3, 0xa), 5), at(held(2, 21, 4, 0xb), 5), at(held(1, 22, 4, 0xb), 6)}, nil},
+		{"time goes back", []Replica{at(held(1, 20, 3, 0xa), 6), at(held(2, 21, 4, 0xb), 5)}, []Rule{TimeWentBack}},
+		{"different times", []Replica{at(held(1, 20, 3, 0xa), 6), at(held(2, 20, 3, 0xa), 5)}, []Rule{ReplicasDiffer}},
 		{"a revision falls below one that was long ago", []Replica{held(1, 20, 9, 0xa), held(2, 21, 9, 0xb), held(2, 22, 8, 0xb)}, []Rule{RevisionWentBack}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

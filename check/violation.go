@@ -37,6 +37,8 @@ const (
 	BackAgain Rule = "gone, and back at its old revision"
 	// ExpiryChanged: one revision was told with two expiries, or with one that nobody asked for.
 	ExpiryChanged Rule = "wrong expiry"
+	// TornRead: a read of several keys showed two moments.
+	TornRead Rule = "read torn"
 	// LeasesOverlap: two leases of a shard ran at one moment.
 	LeasesOverlap Rule = "two leases at one moment"
 	// TermShared: two nodes had a lease in one term.
@@ -45,6 +47,8 @@ const (
 	TermWentBack Rule = "lease of an earlier term"
 	// ReplicasDiffer: two replicas of a shard hold different states at one index.
 	ReplicasDiffer Rule = "replicas differ"
+	// TimeWentBack: a shard's time was lower at a later index.
+	TimeWentBack Rule = "time went back"
 	// ReplicaBehind: replicas of a shard are not level when they should be.
 	ReplicaBehind Rule = "replicas not level"
 	// BadHistory: the history itself makes no sense.
