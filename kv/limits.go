@@ -22,6 +22,8 @@ const (
 const (
 	// RequestTimeout bounds a request that came without a deadline.
 	RequestTimeout = 10 * time.Second
+	// ExpiryLateMax is by how much a key may be seen after its time, by the clock of the node that is asked.
+	ExpiryLateMax = time.Second
 	// RetryAfter is the hint of a refusal.
 	RetryAfter = 50 * time.Millisecond
 )

@@ -18,3 +18,6 @@ func bootTime() time.Duration {
 	}
 	return time.Duration(ts.Nano())
 }
+
+// wallTime is the other clock, in Unix milliseconds.
+func wallTime() int64 { return time.Now().UnixMilli() }

@@ -429,7 +429,7 @@ func (c *Core) submissions(list []Submission) {
 			g.replica.Read(s.Waiter)
 			continue
 		}
-		if c.disk.Full {
+		if c.disk.Full && kv.Op(s.Command.GetOp()) != kv.OpExpire {
 			err := &kv.DiskFullError{Node: c.Node, FreeBytes: c.disk.FreeBytes, NeedBytes: c.disk.NeedBytes}
 			c.answers = append(c.answers, replica.Answer{Waiter: s.Waiter, Err: err})
 			continue

@@ -229,3 +229,29 @@ func TestTicksKeepTheirDistance(t *testing.T) {
 		require.Equal(t, l.now+50*time.Millisecond, l.core.Deadline())
 	}
 }
+
+// TestTimeWhileDiskIsFull: a leader whose disk is full refuses writes, and yet moves the time of a shard in which keys
+// fell due, so that they are gone (R5); what is stored is purged when there is room again.
+func TestTimeWhileDiskIsFull(t *testing.T) {
+	l := newLone(t)
+	c := &kv.Command{Op: kv.OpPut, Key: []byte("k"), Value: []byte("v"), TTL: 100}
+	l.in.Submissions = []Submission{{Shard: 1, Command: shard.EncodeCommand(c), Bytes: c.Size()}}
+	l.tick()
+	rec, there, err := l.state.Get([]byte("k"))
+	require.NoError(t, err)
+	require.True(t, there)
+	l.in.Disk = &Disk{Full: true}
+	var full *kv.DiskFullError
+	require.ErrorAs(t, l.put("l").err, &full)
+	g := l.core.groups[1]
+	for range 2 * expireFullTicks {
+		l.tick()
+	}
+	require.True(t, rec.ExpiredAt(g.machine.Time()), "the time stands still")
+	require.EqualValues(t, 1, g.machine.(*shard.Machine).Keys(), "purging takes room")
+	l.in.Disk = &Disk{}
+	for range 2 * expireTicks {
+		l.tick()
+	}
+	require.Zero(t, g.machine.(*shard.Machine).Keys())
+}

@@ -77,7 +77,7 @@ func (n *Node) loop(ctx context.Context) {
 			return
 		}
 		in := n.inbox.take()
-		in.Now = Now{Boot: bootTime(), Wall: time.Now().UnixMilli()}
+		in.Now = Now{Boot: bootTime(), Wall: wallTime()}
 		n.turns.Add(1)
 		again = n.core.Turn(in)
 		n.turns.Add(1)

@@ -226,7 +226,7 @@ func (n *Node) run() error {
 	n.core, err = NewCore(CoreConfig{
 		Cluster: n.self.Cluster, Node: n.self.Node, Life: n.self.Life, Tick: time.Duration(meta.TickMs) * time.Millisecond,
 		ElectionTicks: int(meta.ElectionTicks), Log: n.log, State: n.state, Guard: n.guard, Host: n, Logger: n.Logger, Meta: meta,
-	}, Now{Boot: bootTime(), Wall: time.Now().UnixMilli()})
+	}, Now{Boot: bootTime(), Wall: wallTime()})
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (n *Node) run() error {
 	for _, v := range n.core.Views() {
 		n.views[v.Shard()] = v
 	}
-	n.reader = Reader{Node: n.self.Node, Guard: n.guard, State: n.state, Boot: bootTime}
+	n.reader = Reader{Node: n.self.Node, Guard: n.guard, State: n.state, Boot: bootTime, Wall: wallTime}
 	var loopCtx context.Context
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	loopCtx, n.loopEnd = context.WithCancel(context.Background())

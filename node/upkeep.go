@@ -14,6 +14,8 @@ import (
 const (
 	// expireTicks is the number of ticks between two searches for keys that fell due.
 	expireTicks = 2
+	// expireFullTicks is the same while the disk is full.
+	expireFullTicks = 10
 	// expireScanMax bounds the expiries that one search looks at, and expireMax those that one entry purges.
 	expireScanMax = 1024
 	expireMax     = 256
@@ -128,9 +130,14 @@ func (c *Core) syncState() {
 }
 
 // expire proposes, for the shards led here, their time and a bounded purge of what fell due (R4). The store's index of
-// expiries is a hint; what an entry purges is checked when it is applied.
+// expiries is a hint; what an entry purges is checked when it is applied. While the disk is full it is the time alone,
+// and more rarely: what is due is then hidden, and stored on (R5).
 func (c *Core) expire() {
-	if c.ticks%expireTicks != 0 || !c.leadsExpiring() || c.disk.Full {
+	every := uint64(expireTicks)
+	if c.disk.Full {
+		every = expireFullTicks
+	}
+	if c.ticks%every != 0 || !c.leadsExpiring() {
 		return
 	}
 	due := map[*group][]kv.Due{}
@@ -151,6 +158,9 @@ func (c *Core) expire() {
 	for _, g := range c.order {
 		if list := due[g]; len(list) > 0 {
 			g.expiring = true
+			if c.disk.Full {
+				list = nil
+			}
 			c.own(g, &kv.Command{Op: kv.OpExpire, Due: list}, expired{g})
 		}
 	}

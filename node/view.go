@@ -60,6 +60,14 @@ type Reader struct {
 	State storage.Reader
 	// Boot is the clock: time since the machine's boot, with the time that it slept.
 	Boot func() time.Duration
+	// Wall is the other clock, in Unix milliseconds.
+	Wall func() int64
+}
+
+// late reports that a record is long past its time and the shard's time does not say so yet: no leader could move it, or
+// only now one can. Then nothing is told rather than what should be gone (R5).
+func (r *Reader) late(rec kv.Record) bool {
+	return !mutantLateReads && rec.ExpireAt != 0 && r.Wall()-int64(kv.ExpiryLateMax/time.Millisecond) > rec.ExpireAt
 }
 
 // Proof is what makes a read of a replica good enough.
@@ -79,7 +87,8 @@ const (
 //	Look ── hit ──────────────────────────────> Ok
 //	  └──── miss ──> Load ──> Finish ──────────> Ok
 //
-// With Ok false the read tells nothing: there is no lease, or the replica's data was replaced in between (L8).
+// With Ok false the read tells nothing: there is no lease, the replica's data was replaced in between (L8), or what it
+// found should have expired (R5).
 type Get struct {
 	Ok     bool
 	Found  bool
@@ -110,6 +119,9 @@ func (r *Reader) Look(v *View, key []byte, proof Proof) (g Get, done bool) {
 	rec, word, hit := r.Guard.Get(s.incarnation, key, v.time.Load())
 	g.word = word
 	if hit {
+		if r.late(rec) {
+			return Get{}, true
+		}
 		g.Record, g.Found = rec, true
 		r.check(&g, key)
 		return g, true
@@ -130,6 +142,10 @@ func (r *Reader) Load(g *Get, key []byte) error {
 // Finish offers what was loaded to the cache and checks that it counts.
 func (r *Reader) Finish(g *Get, key []byte) {
 	if g.Found = g.loaded && !g.Record.ExpiredAt(g.view.time.Load()); g.Found {
+		if r.late(g.Record) {
+			*g = Get{}
+			return
+		}
 		r.Guard.Fill(g.state.incarnation, key, g.Record, g.word)
 	} else {
 		g.Record = kv.Record{}
@@ -168,7 +184,7 @@ func (r *Reader) Scan(v *View, q kv.ScanRequest) (kv.Chunk, error) {
 	chunk := kv.Chunk{Header: kv.Header{
 		Shard: v.shard, Epoch: s.descriptor.Epoch, Revision: kv.Revision(v.mayBeVisible.Load()), Node: r.Node,
 	}}
-	more, err := collect(it, q, time, &chunk)
+	more, err := r.collect(it, q, time, &chunk)
 	if err := errors.Join(err, it.Close()); err != nil {
 		return kv.Chunk{}, fmt.Errorf("read %v: %w", span, err)
 	}
@@ -182,7 +198,7 @@ func (r *Reader) Scan(v *View, q kv.ScanRequest) (kv.Chunk, error) {
 }
 
 // collect gathers the items of a chunk. more tells that the bound ended it, with the key to go on from in Resume.
-func collect(it storage.Iterator, q kv.ScanRequest, time int64, chunk *kv.Chunk) (more bool, err error) {
+func (r *Reader) collect(it storage.Iterator, q kv.ScanRequest, time int64, chunk *kv.Chunk) (more bool, err error) {
 	size := 0
 	for it.Next() {
 		rec, err := it.Record()
@@ -191,6 +207,9 @@ func collect(it storage.Iterator, q kv.ScanRequest, time int64, chunk *kv.Chunk)
 		}
 		if rec.ExpiredAt(time) {
 			continue
+		}
+		if r.late(rec) {
+			return false, &kv.NotLeaderError{Shard: chunk.Header.Shard}
 		}
 		if q.KeysOnly {
 			rec.Value = nil

@@ -17,7 +17,9 @@ func (m *Machine) Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Resu
 	if err := m.next(index, term); err != nil || b == nil {
 		return nil, err
 	}
-	m.time = max(m.time, b.StampMs)
+	if m.time = max(m.time, b.StampMs); mutantTimeGoesBack {
+		m.time = b.StampMs
+	}
 	results := make([]kv.Result, len(b.Commands))
 	for i, p := range b.Commands {
 		c, err := DecodeCommand(p)

@@ -19,8 +19,8 @@ func (m *Machine) expire(due []kv.Due) (kv.Result, error) {
 		if err != nil {
 			return kv.Result{}, err
 		}
-		if old.there && old.rec.ExpireAt == d.ExpireAt {
-			if !old.rec.ExpiredAt(m.time) {
+		if old.there && (old.rec.ExpireAt == d.ExpireAt || mutantDueBelieved) {
+			if !old.rec.ExpiredAt(m.time) && !mutantDueBelieved {
 				continue
 			}
 			if err := m.replace(d.Key, old, nil); err != nil {

@@ -1,0 +1,5 @@
+//go:build !mutant_late_reads
+
+package node
+
+const mutantLateReads = false

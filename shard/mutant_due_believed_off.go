@@ -1,0 +1,5 @@
+//go:build !mutant_due_believed
+
+package shard
+
+const mutantDueBelieved = false
