@@ -90,7 +90,7 @@ func (r *Replica) place(entries []*raftpb.Entry) {
 		if p := r.proposals[next]; bytes.Equal(e.GetData(), p.payload) {
 			p.index, p.payload = kv.Index(e.GetIndex()), nil
 			if mutantAnswerBeforeQuorum {
-				r.answerEarly(p)
+				r.answerEarly(p, e.GetData())
 			}
 			next++
 		}

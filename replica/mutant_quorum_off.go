@@ -6,4 +6,4 @@ package replica
 // write is answered when the leader has it, before a majority does.
 const mutantAnswerBeforeQuorum = false
 
-func (*Replica) answerEarly(*proposed) {}
+func (*Replica) answerEarly(*proposed, []byte) {}

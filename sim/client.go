@@ -2,7 +2,6 @@ package sim
 
 import (
 	"errors"
-	"strconv"
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -13,7 +12,7 @@ import (
 	"github.com/kvdstore/kvd/shard"
 )
 
-// client does one operation at a time. After one whose end it does not know it goes on as another process.
+// client makes one request at a time. After one whose end it does not know it goes on as another process.
 type client struct {
 	*world
 	index    int
@@ -21,9 +20,9 @@ type client struct {
 	pinned   kv.NodeID // 0: goes where the leader is thought to be.
 	believed map[kv.ShardID]kv.NodeID
 
-	op      *check.Operation
-	machine *machine // That works on the operation.
-	number  int      // Of the operation, so that late answers are known.
+	request *request
+	machine *machine // That works on the request.
+	number  int      // Of the request, so that late answers are known.
 }
 
 func (w *world) newClient(i int) {
@@ -38,7 +37,7 @@ func (w *world) newClient(i int) {
 // opsPerKeyMax bounds the operations on one key in a run, so that the check of linearizability ends.
 const opsPerKeyMax = 150
 
-// next begins another operation.
+// next begins another request.
 func (c *client) next() {
 	if c.now > c.Duration {
 		return
@@ -48,52 +47,29 @@ func (c *client) next() {
 		return
 	}
 	c.number++
-	key := string(rune('a'+c.chance.IntN(c.Shards))) + strconv.Itoa(c.chance.IntN(c.KeysPerShard))
-	if c.asked[key]++; c.asked[key] > opsPerKeyMax {
-		c.after(c.Think, c.next)
-		return
-	}
-	op := &check.Operation{Process: c.process, Key: key, Call: int64(c.now), Outcome: check.Unknown}
-	switch draw := c.chance.IntN(100); {
-	case key[1] == '0':
-		// The first key of each shard is a counter.
-		op.Kind, op.Delta = check.Increment, c.chance.Int64N(5)-1
-		if draw < c.ReadPercent {
-			op.Kind = check.Get
+	q := c.draw()
+	for _, o := range q.ops {
+		if c.asked[o.Key] >= opsPerKeyMax {
+			c.after(c.Think, c.next)
+			return
 		}
-	case draw < c.ReadPercent:
-		op.Kind = check.Get
-	case draw < c.ReadPercent+(100-c.ReadPercent)*2/3:
-		op.Kind = check.Put
-	case draw < 95:
-		op.Kind = check.CAS
-		op.Expect = kv.Revision(c.chance.IntN(3))
-		for i := len(c.history) - 1; i >= 0 && i > len(c.history)-30; i-- {
-			if last := c.history[i]; last.Key == key && last.Revision != 0 {
-				op.Expect = last.Revision
-				break
-			}
-		}
-	default:
-		op.Kind = check.Delete
 	}
-	if op.Kind == check.Put || op.Kind == check.CAS {
-		c.values++
-		op.Value = "v" + strconv.Itoa(c.values)
+	for _, o := range q.ops {
+		c.asked[o.Key]++
 	}
-	c.op = op
-	c.history = append(c.history, op)
+	c.request = q
+	c.history = append(c.history, q.ops...)
 	number := c.number
 	c.after(c.Patience, func() {
-		if c.number == number && c.op != nil {
+		if c.number == number && c.request != nil {
 			c.unknown()
 		}
 	})
-	m := c.choose([]byte(key))
+	m := c.choose(q.shard)
 	c.machine = m
 	c.after(between(c.chance, 50*time.Microsecond, time.Millisecond), func() {
 		if m.core == nil {
-			c.end(number, kv.Result{}, &kv.NotLeaderError{})
+			c.end(number, nil, &kv.NotLeaderError{})
 			return
 		}
 		m.process(0, func() { c.ask(m, number) })
@@ -101,45 +77,47 @@ func (c *client) next() {
 }
 
 // choose picks the node to ask.
-func (c *client) choose(key []byte) *machine {
+func (c *client) choose(shard kv.ShardID) *machine {
 	if c.pinned != 0 {
 		return c.nodes[c.pinned-1]
 	}
-	if id := c.believed[c.shards.Lookup(key).Shard]; id != 0 && !oneIn(c.chance, 20) {
+	if id := c.believed[shard]; id != 0 && !oneIn(c.chance, 20) {
 		return c.nodes[id-1]
 	}
 	return c.nodes[c.chance.IntN(c.Nodes)]
 }
 
-// ask is what the node does with the operation.
+// ask is what the node does with the request.
 func (c *client) ask(m *machine, number int) {
 	if c.number != number {
 		return
 	}
-	op := c.op
-	key := []byte(op.Key)
-	id := c.shards.Lookup(key).Shard
-	if op.Kind == check.Get {
-		c.read(m, number, m.views[id], key, node.ByLease)
+	q := c.request
+	v := m.views[q.shard]
+	switch {
+	case q.command != nil:
+		c.submit(m, q.shard, shard.EncodeCommand(q.command), q.command.Size(), func(r kv.Result, err error) {
+			c.tell(number, func() { c.taken(q, r) }, err)
+		})
+	case q.cut:
+		c.scan(m, number, v)
+	default:
+		c.read(m, number, v, []byte(q.ops[0].Key), node.ByLease)
+	}
+}
+
+// taken notes the answer to a command that was carried out, or refused by its conditions.
+func (c *client) taken(q *request, r kv.Result) {
+	if r.Status != kv.Done && r.Status != kv.ConditionFailed {
+		c.fail("%v gave status %d: %s", q.ops[0], r.Status, r.Reason)
 		return
 	}
-	command := &kv.Command{Key: key, Value: []byte(op.Value), Delta: op.Delta}
-	switch op.Kind {
-	case check.Put:
-		command.Op = kv.OpPut
-	case check.CAS:
-		command.Op, command.Cond = kv.OpPut, kv.Condition{Kind: kv.IfRevision, Revision: op.Expect}
-		if op.Expect == 0 {
-			command.Cond = kv.Condition{Kind: kv.IfAbsent}
-		}
-	case check.Delete:
-		command.Op = kv.OpDelete
-	case check.Increment:
-		command.Op = kv.OpIncrement
-	}
-	c.submit(m, id, shard.EncodeCommand(command), command.Size(), func(r kv.Result, err error) {
-		m.after(between(c.chance, 50*time.Microsecond, time.Millisecond), func() { c.end(number, r, err) })
-	})
+	q.take(r)
+}
+
+// tell lets an answer travel to the client.
+func (c *client) tell(number int, note func(), err error) {
+	c.after(between(c.chance, 50*time.Microsecond, time.Millisecond), func() { c.end(number, note, err) })
 }
 
 // waiter calls a function with how a submission ended.
@@ -161,20 +139,13 @@ func (c *client) read(m *machine, number int, v *node.View, key []byte, proof no
 			if proof == node.ByLease {
 				c.stats.LeaseReads++
 			}
-			r := kv.Result{Status: kv.Done, Found: g.Found, Revision: g.Record.Revision}
-			value := string(g.Record.Value)
-			c.after(between(c.chance, 50*time.Microsecond, time.Millisecond), func() {
-				if c.number == number && c.op != nil {
-					c.op.Observed = value
-				}
-				c.end(number, r, nil)
-			})
+			c.tell(number, func() { got(c.request.ops[0], g.Found, g.Record) }, nil)
 		case proof == node.ByReadIndex:
-			c.end(number, kv.Result{}, &kv.NotLeaderError{})
+			c.end(number, nil, &kv.NotLeaderError{})
 		default:
 			c.submit(m, v.Shard(), nil, 0, func(_ kv.Result, err error) {
 				if err != nil {
-					c.after(between(c.chance, 50*time.Microsecond, time.Millisecond), func() { c.end(number, kv.Result{}, err) })
+					c.tell(number, nil, err)
 					return
 				}
 				c.stats.IndexReads++
@@ -199,57 +170,103 @@ func (c *client) read(m *machine, number int, v *node.View, key []byte, proof no
 	})
 }
 
-// end notes an answer, if the client still waits for it.
-func (c *client) end(number int, r kv.Result, err error) {
-	if c.number != number || c.op == nil {
+// scan reads a span, under the lease or after a ReadIndex.
+func (c *client) scan(m *machine, number int, v *node.View) {
+	serve := func() {
+		m.process(between(c.chance, 0, 2*time.Millisecond), func() {
+			if c.number != number {
+				return
+			}
+			q := c.request
+			chunk, err := m.reader.Scan(v, kv.ScanRequest{Span: q.span, Limit: q.limit})
+			var notLeader *kv.NotLeaderError
+			if err != nil && !errors.As(err, &notLeader) {
+				c.fail("node %d: %v", m.id, err)
+				return
+			}
+			c.stats.Scans++
+			c.tell(number, func() { q.scanned(chunk) }, err)
+		})
+	}
+	if lead, _, until := v.Lead(); lead == m.id && m.boot() < until {
+		serve()
 		return
 	}
-	op := c.op
-	id := c.shards.Lookup([]byte(op.Key)).Shard
-	var notLeader *kv.NotLeaderError
+	c.submit(m, v.Shard(), nil, 0, func(_ kv.Result, err error) {
+		if err != nil {
+			c.tell(number, nil, err)
+			return
+		}
+		serve()
+	})
+}
+
+// end notes how a request ended, if the client still waits for it; note notes the answer in the operations.
+func (c *client) end(number int, note func(), err error) {
+	if c.number != number || c.request == nil {
+		return
+	}
+	q := c.request
+	outcome := check.Done
+	var (
+		notLeader *kv.NotLeaderError
+		full      *kv.DiskFullError
+	)
 	switch {
-	case errors.As(err, &notLeader):
-		c.believed[id] = notLeader.Leader
-		op.Outcome = check.NotDone
-	case err != nil && kv.OutcomeOf(err) == kv.NotDone:
-		op.Outcome = check.NotDone
-	case err != nil:
+	case err == nil:
+		c.stats.Answered++
+		c.believed[q.shard] = c.machine.id
+	case kv.OutcomeOf(err) != kv.NotDone:
 		c.unknown()
 		return
-	case r.Status == kv.NotANumber:
-		op.Outcome = check.NotDone
-	case r.Status != kv.Done && r.Status != kv.ConditionFailed:
-		c.fail("%v gave status %d: %s", op, r.Status, r.Reason)
-		return
 	default:
-		c.stats.Answered++
-		c.believed[id] = c.machine.id
-		op.Outcome, op.Found, op.Revision = check.Done, r.Found, r.Revision
-		switch op.Kind {
-		case check.CAS:
-			op.Succeeded = r.Status == kv.Done
-		case check.Increment:
-			op.Observed = strconv.FormatInt(r.Counter, 10)
-		case check.Delete:
-			if !op.Found {
-				op.Revision = 0
-			}
+		outcome = check.NotDone
+		if errors.As(err, &notLeader) {
+			c.believed[q.shard] = notLeader.Leader
+		}
+		if errors.As(err, &full) {
+			c.stats.DiskFull++
 		}
 	}
-	if op.Outcome == check.NotDone {
-		op.Observed = ""
+	for _, o := range q.ops {
+		o.Outcome, o.Return = outcome, c.moment()
 	}
-	op.Return = int64(c.now)
-	c.note('a', kv.NodeID(c.index), uint64(op.Outcome), uint64(op.Revision))
-	c.op, c.machine = nil, nil
+	if outcome == check.Done {
+		note()
+		if q.cut {
+			c.cuts = append(c.cuts, q.ops)
+		}
+	}
+	for _, o := range q.ops {
+		if o.Outcome == check.Done {
+			c.expiries(o)
+		}
+		c.note('a', kv.NodeID(c.index), uint64(o.Outcome), uint64(o.Revision))
+	}
+	c.request, c.machine = nil, nil
 	c.after(between(c.chance, c.Think/4, c.Think), c.next)
 }
 
-// unknown gives the operation up, and goes on as another process.
+// expiries counts reads of a key whose time has come.
+func (c *client) expiries(o *check.Operation) {
+	switch {
+	case o.Kind == check.Get && o.Found:
+		c.due[o.Key] = o.ExpireAt
+	case o.Kind == check.Get && c.due[o.Key] != 0 && o.Call > c.due[o.Key]:
+		c.stats.Expired++
+		fallthrough
+	case o.Kind != check.Get:
+		delete(c.due, o.Key)
+	}
+}
+
+// unknown gives the request up, and goes on as another process.
 func (c *client) unknown() {
-	c.op.Outcome, c.op.Observed, c.op.Return = check.Unknown, "", int64(c.now)
+	for _, o := range c.request.ops {
+		o.Outcome, o.Return = check.Unknown, c.moment()
+	}
 	c.note('u', kv.NodeID(c.index))
-	c.op, c.machine = nil, nil
+	c.request, c.machine = nil, nil
 	c.process += c.Clients
 	c.number++
 	c.after(between(c.chance, c.Think/4, c.Think), c.next)
@@ -257,7 +274,7 @@ func (c *client) unknown() {
 
 // broken: the connection to a machine broke.
 func (c *client) broken(m *machine) {
-	if c.machine == m && c.op != nil {
+	if c.machine == m && c.request != nil {
 		c.unknown()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/node"
 )
 
 // chaos does one fault after another until the faults are over.
@@ -22,7 +23,7 @@ func (w *world) chaos() {
 
 func (w *world) fault() {
 	m := w.nodes[w.fate.IntN(w.Nodes)]
-	total := w.Crash + w.Pause + w.Partition + w.Stall + w.ClockStep + w.HandOver
+	total := w.Crash + w.Pause + w.Partition + w.Stall + w.Slow + w.DiskFull + w.ClockStep + w.HandOver
 	if total == 0 {
 		return
 	}
@@ -46,8 +47,15 @@ func (w *world) fault() {
 	case pick(w.Stall):
 		m.stalled = max(m.stalled, w.now+between(w.fate, 50*time.Millisecond, 2*time.Second))
 		w.note('d', m.id)
+	case pick(w.Slow):
+		m.slow = max(m.slow, w.now+between(w.fate, 200*time.Millisecond, 4*time.Second))
+		w.stats.Slows++
+		w.note('l', m.id)
+	case pick(w.DiskFull):
+		m.fill(between(w.fate, 200*time.Millisecond, 6*time.Second))
 	case pick(w.ClockStep):
 		m.skew += between(w.fate, -3*time.Second, 3*time.Second)
+		w.skewMax = max(w.skewMax, m.skew.Abs())
 	case pick(w.HandOver):
 		if m.core != nil {
 			m.inbox.HandOver = true
@@ -55,6 +63,24 @@ func (w *world) fault() {
 			w.stats.HandOvers++
 		}
 	}
+}
+
+// fill lets the disk be full for a while.
+func (m *machine) fill(d time.Duration) {
+	m.full = max(m.full, m.now+d)
+	m.stats.Fills++
+	m.note('f', m.id)
+	m.lookAtDisk()
+	m.after(d, m.lookAtDisk)
+}
+
+// lookAtDisk tells the process whether the disk is full.
+func (m *machine) lookAtDisk() {
+	if m.core == nil {
+		return
+	}
+	m.inbox.Disk = &node.Disk{Full: m.now < m.full, NeedBytes: 1}
+	m.wake()
 }
 
 // restartLater starts the process again after a while, often at once.
@@ -100,9 +126,10 @@ func (w *world) heal() {
 	w.quiet = true
 	w.blocked = map[link]bool{}
 	for _, m := range w.nodes {
-		m.paused, m.stalled = min(m.paused, w.now), min(m.stalled, w.now)
+		m.paused, m.stalled, m.slow, m.full = min(m.paused, w.now), min(m.stalled, w.now), 0, 0
 		if m.core == nil {
 			m.start()
 		}
+		m.lookAtDisk()
 	}
 }

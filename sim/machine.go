@@ -10,6 +10,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/node"
 	"github.com/kvdstore/kvd/raftmeta"
@@ -22,7 +23,11 @@ type machine struct {
 	id    kv.NodeID
 	log   *storage.MemLog
 	state *storage.MemState
-	life  kv.Life
+	// stepped: the core has committed to the state store since noteStates.
+	stepped bool
+	noted   []kv.Index    // By shard: the last state that was recorded.
+	leased  []check.Lease // By shard: the lease that readers see; its Until is 0 without one.
+	life    kv.Life
 
 	// epoch counts the processes: what one has begun ends with it. The core is nil while none runs.
 	epoch  int
@@ -34,6 +39,8 @@ type machine struct {
 	woken   bool
 	paused  time.Duration // Until when.
 	stalled time.Duration // Until when the disk does not answer.
+	slow    time.Duration // Until when it answers late.
+	full    time.Duration // Until when it has no room.
 
 	// The clocks: boot runs at a rate, wall is off by so much.
 	rate   float64
@@ -83,9 +90,10 @@ func (w *world) found() {
 	for i := range w.Nodes {
 		m := &machine{
 			world: w, id: kv.NodeID(i + 1), log: storage.NewMemLog(), state: storage.NewMemState(),
-			rate: 1 + (w.fate.Float64()-0.5)*2*w.Drift, skew: between(w.fate, -time.Second, time.Second),
-			terms: map[kv.ShardID]kv.Term{},
+			rate: 1 + (w.fate.Float64()-0.5)*2*w.Drift, skew: between(w.fate, -w.Skew, w.Skew),
+			terms: map[kv.ShardID]kv.Term{}, noted: make([]kv.Index, w.Shards+1), leased: make([]check.Lease, w.Shards+1),
 		}
+		w.skewMax = max(w.skewMax, m.skew.Abs())
 		if err := node.Found(w.founding, m.id, m.log, m.state); err != nil {
 			w.fail("founding: %v", err)
 			return
@@ -102,7 +110,7 @@ func (m *machine) boot() time.Duration {
 
 // wall is its other clock, in Unix milliseconds.
 func (m *machine) wall() int64 {
-	return 1_700_000_000_000 + int64((m.now+m.skew)/time.Millisecond)
+	return epochMs + int64((m.now+m.skew)/time.Millisecond)
 }
 
 // start starts the process.
@@ -112,7 +120,7 @@ func (m *machine) start() {
 	m.inbox, m.woken, m.writes, m.sending = node.Input{}, false, nil, 0
 	guard := cache.New(cache.NewChaotic(m.chance.Uint64()), 16)
 	core, err := node.NewCore(node.CoreConfig{
-		Cluster: 1, Node: m.id, Life: m.life, Tick: m.Tick, ElectionTicks: m.ElectionTicks, Log: m.log, State: m.state,
+		Cluster: 1, Node: m.id, Life: m.life, Tick: m.Tick, ElectionTicks: m.ElectionTicks, Log: m.log, State: watched{m.state, m},
 		Guard: guard, Host: host{m, m.epoch}, Logger: slog.New(slog.DiscardHandler), Meta: m.founding,
 	}, node.Now{Boot: m.boot(), Wall: m.wall()})
 	if err != nil {
@@ -120,13 +128,13 @@ func (m *machine) start() {
 		return
 	}
 	m.core = core
-	m.reader = &node.Reader{Node: m.id, Guard: guard, State: m.state, Boot: m.boot}
+	m.reader = &node.Reader{Node: m.id, Guard: guard, State: m.state, Boot: m.boot, Wall: m.wall}
 	m.views = map[kv.ShardID]*node.View{}
 	for _, v := range core.Views() {
 		m.views[v.Shard()] = v
 	}
 	m.note('s', m.id, uint64(m.life))
-	m.wake()
+	m.lookAtDisk()
 	m.scheduleTick()
 }
 
@@ -137,6 +145,9 @@ func (m *machine) crash() {
 	}
 	m.core, m.reader = nil, nil
 	m.epoch++
+	for shard := range m.leased {
+		m.endLease(kv.ShardID(shard))
+	}
 	m.stats.Crashes++
 	keep := func(n int) int {
 		switch m.fate.IntN(3) {
@@ -220,6 +231,8 @@ func (m *machine) turn() {
 		m.fail("node %d: %v", m.id, err)
 	}
 	m.checkLeases()
+	m.noteLeases()
+	m.noteStates()
 }
 
 // checkLeases fails if another node's lease runs while this one leads a shard in a later term: its election came
@@ -337,6 +350,9 @@ func (h host) WriteLog(id uint64, writes []storage.LogWrite, sync bool) {
 // sync, and after.
 func (m *machine) writeNext() {
 	latency := between(m.chance, 100*time.Microsecond, 3*time.Millisecond)
+	if m.now < m.slow {
+		latency = between(m.chance, 10*time.Millisecond, 200*time.Millisecond)
+	}
 	if m.now < m.stalled {
 		latency += m.stalled - m.now
 	}

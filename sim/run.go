@@ -4,15 +4,9 @@
 package sim
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/cespare/xxhash/v2"
-
-	"github.com/kvdstore/kvd/check"
-	"github.com/kvdstore/kvd/kv"
 )
 
 // Plan is what a run does.
@@ -25,6 +19,8 @@ type Plan struct {
 	// Think is the longest time between two operations of a client, Patience how long it waits for an answer.
 	Think, Patience time.Duration
 	ReadPercent     int
+	// ExpireOneIn: one write in so many has an expiry; 0 is none.
+	ExpireOneIn int
 	// Silent is a time in which no client begins anything.
 	Silent [2]time.Duration
 	// PinOneIn: so rarely a client talks to one node only; 0 is never. The others are chances as rare.
@@ -35,8 +31,10 @@ type Plan struct {
 	Crash, Pause, Partition, Stall, ClockStep, HandOver int
 	// SendTakes and InstallTakes are how much longer than a moment a snapshot takes on its way, and when it has arrived.
 	SendTakes, InstallTakes time.Duration
-	// Drift is how much a clock may be too fast or too slow, as a share.
+	Slow, DiskFull          int
+	// Drift is how much a clock may be too fast or too slow, as a share; Skew is how much a wall clock may be off.
 	Drift float64
+	Skew  time.Duration
 	// Story, if set, is what happens instead of faults by chance.
 	Story Story
 }
@@ -45,7 +43,8 @@ type Plan struct {
 type Stats struct {
 	Turns, Elections, Crashes, Pauses, Partitions, HandOvers   int
 	Snapshots, Installs, Truncations, Checksums, MetaCommands  int
-	MetaInstalls                                               int
+	MetaInstalls, Expired, Scans                               int
+	Slows, Fills, DiskFull                                     int // DiskFull counts refusals.
 	Operations, Answered, LeaseReads, IndexReads, VirtualMilli int
 }
 
@@ -63,15 +62,17 @@ func (s *Stats) Add(o Stats) {
 	s.Checksums += o.Checksums
 	s.MetaCommands += o.MetaCommands
 	s.MetaInstalls += o.MetaInstalls
+	s.Expired += o.Expired
+	s.Scans += o.Scans
+	s.DiskFull += o.DiskFull
+	s.Slows += o.Slows
+	s.Fills += o.Fills
 	s.Operations += o.Operations
 	s.Answered += o.Answered
 	s.LeaseReads += o.LeaseReads
 	s.IndexReads += o.IndexReads
 	s.VirtualMilli += o.VirtualMilli
 }
-
-// healTime is how long a healed cluster has to agree and to go quiet.
-const healTime = 8 * time.Second
 
 // Run runs a plan from a seed. It gives a hash of everything that happened, and what was wrong.
 func Run(seed uint64, plan Plan) (trace uint64, stats Stats, err error) {
@@ -86,95 +87,13 @@ func Run(seed uint64, plan Plan) (trace uint64, stats Stats, err error) {
 	w.run(plan.Duration)
 	w.guarded(w.heal)
 	w.run(plan.Duration + healTime)
+	w.level()
 	if w.err == nil {
 		w.judge()
 	}
 	w.stats.Operations = len(w.history)
 	w.stats.VirtualMilli = int(w.now / time.Millisecond)
 	return w.trace.Sum64(), w.stats, w.err
-}
-
-// judge checks the end and the history.
-func (w *world) judge() {
-	final := map[string]check.Final{}
-	for id := range kv.ShardID(w.Shards + 1) {
-		var first *machine
-		for _, m := range w.nodes {
-			if first == nil {
-				first = m
-				continue
-			}
-			if err := w.same(id, first, m); err != nil {
-				w.fail("%v", err)
-				return
-			}
-		}
-	}
-	items, err := readState(w.nodes[0])
-	if err != nil {
-		w.fail("%v", err)
-		return
-	}
-	for _, item := range items {
-		final[string(item.Key)] = check.Final{Value: string(item.Record.Value), Revision: item.Record.Revision}
-	}
-	h := make(check.History, len(w.history))
-	for i, op := range w.history {
-		h[i] = *op
-	}
-	for _, found := range [][]check.Violation{check.Revisions(h), check.NoLostWrites(h, final), check.Linearizable(h, 20*time.Second)} {
-		if len(found) > 0 {
-			w.fail("%v", found[0])
-			return
-		}
-	}
-}
-
-func readState(m *machine) ([]kv.Item, error) {
-	v, err := m.state.View(0, kv.Span{})
-	if err != nil {
-		return nil, err
-	}
-	return readAll(v, kv.Span{})
-}
-
-// same checks that two replicas of a shard agree after everything has healed.
-func (w *world) same(id kv.ShardID, a, b *machine) error {
-	var sums [2]uint64
-	var applied [2]uint64
-	for i, m := range []*machine{a, b} {
-		span := kv.Span{}
-		if d, ok := w.shards.Shard(id); ok {
-			span = d.Span
-		}
-		v, err := m.state.View(id, span)
-		if err != nil {
-			return err
-		}
-		applied[i] = v.State().GetRevision()
-		items, err := readAll(v, span)
-		if err != nil {
-			return err
-		}
-		sums[i] = sumOf(items)
-	}
-	if applied != [2]uint64{applied[0], applied[0]} {
-		return fmt.Errorf("shard %d: node %d is at revision %d and node %d at %d, long after everything healed", id, a.id, applied[0], b.id, applied[1])
-	}
-	if id != kv.MetaShard && sums[0] != sums[1] {
-		return fmt.Errorf("shard %d: nodes %d and %d differ at revision %d", id, a.id, b.id, applied[0])
-	}
-	return nil
-}
-
-func sumOf(items []kv.Item) uint64 {
-	h := xxhash.New()
-	for _, i := range items {
-		_, _ = h.Write(i.Key)
-		_, _ = h.Write(i.Record.Value)
-		_, _ = h.Write(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(i.Record.Revision)), uint64(i.Record.ExpireAt)))
-	}
-	return h.Sum64()
 }
 
 // ErrLacking tells that many runs together did not do what they are for.
@@ -186,6 +105,7 @@ func (s *Stats) Enough() error {
 		"elections": s.Elections, "crashes": s.Crashes, "pauses": s.Pauses, "partitions": s.Partitions, "snapshots": s.Snapshots,
 		"installs": s.Installs, "truncations": s.Truncations, "lease reads": s.LeaseReads, "reads by ReadIndex": s.IndexReads,
 		"checksums": s.Checksums, "installs of the meta group": s.MetaInstalls, "hand-overs": s.HandOvers,
+		"scans": s.Scans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,
 	} {
 		if n == 0 {
 			return fmt.Errorf("%w: no %s in %+v", ErrLacking, name, *s)

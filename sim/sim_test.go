@@ -59,6 +59,9 @@ var mutants = []struct{ tag, breaks string }{
 	{"mutant_cache_without_stamps", "C2: the cache is believed without stamps"},
 	{"mutant_read_state_published_last", "T4: messages leave before the read state is published"},
 	{"mutant_revision_by_index", "R1: a revision is the index of the entry"},
+	{"mutant_time_goes_back", "R4: the shard's time goes back"},
+	{"mutant_due_believed", "R4: a purge believes the index of expiries"},
+	{"mutant_late_reads", "R5: what should long have expired is shown"},
 }
 
 // TestMutants: every mutant is caught within 500 seeds.

@@ -10,15 +10,16 @@ func Swarm(seed uint64) Plan {
 	r := rand.New(rand.NewPCG(seed, 3))
 	pick := func(values ...int) int { return values[r.IntN(len(values))] }
 	p := Plan{
-		Nodes: pick(3, 3, 3, 5), Shards: 1 + r.IntN(3), KeysPerShard: 2 + r.IntN(2), Clients: 3 + r.IntN(5),
+		Nodes: pick(3, 3, 3, 5), Shards: 1 + r.IntN(3), KeysPerShard: 3 + r.IntN(2), Clients: 3 + r.IntN(5),
 		Tick: 50 * time.Millisecond, ElectionTicks: pick(10, 15),
 		Duration: between(r, 6*time.Second, 14*time.Second), Think: between(r, 20*time.Millisecond, 200*time.Millisecond),
-		Patience: between(r, 500*time.Millisecond, 3*time.Second), ReadPercent: pick(20, 50, 80),
+		Patience: between(r, 500*time.Millisecond, 3*time.Second), ReadPercent: pick(20, 50, 80), ExpireOneIn: pick(0, 1, 3),
 		PinOneIn: pick(0, 0, 3), LoseOneIn: pick(0, 200, 50, 10), DuplicateOneIn: pick(0, 100, 10), DelayOneIn: pick(0, 500, 50),
 		CrashAtWriteOneIn: pick(0, 0, 2000, 300), CrashAtInstallOneIn: pick(0, 3),
 		MeanFault: between(r, 100*time.Millisecond, 1500*time.Millisecond),
-		Crash:     pick(0, 1, 4), Pause: pick(0, 1, 3), Partition: pick(0, 1, 4), Stall: pick(0, 1, 2), ClockStep: pick(0, 1), HandOver: pick(0, 1, 3),
-		Drift: []float64{0, 0.001, 0.03}[r.IntN(3)],
+		Crash:     pick(0, 1, 4), Pause: pick(0, 1, 3), Partition: pick(0, 1, 4), Stall: pick(0, 1, 2), Slow: pick(0, 1), DiskFull: pick(0, 0, 1, 3),
+		ClockStep: pick(0, 1), HandOver: pick(0, 1, 3),
+		Drift: []float64{0, 0.001, 0.03}[r.IntN(3)], Skew: time.Duration(pick(0, 20, 1000)) * time.Millisecond,
 	}
 	if story := Story(seed % 6); story == RestartedVoter || story == TicksPileUp || story == LostVote {
 		return tale(p, story)
@@ -30,6 +31,6 @@ func Swarm(seed uint64) Plan {
 func tale(p Plan, story Story) Plan {
 	return Plan{
 		Nodes: 3, Shards: p.Shards, KeysPerShard: p.KeysPerShard, Clients: p.Clients, Tick: p.Tick, ElectionTicks: p.ElectionTicks,
-		Duration: 16 * time.Second, Think: 60 * time.Millisecond, Patience: p.Patience, ReadPercent: 98, Story: story,
+		Duration: 16 * time.Second, Think: 60 * time.Millisecond, Patience: p.Patience, ReadPercent: 98, ExpireOneIn: 2, Story: story,
 	}
 }

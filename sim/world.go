@@ -12,7 +12,6 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
-	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/raftmeta"
 )
@@ -57,12 +56,13 @@ type world struct {
 	clients  []*client
 	blocked  map[link]bool
 	leaders  map[leadership]kv.NodeID
-	history  []*check.Operation
-	values   int
-	asked    map[string]int // Operations, by key.
-	quiet    bool           // The faults are over.
-	stats    Stats
-	err      error
+	evidence
+	values int
+	asked  map[string]int   // Operations, by key.
+	due    map[string]int64 // When a key that was seen expires, by key; for the count of those that did.
+	quiet  bool             // The faults are over.
+	stats  Stats
+	err    error
 }
 
 // link is one direction between two nodes.
@@ -81,7 +81,7 @@ func newWorld(seed uint64, plan Plan) *world {
 	rand.Reader = mathrand.NewChaCha8(key)
 	return &world{
 		Plan: plan, seed: seed, chance: mathrand.New(mathrand.NewPCG(seed, 1)), fate: mathrand.New(mathrand.NewPCG(seed, 2)),
-		trace: xxhash.New(), blocked: map[link]bool{}, leaders: map[leadership]kv.NodeID{}, asked: map[string]int{},
+		trace: xxhash.New(), blocked: map[link]bool{}, leaders: map[leadership]kv.NodeID{}, asked: map[string]int{}, due: map[string]int64{},
 	}
 }
 
