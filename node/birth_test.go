@@ -1,0 +1,115 @@
+package node
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/stretchr/testify/require"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// begin opens both stores on a disk, makes the first replicas with found, if it is given, and starts.
+func begin(t *testing.T, fs vfs.FS, meta *kvdv1.MetaState, found func(storage.Log, storage.State)) (core *Core, end func()) {
+	blocks := pebble.NewCache(8 << 20)
+	o := storage.Options{FS: fs, Cache: blocks, Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { panic(err) }}
+	o.Dir = "/kvd/log"
+	log, err := storage.OpenLog(o)
+	require.NoError(t, err)
+	o.Dir = "/kvd/state"
+	state, err := storage.OpenState(o)
+	require.NoError(t, err)
+	if found != nil {
+		found(log, state)
+	}
+	core, err = NewCore(CoreConfig{
+		Cluster: 7, Node: 2, Life: 1, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: log, State: state,
+		Guard: cache.New(cache.NewChaotic(1), 16), Host: &lone{t: t}, Logger: o.Logger, Meta: meta,
+	}, Now{})
+	require.NoError(t, err)
+	require.NoError(t, core.Check())
+	return core, func() {
+		require.NoError(t, log.Close())
+		require.NoError(t, state.Close())
+		blocks.Unref()
+	}
+}
+
+// TestCrashAtBirth crashes before every write to the disk with which a founded node makes its stores and its first
+// replicas. The next start makes them all, and needs not to once they were made (B1).
+func TestCrashAtBirth(t *testing.T) {
+	spec := raftmeta.FoundingSpec{Cluster: 7, Cuts: [][]byte{[]byte("m")}, Replicas: 3, TickMs: 50, ElectionTicks: 10}
+	for i, name := range []string{"n1", "n2", "n3"} {
+		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: name, Address: name, Store: kv.StoreID(i + 1)})
+	}
+	meta, err := raftmeta.Founding(spec)
+	require.NoError(t, err)
+	disk := vfs.NewCrashableMem()
+	require.NoError(t, disk.MkdirAll("/kvd", 0o755))
+	root, err := disk.OpenDir("/")
+	require.NoError(t, err)
+	require.NoError(t, root.Sync())
+	var mu sync.Mutex // Pebble writes beside the test.
+	var crashes []vfs.FS
+	made := 0 // So many crashes came before all was made.
+	clone := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, percent := range []int{0, 100} {
+			crashes = append(crashes, disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(1, uint64(len(crashes))))}))
+		}
+	}
+	found := func(log storage.Log, state storage.State) { require.NoError(t, Found(meta, 2, log, state)) }
+	core, end := begin(t, errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			clone()
+		}
+		return nil
+	})), meta, func(log storage.Log, state storage.State) {
+		found(log, state)
+		mu.Lock()
+		made = len(crashes)
+		mu.Unlock()
+		clone()
+	})
+	want := tellGroups(t, core)
+	end()
+	require.Greater(t, made, 50)
+	for i, fs := range crashes {
+		again := found
+		if i >= made {
+			again = nil
+		}
+		core, end := begin(t, fs, meta, again)
+		require.Equal(t, want, tellGroups(t, core), "crash %d", i)
+		end()
+	}
+}
+
+// born is what a node holds of a group.
+type born struct {
+	group kv.Group
+	log   storage.LogState
+	state string
+}
+
+func tellGroups(t *testing.T, c *Core) (list []born) {
+	for _, g := range c.order {
+		log, ok, err := c.Log.Load(g.replica.Group())
+		require.NoError(t, err)
+		require.True(t, ok)
+		list = append(list, born{g.replica.Group(), log, g.machine.State().String()})
+	}
+	require.Len(t, list, 3)
+	return list
+}
