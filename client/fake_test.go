@@ -25,6 +25,7 @@ type network struct {
 	mu    sync.Mutex
 	nodes map[string]*fakeNode
 	dials int
+	conns int // Open ones.
 }
 
 func newNetwork(t *testing.T, options ...grpc.ServerOption) *network {
@@ -85,7 +86,25 @@ func (w *network) dial(ctx context.Context, address string) (net.Conn, error) {
 	if n == nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: net.UnknownNetworkError("nobody is at " + address)}
 	}
-	return n.lis.DialContext(ctx)
+	conn, err := n.lis.DialContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.opened(1)
+	return counted{conn, sync.OnceFunc(func() { w.opened(-1) })}, nil
+}
+
+func (w *network) opened(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conns += n
+}
+
+// open tells how many connections are.
+func (w *network) open() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.conns
 }
 
 func (w *network) dialed() int {

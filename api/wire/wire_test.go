@@ -171,3 +171,21 @@ func TestHeaderAndDescriptorTravel(t *testing.T) {
 		t.Error("no descriptor became one")
 	}
 }
+
+func TestMessage(t *testing.T) {
+	for want, err := range map[string]error{
+		"dial tcp 127.0.0.1:1: connect: connection refused": status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`),
+		`authentication handshake failed: x509: not "b"`:    status.Error(codes.Unavailable, `connection error: desc = "transport: authentication handshake failed: x509: not \"b\""`),
+		"connection error: desc = as it comes":              status.Error(codes.Unavailable, `connection error: desc = as it comes`),
+		"no answer in time":                                 status.Error(codes.DeadlineExceeded, "context deadline exceeded"),
+		"no leader":                                         status.Error(codes.Unavailable, "no leader"),
+		"no status":                                         errors.New("no status"),
+	} {
+		if got := Message(err); got != want {
+			t.Errorf("%v became %q, should be %q", err, got, want)
+		}
+	}
+	if got := Message(status.Error(codes.Canceled, "stream terminated by RST_STREAM with error code: CANCEL")); got != "no answer in time" {
+		t.Error(got)
+	}
+}
