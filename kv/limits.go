@@ -52,11 +52,13 @@ const (
 	UncommittedBytesMax = 32 << 20
 	// InflightMessagesMax and InflightBytesMax bound the appends on their way to one follower.
 	InflightMessagesMax = 64
-	InflightBytesMax    = 8 << 20
+	InflightBytesMax    = 2 << 20
 	// AppendBytesMax is where one append message ends.
-	AppendBytesMax = 1 << 20
-	// ApplyBytesMax bounds what one turn of one group applies.
-	ApplyBytesMax = 8 << 20
+	AppendBytesMax = 256 << 10
+	// ApplyBytesMax bounds what Raft hands one group to be applied, and ApplyTurnBytesMax what a turn applies of all
+	// groups together, but for an entry of each: a node that catches up must not make those wait that it leads.
+	ApplyBytesMax     = 1 << 20
+	ApplyTurnBytesMax = 2 << 20
 	// LogTailBytesMax bounds the decoded entries that one group keeps in memory past their application.
 	LogTailBytesMax = 1 << 20
 	// LogKeepEntries and LogKeepBytes are what a group keeps of its log for a follower that is behind; past

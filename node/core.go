@@ -566,14 +566,19 @@ func (c *Core) writeLog() {
 
 // apply applies what is committed, of all groups in one step of the state store.
 func (c *Core) apply(groups []*group) {
-	batch := c.State.NewBatch()
 	var stepped []*group
 	for _, g := range groups {
-		if !g.replica.Applies() {
-			continue
+		if g.replica.Applies() {
+			stepped = append(stepped, g)
 		}
+	}
+	if len(stepped) == 0 {
+		return
+	}
+	batch := c.State.NewBatch()
+	for _, g := range stepped {
 		g.machine.Begin(batch)
-		if err := g.replica.Apply(); err != nil {
+		if err := g.replica.Apply(kv.ApplyTurnBytesMax / len(stepped)); err != nil {
 			c.fail(err)
 			return
 		}
@@ -582,10 +587,6 @@ func (c *Core) apply(groups []*group) {
 		for _, changed := range g.machine.Changes() {
 			c.changes = append(c.changes, change{g, changed})
 		}
-		stepped = append(stepped, g)
-	}
-	if len(stepped) == 0 {
-		return
 	}
 	for _, ch := range c.changes {
 		c.raised = append(c.raised, c.Guard.Raise(ch.Key))

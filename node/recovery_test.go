@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/kvdstore/kvd/cache"
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/shard"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -270,4 +272,64 @@ func TestLogAtStart(t *testing.T) {
 			require.Equal(t, c.want, got)
 		})
 	}
+}
+
+// TestApplyInParts: a node that replays long logs applies a part of each in every turn, so that no turn takes long.
+func TestApplyInParts(t *testing.T) {
+	const groups, puts, size = 8, 40, 100 << 10
+	l := &lone{t: t, log: storage.NewMemLog(), state: storage.NewMemState()}
+	cuts := [][]byte{}
+	for i := range groups - 1 {
+		cuts = append(cuts, []byte{byte('b' + i)})
+	}
+	meta, err := raftmeta.Founding(raftmeta.FoundingSpec{
+		Cluster: 7, Nodes: []raftmeta.FoundingNode{{Name: "n1", Address: "a", Store: 1}}, Cuts: cuts, Replicas: 1, TickMs: 50, ElectionTicks: 10,
+	})
+	require.NoError(t, err)
+	require.NoError(t, Found(meta, 1, l.log, l.state))
+	config := CoreConfig{
+		Cluster: 7, Node: 1, Life: 1, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: l.log, State: l.state,
+		Guard: cache.New(cache.NewChaotic(1), 16), Host: l, Logger: slog.New(slog.DiscardHandler), Meta: meta,
+	}
+	l.core, err = NewCore(config, Now{})
+	require.NoError(t, err)
+	for range 5 {
+		l.tick()
+	}
+	for i := range puts {
+		for s := range groups {
+			c := &kv.Command{Op: kv.OpPut, Key: fmt.Appendf(nil, "%c%d", 'a'+s, i), Value: make([]byte, size)}
+			l.in.Submissions = append(l.in.Submissions, Submission{Shard: kv.ShardID(s + 1), Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: &answer{}})
+		}
+		l.tick()
+	}
+	require.NoError(t, l.state.Crash(func(int) int { return 0 }))
+	config.Life++
+	l.core, err = NewCore(config, Now{Boot: l.now})
+	require.NoError(t, err)
+	applied := func() (keys [groups]int) {
+		for i := range keys {
+			keys[i] = int(l.core.groups[kv.ShardID(i+1)].machine.State().GetKeys())
+		}
+		return keys
+	}
+	require.Zero(t, applied())
+	turns := 0
+	for before := applied(); ; turns++ {
+		l.now += 5 * time.Millisecond
+		again := l.core.Turn(Input{Now: Now{Boot: l.now}, Written: l.last})
+		after, bytes, behind := applied(), 0, 0
+		for i := range after {
+			bytes += (after[i] - before[i]) * size
+			if before != after && before[i] == after[i] && after[i] < puts {
+				behind++
+			}
+		}
+		require.LessOrEqual(t, bytes, kv.ApplyTurnBytesMax+groups*(size+1000))
+		require.Zero(t, behind, "one group waits for another")
+		if before = after; !again && after == [groups]int{puts, puts, puts, puts, puts, puts, puts, puts} {
+			break
+		}
+	}
+	require.Greater(t, turns, groups*puts*size/kv.ApplyTurnBytesMax/2)
 }

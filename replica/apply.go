@@ -12,11 +12,13 @@ import (
 // Applies reports whether committed entries wait to be applied.
 func (r *Replica) Applies() bool { return len(r.toApply) > 0 && !r.Installing() }
 
-// Apply applies committed entries to the machine, up to the first that asks for a checksum. An error is a failed disk,
-// an entry that this version does not know, or a broken invariant: the process must stop.
-func (r *Replica) Apply() error {
-	for len(r.toApply) > 0 && len(r.machine.Checksums()) == 0 {
+// Apply applies committed entries to the machine: at least one, up to so many bytes, and not beyond the first that asks
+// for a checksum. An error is a failed disk, an entry that this version does not know, or a broken invariant: the
+// process must stop.
+func (r *Replica) Apply(bytes int) error {
+	for applied := 0; len(r.toApply) > 0 && applied <= bytes && len(r.machine.Checksums()) == 0; {
 		e := r.toApply[0]
+		applied += len(e.GetData())
 		b, err := r.payload(e)
 		if err != nil {
 			return err

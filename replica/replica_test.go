@@ -71,7 +71,7 @@ func settleAlone(t testing.TB, r *Replica, now time.Duration) []Answer {
 	var answers []Answer
 	for {
 		w, ok := r.Ready(now)
-		require.NoError(t, r.Apply())
+		require.NoError(t, r.Apply(kv.ApplyBytesMax))
 		require.NoError(t, r.Applied())
 		require.NoError(t, r.Local(w.Local))
 		answers = append(answers, r.Answers()...)
@@ -237,7 +237,7 @@ func BenchmarkPropose(b *testing.B) {
 		}
 		for done := 0; done == 0; {
 			w, _ := r.Ready(0)
-			if err := errors.Join(r.Local(w.Local), r.Apply(), r.Applied()); err != nil {
+			if err := errors.Join(r.Local(w.Local), r.Apply(kv.ApplyBytesMax), r.Applied()); err != nil {
 				b.Fatal(err)
 			}
 			done = len(r.Answers())
@@ -253,7 +253,7 @@ func BenchmarkReadIndex(b *testing.B) {
 		r.Read(nobody{})
 		for done := 0; done == 0; {
 			w, _ := r.Ready(0)
-			if err := errors.Join(r.Local(w.Local), r.Apply(), r.Applied()); err != nil {
+			if err := errors.Join(r.Local(w.Local), r.Apply(kv.ApplyBytesMax), r.Applied()); err != nil {
 				b.Fatal(err)
 			}
 			done = len(r.Answers())
@@ -269,7 +269,7 @@ func elect(t *testing.T, r *Replica) {
 		}
 		r.Tick()
 		for w, ok := r.Ready(0); ok; w, ok = r.Ready(0) {
-			require.NoError(t, errors.Join(r.Local(w.Local), r.Apply(), r.Applied()))
+			require.NoError(t, errors.Join(r.Local(w.Local), r.Apply(kv.ApplyBytesMax), r.Applied()))
 			for _, m := range w.Held {
 				if m.GetTo() != 2 {
 					continue
@@ -288,7 +288,7 @@ func elect(t *testing.T, r *Replica) {
 // work does what is to be done, with durable writes, and gives the answers.
 func work(t *testing.T, r *Replica) (answers []Answer) {
 	for w, ok := r.Ready(0); ok || r.HasReady(); w, ok = r.Ready(0) {
-		require.NoError(t, errors.Join(r.Local(w.Local), r.Apply(), r.Applied()))
+		require.NoError(t, errors.Join(r.Local(w.Local), r.Apply(kv.ApplyBytesMax), r.Applied()))
 		answers = append(answers, r.Answers()...)
 	}
 	return append(answers, r.Answers()...)
