@@ -506,7 +506,8 @@ func (c *Core) address(to []addressed, g *group, messages []*raftpb.Message) []a
 	for _, m := range messages {
 		node := g.machine.Descriptor().NodeOf(kv.ReplicaID(m.GetTo()))
 		if node != 0 {
-			to = append(to, addressed{node, replica.Encode(g.shard, m, c.lives[node])})
+			applied, _ := g.machine.Applied()
+			to = append(to, addressed{node, replica.Encode(g.shard, m, c.lives[node], applied)})
 		}
 	}
 	return to

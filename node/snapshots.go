@@ -56,7 +56,7 @@ func (c *Core) sendSnapshot(g *group, out *outgoing) {
 	g.pinned[out.to.Replica] = kv.Index(st.AppliedIndex)
 	c.sending++
 	c.Host.SendSnapshot(&Outgoing{
-		To: out.to, Message: replica.Encode(g.shard, out.message, 0), State: st, Span: span, View: view, began: c.now.Boot,
+		To: out.to, Message: replica.Encode(g.shard, out.message, 0, 0), State: st, Span: span, View: view, began: c.now.Boot,
 	})
 }
 

@@ -128,6 +128,7 @@ func (r *Replica) observe(rd raft.Ready) {
 	r.term, r.leader = term, leader
 	r.lease.reset()
 	r.transferring = 0
+	clear(r.applied)
 	r.doubt()
 	r.snapshotting = r.snapshotting && leader
 	r.failReads(r.notLeader())

@@ -102,6 +102,8 @@ type Replica struct {
 
 	transferring int // Ticks left of a hand-over under way.
 	sinceHanding int // Ticks since the last hand-over began.
+	// applied is how far the others have applied, by what they said last.
+	applied      map[uint64]uint64
 	snapshotting bool
 	stepped      *raftpb.Snapshot // Stepped in this turn and not judged yet.
 	installing   *installing
@@ -117,7 +119,7 @@ func New(c Config) (*Replica, error) {
 		machine: c.Machine, codec: c.Codec, election: c.ElectionTicks,
 		promise: promise{election: c.ElectionTicks}, lease: newLease(c.ElectionTicks, c.Tick),
 		alone:        len(c.Conf.GetVoters()) == 1 && c.Conf.GetVoters()[0] == uint64(c.Replica) && len(c.Conf.GetVotersOutgoing()) == 0,
-		sinceHanding: c.ElectionTicks,
+		sinceHanding: c.ElectionTicks, applied: map[uint64]uint64{},
 	}
 	hard := &raftpb.HardState{
 		Term: new(max(c.Hard.GetTerm(), uint64(c.TruncatedTerm))), Vote: new(c.Hard.GetVote()),
@@ -216,6 +218,9 @@ func (r *Replica) Step(from kv.NodeID, w *kvdv1.RaftMessage) error {
 	}
 	if err := r.check(from, m); err != nil {
 		return err
+	}
+	if IsAnswer(m.GetType()) {
+		r.applied[m.GetFrom()] = w.GetApplied()
 	}
 	if r.Installing() || r.stepped != nil || r.withheld(m) {
 		return nil
@@ -390,22 +395,28 @@ func (r *Replica) describe() (*raftpb.Snapshot, error) {
 	}}, nil
 }
 
+// levelEntries is how many entries a voter may be behind that is handed the leadership: in a second of load each turn
+// makes one.
+const levelEntries = 16
+
 // HandOver asks a voter that is active to take the leadership over (L5), at most once an election timeout: the voter
-// on `to`, or with 0 the one that is furthest. It reports whether the hand-over has begun. From here on the lease is
-// gone, which must be published before the next message leaves (T4).
+// on `to`, if it has nearly all of the log and has applied it, or with 0 the one that is furthest: whoever leads next
+// answers nothing before it has applied everything. It reports whether the hand-over has begun. From here on the lease
+// is gone, which must be published before the next message leaves (T4).
 func (r *Replica) HandOver(to kv.NodeID) bool {
 	if !r.leader || r.sinceHanding < r.election || r.transferring > 0 {
 		return false
 	}
-	best, match := uint64(0), uint64(0)
-	last := uint64(r.last)
+	best, furthest := uint64(0), uint64(0)
+	level := max(uint64(r.last), levelEntries) - levelEntries
 	for _, member := range r.descriptor.Replicas {
 		if member.Replica == r.id || member.Learner || to != 0 && member.Node != to {
 			continue
 		}
 		p, active := r.progress(uint64(member.Replica))
-		if active && (to == 0 || p+kv.InflightMessagesMax >= last) && (best == 0 || p > match) {
-			best, match = uint64(member.Replica), p
+		p = min(p, r.applied[uint64(member.Replica)])
+		if active && (to == 0 || p >= level) && (best == 0 || p > furthest) {
+			best, furthest = uint64(member.Replica), p
 		}
 	}
 	if best == 0 {

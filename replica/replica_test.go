@@ -335,3 +335,38 @@ func TestOverwrittenIsNotYetNotDone(t *testing.T) {
 		})
 	}
 }
+
+// TestHandOverToTheLevel: leadership goes to a named voter only when it has nearly all of the log and has applied it;
+// of all the others to the one that has applied most.
+func TestHandOverToTheLevel(t *testing.T) {
+	lead := func(t *testing.T) (r *Replica, last uint64, tell func(from, match, applied uint64)) {
+		r = member(t, 1, 3)
+		elect(t, r)
+		work(t, r)
+		term, _ := r.Leading()
+		for range 2 * levelEntries {
+			require.NoError(t, r.Propose(1, []*kvdv1.Command{{Op: 1}}, []Waiter{nobody{}}))
+			work(t, r)
+		}
+		return r, uint64(r.Log().last), func(from, match, applied uint64) {
+			require.NoError(t, r.Step(kv.NodeID(from), &kvdv1.RaftMessage{
+				Shard: 1, From: from, To: 1, Type: uint32(raftpb.MsgAppResp), Term: uint64(term), Index: match, Applied: applied,
+			}))
+		}
+	}
+	r, last, tell := lead(t)
+	require.False(t, r.HandOver(2), "nothing was heard of it")
+	tell(2, last-levelEntries-1, last-levelEntries-1)
+	require.False(t, r.HandOver(2), "it lacks a part of the log")
+	tell(2, last, last-levelEntries-1)
+	require.False(t, r.HandOver(2), "it has not applied its log")
+	require.False(t, r.HandOver(3))
+	tell(2, last, last-levelEntries)
+	require.True(t, r.HandOver(2))
+
+	r, last, tell = lead(t)
+	tell(2, last, last-20)
+	tell(3, last, last-10)
+	require.True(t, r.HandOver(0))
+	require.EqualValues(t, 3, r.raw.BasicStatus().LeadTransferee)
+}

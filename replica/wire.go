@@ -25,15 +25,16 @@ var requests = map[raftpb.MessageType]bool{
 func IsAnswer(t raftpb.MessageType) bool { return answers[t] }
 
 // Encode turns raft's message into the one for an envelope. toLife is the life of the receiver's process as
-// known now; it is set on answers only. Entry payloads are shared, not copied.
-func Encode(shard kv.ShardID, m *raftpb.Message, toLife kv.Life) *kvdv1.RaftMessage {
+// known now, and applied the index up to which the sender has applied; they are set on answers only. Entry payloads are
+// shared, not copied.
+func Encode(shard kv.ShardID, m *raftpb.Message, toLife kv.Life, applied kv.Index) *kvdv1.RaftMessage {
 	w := &kvdv1.RaftMessage{
 		Shard: uint64(shard), To: m.GetTo(), From: m.GetFrom(), Type: uint32(m.GetType()),
 		Term: m.GetTerm(), LogTerm: m.GetLogTerm(), Index: m.GetIndex(), Commit: m.GetCommit(), Vote: m.GetVote(),
 		Reject: m.GetReject(), RejectHint: m.GetRejectHint(), Context: m.GetContext(),
 	}
 	if answers[m.GetType()] {
-		w.ToLife = uint64(toLife)
+		w.ToLife, w.Applied = uint64(toLife), uint64(applied)
 	}
 	for _, e := range m.GetEntries() {
 		w.Entries = append(w.Entries, &kvdv1.RaftEntry{

@@ -25,14 +25,14 @@ func TestWireRoundTrip(t *testing.T) {
 	for _, w := range []*kvdv1.RaftMessage{
 		appendMessage(),
 		{Shard: 1, From: 3, To: 1, Type: uint32(raftpb.MsgVote), Term: 9, LogTerm: 8, Index: 44, Context: []byte("CampaignTransfer")},
-		{From: 3, To: 1, Type: uint32(raftpb.MsgAppResp), Term: 9, Index: 44, Reject: true, RejectHint: 40, LogTerm: 3, ToLife: 12},
+		{From: 3, To: 1, Type: uint32(raftpb.MsgAppResp), Term: 9, Index: 44, Reject: true, RejectHint: 40, LogTerm: 3, ToLife: 12, Applied: 39},
 		{From: 3, To: 1, Type: uint32(raftpb.MsgHeartbeatResp), Term: 9, Context: []byte{1, 0, 0, 0, 0, 0, 0, 0}, ToLife: 12},
 	} {
 		m, err := Decode(w)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back := Encode(kv.ShardID(w.GetShard()), m, 12); !proto.Equal(w, back) {
+		if back := Encode(kv.ShardID(w.GetShard()), m, 12, kv.Index(w.GetApplied())); !proto.Equal(w, back) {
 			t.Errorf("%v became %v", w, back)
 		}
 	}

@@ -227,7 +227,9 @@ type RaftMessage struct {
 	// Of an answer: the life of the process that it answers. Answers to an earlier life are dropped (T3).
 	ToLife uint64 `protobuf:"varint,14,opt,name=to_life,json=toLife,proto3" json:"to_life,omitempty"`
 	// Of anything else than raft's own: a replica's checksum, for the leader that asked.
-	Checksum      *Checksum `protobuf:"bytes,15,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	Checksum *Checksum `protobuf:"bytes,15,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	// Of an answer: up to where the sender has applied. Leadership is handed to none that is behind.
+	Applied       uint64 `protobuf:"varint,16,opt,name=applied,proto3" json:"applied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,6 +367,13 @@ func (x *RaftMessage) GetChecksum() *Checksum {
 		return x.Checksum
 	}
 	return nil
+}
+
+func (x *RaftMessage) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
 }
 
 type RaftEntry struct {
@@ -1542,7 +1551,7 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12/\n" +
 	"\bmessages\x18\x06 \x03(\v2\x13.kvd.v1.RaftMessageR\bmessages\"\x1f\n" +
 	"\tRaftHeard\x12\x12\n" +
-	"\x04life\x18\x01 \x01(\x04R\x04life\"\x93\x03\n" +
+	"\x04life\x18\x01 \x01(\x04R\x04life\"\xad\x03\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x12\n" +
@@ -1560,7 +1569,8 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\aentries\x18\f \x03(\v2\x11.kvd.v1.RaftEntryR\aentries\x12\x12\n" +
 	"\x04vote\x18\r \x01(\x04R\x04vote\x12\x17\n" +
 	"\ato_life\x18\x0e \x01(\x04R\x06toLife\x12,\n" +
-	"\bchecksum\x18\x0f \x01(\v2\x10.kvd.v1.ChecksumR\bchecksum\"]\n" +
+	"\bchecksum\x18\x0f \x01(\v2\x10.kvd.v1.ChecksumR\bchecksum\x12\x18\n" +
+	"\aapplied\x18\x10 \x01(\x04R\aapplied\"]\n" +
 	"\tRaftEntry\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
