@@ -79,6 +79,9 @@ func (r *Replica) Propose(stamp int64, commands []*kvdv1.Command, waiters []Wait
 // place finds the indexes of proposals among the entries that raft hands out, in the order of proposing. A payload holds
 // its node, life and number, so it is like no other.
 func (r *Replica) place(entries []*raftpb.Entry) {
+	if mutantOverwrittenIsNotDone {
+		r.settleEarly(entries)
+	}
 	next := 0
 	for next < len(r.proposals) && r.proposals[next].index != 0 {
 		next++

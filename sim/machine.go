@@ -251,6 +251,9 @@ func (m *machine) checkLeases() {
 				m.fail("shard %d: nodes %d and %d both lead in term %d", shard, first, m.id, term)
 			}
 			m.leaders[leadership{shard, term}] = m.id
+			if m.elected != nil {
+				m.elected(shard, m)
+			}
 		}
 		for _, other := range m.nodes {
 			if other == m || other.core == nil {

@@ -45,6 +45,7 @@ type Stats struct {
 	Snapshots, Installs, Truncations, Checksums, MetaCommands  int
 	MetaInstalls, Expired, Scans                               int
 	Slows, Fills, DiskFull                                     int // DiskFull counts refusals.
+	Overwritten                                                int
 	Operations, Answered, LeaseReads, IndexReads, VirtualMilli int
 }
 
@@ -67,6 +68,7 @@ func (s *Stats) Add(o Stats) {
 	s.DiskFull += o.DiskFull
 	s.Slows += o.Slows
 	s.Fills += o.Fills
+	s.Overwritten += o.Overwritten
 	s.Operations += o.Operations
 	s.Answered += o.Answered
 	s.LeaseReads += o.LeaseReads
@@ -105,7 +107,7 @@ func (s *Stats) Enough() error {
 		"elections": s.Elections, "crashes": s.Crashes, "pauses": s.Pauses, "partitions": s.Partitions, "snapshots": s.Snapshots,
 		"installs": s.Installs, "truncations": s.Truncations, "lease reads": s.LeaseReads, "reads by ReadIndex": s.IndexReads,
 		"checksums": s.Checksums, "installs of the meta group": s.MetaInstalls, "hand-overs": s.HandOvers,
-		"scans": s.Scans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,
+		"overwritten proposals": s.Overwritten, "scans": s.Scans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,
 	} {
 		if n == 0 {
 			return fmt.Errorf("%w: no %s in %+v", ErrLacking, name, *s)

@@ -54,6 +54,7 @@ var mutants = []struct{ tag, breaks string }{
 	{"mutant_sync_skipped", "T2: the log store is not synced"},
 	{"mutant_vote_before_sync", "T3: a vote is given before it is durable"},
 	{"mutant_answer_before_quorum", "a write is answered before a majority has it"},
+	{"mutant_overwritten_is_not_done", "a proposal that was replaced in one log counts as not done"},
 	{"mutant_applied_apart", "T2: the applied index is stored apart from its effects"},
 	{"mutant_truncated_past_applied", "T6: the log is truncated past what is durably applied"},
 	{"mutant_cache_without_stamps", "C2: the cache is believed without stamps"},

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/kvdstore/kvd/kv"
@@ -21,6 +22,11 @@ const (
 	TicksPileUp
 	// LostVote: a voter crashes just after it has voted, and is asked again by another candidate.
 	LostVote
+	// Overwritten: of five nodes, the leader is left with one follower, and proposes on. Another node is elected, and
+	// reaches the deposed leader alone, whose last proposals it replaces. Then either that follower is elected, which
+	// still has them, so that they are done after all, or the deposed leader, without them; or it is elected again before they
+	// were replaced.
+	Overwritten
 )
 
 // tell begins the plan's story.
@@ -32,6 +38,8 @@ func (w *world) tell() {
 		w.again(w.ticksPileUp)
 	case LostVote:
 		w.again(w.lostVote)
+	case Overwritten:
+		w.again(w.overwritten)
 	}
 }
 
@@ -127,6 +135,75 @@ func (w *world) lostVote() time.Duration {
 		w.join(leader, voter)
 		w.join(leader, candidate)
 		w.join(voter, candidate)
+	})
+	return 6500 * time.Millisecond
+}
+
+// split cuts every link between two sides; the links within are not touched.
+func (w *world) split(a, b []*machine) {
+	for _, m := range a {
+		for _, o := range b {
+			w.cut(m, o)
+		}
+	}
+}
+
+// joinAll ends every cut.
+func (w *world) joinAll() {
+	for _, m := range w.nodes {
+		for _, o := range w.nodes {
+			w.join(m, o)
+		}
+	}
+}
+
+func (w *world) overwritten() time.Duration {
+	shard := kv.ShardID(1 + w.fate.IntN(w.Shards))
+	var deposed *machine
+	var rest []*machine
+	for _, m := range w.nodes {
+		if m.core == nil {
+			return 0
+		}
+		if lead, _, _ := m.views[shard].Lead(); lead == m.id && deposed == nil {
+			deposed = m
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	if deposed == nil {
+		return 0
+	}
+	w.fate.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+	follower, majority := rest[0], rest[1:]
+	w.split([]*machine{deposed, follower}, majority)
+	ending := w.fate.IntN(3)
+	w.elected = func(s kv.ShardID, next *machine) {
+		if s != shard || next == deposed || next == follower {
+			return
+		}
+		w.elected = nil
+		others := slices.DeleteFunc(slices.Clone(majority), func(m *machine) bool { return m == next })
+		w.split([]*machine{next}, append(others, follower))
+		w.cut(deposed, follower)
+		if ending != 2 {
+			w.join(next, deposed)
+		}
+		w.after(between(w.fate, 150*time.Millisecond, 500*time.Millisecond), func() {
+			w.stats.Overwritten++
+			// Two of the majority and one more elect it: they have neither what was proposed nor what replaced it.
+			with := follower
+			if ending > 0 {
+				with = deposed
+			}
+			for _, m := range others {
+				w.join(with, m)
+			}
+		})
+	}
+	w.after(6*time.Second, func() {
+		w.elected = nil
+		w.joinAll()
 	})
 	return 6500 * time.Millisecond
 }

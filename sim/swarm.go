@@ -21,8 +21,13 @@ func Swarm(seed uint64) Plan {
 		ClockStep: pick(0, 1), HandOver: pick(0, 1, 3),
 		Drift: []float64{0, 0.001, 0.03}[r.IntN(3)], Skew: time.Duration(pick(0, 20, 1000)) * time.Millisecond,
 	}
-	if story := Story(seed % 6); story == RestartedVoter || story == TicksPileUp || story == LostVote {
+	switch story := Story(seed % 8); story {
+	case RestartedVoter, TicksPileUp, LostVote:
 		return tale(p, story)
+	case Overwritten:
+		t := tale(p, story)
+		t.Nodes, t.ReadPercent, t.Clients, t.Patience = 5, 50, 8, 5*time.Second
+		return t
 	}
 	return p
 }

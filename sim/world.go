@@ -57,12 +57,13 @@ type world struct {
 	blocked  map[link]bool
 	leaders  map[leadership]kv.NodeID
 	evidence
-	values int
-	asked  map[string]int   // Operations, by key.
-	due    map[string]int64 // When a key that was seen expires, by key; for the count of those that did.
-	quiet  bool             // The faults are over.
-	stats  Stats
-	err    error
+	values  int
+	asked   map[string]int             // Operations, by key.
+	due     map[string]int64           // When a key that was seen expires, by key; for the count of those that did.
+	elected func(kv.ShardID, *machine) // A story waits for an election.
+	quiet   bool                       // The faults are over.
+	stats   Stats
+	err     error
 }
 
 // link is one direction between two nodes.
