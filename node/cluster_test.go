@@ -98,3 +98,19 @@ func TestLaggardComesBackBySnapshot(t *testing.T) {
 		return err == nil && found && string(rec.Value) == "v"
 	}, 20*time.Second, 50*time.Millisecond)
 }
+
+// TestNoLeader: a request for a shard whose leader this node does not find is surely not done, and its caller hears so
+// long before its deadline: another node had better be asked.
+func TestNoLeader(t *testing.T) {
+	c := cluster{test.New(t, 3), t}
+	c.StartAll()
+	c.put(0, "a", "1")
+	c.Stop(1, true)
+	c.Stop(2, true)
+	require.Eventually(t, func() bool { return c.Nodes[0].Leader(1) == 0 }, 20*time.Second, 10*time.Millisecond)
+	_, _, err := c.Nodes[0].Write(t.Context(), kv.Route{}, put("a", "2"))
+	require.ErrorAs(t, err, new(*kv.NotLeaderError))
+	require.Equal(t, kv.NotDone, kv.OutcomeOf(err))
+	_, _, _, err = c.Nodes[0].Get(t.Context(), kv.Route{}, []byte("a"), kv.Linearizable)
+	require.ErrorAs(t, err, new(*kv.NotLeaderError))
+}

@@ -220,15 +220,28 @@ func (n *Node) route(d *kv.Descriptor, attempt int) kv.NodeID {
 	return d.Replicas[attempt%len(d.Replicas)].Node
 }
 
+const (
+	// leaderlessMax is how long a request waits for a leader here. There may be one that this node cannot reach, and
+	// another can.
+	leaderlessMax = 3 * time.Second
+	// answerReserve is left of a deadline for an answer that says "not done": at the deadline itself a caller hears
+	// nothing more, and must take a write for unknown.
+	answerReserve = 50 * time.Millisecond
+)
+
 // again tells whether an attempt that failed is worth another, waits a little, and remembers what was learned.
-func (n *Node) again(ctx context.Context, d *kv.Descriptor, attempt int, err error) bool {
+func (n *Node) again(ctx context.Context, d *kv.Descriptor, began time.Time, attempt int, err error) bool {
 	if notLeader, ok := errors.AsType[*kv.NotLeaderError](err); ok {
 		n.learn(d.Shard, notLeader.Leader)
 	} else if !errors.As(err, new(*kv.StaleEpochError)) {
 		return false
 	}
 	base := min(5*time.Millisecond<<min(attempt, 4), 50*time.Millisecond)
-	timer := time.NewTimer(base + randomJitter(base))
+	pause := base + randomJitter(base)
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause+answerReserve || time.Since(began) > leaderlessMax {
+		return false
+	}
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -248,7 +261,7 @@ func (n *Node) Write(ctx context.Context, _ kv.Route, c *kv.Command) (kv.Result,
 		return kv.Result{}, kv.Header{}, errBusy
 	}
 	encoded := shard.EncodeCommand(c)
-	for attempt := 0; ; attempt++ {
+	for began, attempt := time.Now(), 0; ; attempt++ {
 		d, err := n.lookup(c)
 		if err != nil {
 			return kv.Result{}, kv.Header{}, err
@@ -257,7 +270,7 @@ func (n *Node) Write(ctx context.Context, _ kv.Route, c *kv.Command) (kv.Result,
 		if err == nil {
 			return finish(result, h)
 		}
-		if !n.again(ctx, d, attempt, err) {
+		if !n.again(ctx, d, began, attempt, err) {
 			return kv.Result{}, kv.Header{}, err
 		}
 	}
@@ -421,7 +434,7 @@ func (n *Node) TryGet(_ kv.Route, key []byte) (rec kv.Record, found bool, h kv.H
 
 // Get reads a key, on this node or the one that leads the shard.
 func (n *Node) Get(ctx context.Context, _ kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error) {
-	for attempt := 0; ; attempt++ {
+	for began, attempt := time.Now(), 0; ; attempt++ {
 		p := n.meta.Load()
 		if p == nil || !n.serving.Load() {
 			return kv.Record{}, false, kv.Header{}, n.notServing()
@@ -437,7 +450,7 @@ func (n *Node) Get(ctx context.Context, _ kv.Route, key []byte, level kv.Level) 
 		if err == nil {
 			return g.Record, g.Found, g.Header, nil
 		}
-		if !n.again(ctx, d, attempt, err) {
+		if !n.again(ctx, d, began, attempt, err) {
 			return kv.Record{}, false, kv.Header{}, err
 		}
 	}
@@ -525,7 +538,7 @@ func (n *Node) forwardGet(ctx context.Context, d *kv.Descriptor, key []byte, to 
 
 // ScanChunk reads one shard's part of a span, at one revision.
 func (n *Node) ScanChunk(ctx context.Context, _ kv.Route, r kv.ScanRequest) (kv.Chunk, error) {
-	for attempt := 0; ; attempt++ {
+	for began, attempt := time.Now(), 0; ; attempt++ {
 		p := n.meta.Load()
 		if p == nil || !n.serving.Load() {
 			return kv.Chunk{}, n.notServing()
@@ -535,7 +548,7 @@ func (n *Node) ScanChunk(ctx context.Context, _ kv.Route, r kv.ScanRequest) (kv.
 		if err == nil {
 			return chunk, nil
 		}
-		if !n.again(ctx, d, attempt, err) {
+		if !n.again(ctx, d, began, attempt, err) {
 			return kv.Chunk{}, err
 		}
 	}
