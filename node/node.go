@@ -280,7 +280,8 @@ func (n *Node) openStores() error {
 	n.blocks = pebble.NewCache(max(n.MemoryBytes/8, 8<<20))
 	options := func(dir string, memtable int64) storage.Options {
 		return storage.Options{
-			Dir: filepath.Join(n.DataDir, dir), Cache: n.blocks, MemtableBytes: uint64(min(max(memtable, 1<<20), 64<<20)),
+			Dir: filepath.Join(n.DataDir, dir), MustExist: n.record.Phase == kvdv1.StoreRecord_READY,
+			Cache: n.blocks, MemtableBytes: uint64(min(max(memtable, 1<<20), 64<<20)),
 			Logger: n.Logger, Fatal: n.fatal,
 		}
 	}

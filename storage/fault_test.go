@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"syscall"
@@ -166,5 +167,24 @@ func TestOptionsAreChecked(t *testing.T) {
 	_, err := OpenState(Options{MemtableBytes: 8 << 30})
 	for _, field := range []string{"Dir", "MemtableBytes", "Logger", "Fatal"} {
 		require.ErrorContains(t, err, field+": ")
+	}
+}
+
+// TestMissingStore: one that was there before is not made anew, and one that is there is opened.
+func TestMissingStore(t *testing.T) {
+	for name, open := range map[string]func(o Options) (io.Closer, error){
+		"log":   func(o Options) (io.Closer, error) { return OpenLog(o) },
+		"state": func(o Options) (io.Closer, error) { return OpenState(o) },
+	} {
+		o := options(t, vfs.NewMem(), name)
+		o.MustExist = true
+		_, err := open(o)
+		require.ErrorIs(t, err, ErrMissing)
+		require.ErrorContains(t, err, "open the store in "+name+": it was lost, or its disk is not mounted")
+		for _, o.MustExist = range []bool{false, true} {
+			s, err := open(o)
+			require.NoError(t, err)
+			require.NoError(t, s.Close())
+		}
 	}
 }

@@ -20,6 +20,8 @@ import (
 type Options struct {
 	// Dir is the store's directory; it is made if it is missing.
 	Dir string
+	// MustExist refuses to make the store: one that was there before has been lost.
+	MustExist bool
 	// FS is the file system; nil is the operating system's.
 	FS vfs.FS
 	// Cache is Pebble's block cache, shared by both stores. The caller releases its own reference.
@@ -72,6 +74,9 @@ const (
 // ErrDamaged tells that what a store holds breaks its own rules.
 var ErrDamaged = errors.New("the store is damaged")
 
+// ErrMissing tells that a store which was there is not any more.
+var ErrMissing = errors.New("there is no store")
+
 // ErrFormat tells of a record that a newer version has written, or that is damaged.
 var ErrFormat = errors.New("a record of an unknown format: the data directory was written by a newer version, or is damaged")
 
@@ -87,6 +92,9 @@ func openPebble(o *Options) (*pebble.DB, *pebble.Options, error) {
 	desc, err := pebble.Peek(o.Dir, o.FS)
 	if err != nil {
 		return nil, nil, explain(o.Dir, err)
+	}
+	if o.MustExist && !desc.Exists {
+		return nil, nil, explain(o.Dir, ErrMissing)
 	}
 	if err := checkNewestLog(o.FS, o.Dir); err != nil {
 		return nil, nil, explain(o.Dir, err)
@@ -118,6 +126,8 @@ func remedy(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return "the disk is full; make room (the file " + ballastName + " of the data directory only takes room) and start kvd again"
+	case errors.Is(err, ErrMissing):
+		return "it was lost, or its disk is not mounted; mount it, or set the data directory aside and add the node anew"
 	case pebble.IsCorruptionError(err) || errors.Is(err, ErrFormat) || errors.Is(err, ErrDamaged):
 		return "its data is damaged, or from a newer version of kvd; set the data directory aside and add the node anew"
 	}
