@@ -35,6 +35,27 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
+// FuzzParseKey: what a person wrote is a key that can be written and read again, or an error that names the key.
+func FuzzParseKey(f *testing.F) {
+	for _, text := range []string{`a/b`, `\x00\xff`, `a\\b`, `\x68ex:6`, "hex:6162", "base64:YWI=", `\xg`, "\xff\u00e9\u202e"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		key, err := ParseKey(text)
+		if err != nil {
+			var invalid *InvalidError
+			if !errors.As(err, &invalid) || invalid.Field != "key" {
+				t.Fatalf("ParseKey(%q) gave %v", text, err)
+			}
+			return
+		}
+		again, err := ParseKey(FormatKey(key))
+		if err != nil || !bytes.Equal(key, again) {
+			t.Fatalf("%q is the key %q, which is written %q and read as %q, %v", text, key, FormatKey(key), again, err)
+		}
+	})
+}
+
 func TestCheckKeyNamesFieldAndBound(t *testing.T) {
 	for _, n := range []int{0, KeyBytesMax + 1} {
 		var invalid *InvalidError

@@ -14,6 +14,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
 )
 
 // The founding of a static cluster (B1), and of a single node, which is a list of one (B2).
@@ -257,11 +258,29 @@ func (f *Founder) Response(s FoundSend, resp *kvdv1.FoundResponse) {
 		if resp.Refusal != "" {
 			p.reason = resp.Refusal
 		}
+	case resp.StoreId == 0:
+		p.reason = "has no store yet"
+	case f.holder(resp.StoreId, p) != "":
+		p.reason = fmt.Sprintf("holds the same store %v as %s: a data directory was copied; empty that of one of them",
+			kv.StoreID(resp.StoreId), f.holder(resp.StoreId, p))
 	default:
 		p.answer, p.reason = resp, resp.Refusal
 		f.learn(resp)
 	}
 	f.advance()
+}
+
+// holder is the name of a node other than p that holds a store, or empty.
+func (f *Founder) holder(store uint64, p *foundPeer) string {
+	if store == f.record.StoreId {
+		return f.name
+	}
+	for _, other := range f.peers {
+		if other != p && other.answer != nil && other.answer.StoreId == store {
+			return other.Name
+		}
+	}
+	return ""
 }
 
 // learn takes from an answer what this node may take.
@@ -285,7 +304,7 @@ func (f *Founder) join(resp *kvdv1.FoundResponse) {
 	switch {
 	case prepared && foundSame(resp.Founding, f.record.Founding):
 		f.begin(f.record.Founding)
-	case prepared && f.named(resp.Founding):
+	case prepared && f.mayBegin(resp.Founding):
 		f.begin(resp.Founding)
 	default:
 		f.refused = fmt.Errorf("%w: cluster %v already runs, and this store (%v) was not there when it was founded; "+
@@ -296,7 +315,7 @@ func (f *Founder) join(resp *kvdv1.FoundResponse) {
 
 // take takes a newer record, from whoever holds it.
 func (f *Founder) take(founding *kvdv1.Founding) {
-	if f.pending != nil || foundBegun(f.record.Phase) || f.name == f.lowest || !f.named(founding) ||
+	if f.pending != nil || foundBegun(f.record.Phase) || f.name == f.lowest || !f.mayBegin(founding) ||
 		founding.Sequence <= f.record.Founding.GetSequence() {
 		return
 	}
@@ -502,6 +521,11 @@ func (f *Founder) peer(name string) *foundPeer {
 func (f *Founder) named(founding *kvdv1.Founding) bool {
 	store, ok := foundStore(founding, f.name)
 	return ok && store == f.record.StoreId && founding.ListHash == f.listHash && foundCluster(founding) != 0
+}
+
+// mayBegin reports whether a record that another made is one to begin with.
+func (f *Founder) mayBegin(founding *kvdv1.Founding) bool {
+	return f.named(founding) && raftmeta.Check(founding.GetMeta()) == nil
 }
 
 // foundBegun reports whether a store in this phase was counted among the founded ones.

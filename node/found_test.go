@@ -12,6 +12,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
 )
 
 // foundWorld is a cluster that is being founded, on a network that may lose, repeat, delay and reorder, with
@@ -70,14 +71,15 @@ func (w *foundWorld) makeFounding(stores map[string]kv.StoreID) *kvdv1.Founding 
 }
 
 func foundTestFounding(nodes []FoundNode, stores map[string]kv.StoreID) *kvdv1.Founding {
-	f := &kvdv1.Founding{Meta: &kvdv1.MetaState{Version: 1}}
-	for i, node := range nodes {
-		f.Meta.Nodes = append(f.Meta.Nodes, &kvdv1.MetaNode{
-			Node:    &kvdv1.Node{Node: uint64(i + 1), Name: node.Name, Address: node.Address},
-			StoreId: uint64(stores[node.Name]),
-		})
+	spec := raftmeta.FoundingSpec{Cluster: 1, Replicas: 3, TickMs: tickMs, ElectionTicks: electionTicks}
+	for _, n := range nodes {
+		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: n.Name, Address: n.Address, Store: stores[n.Name]})
 	}
-	return f
+	m, err := raftmeta.Founding(spec)
+	if err != nil {
+		panic(fmt.Sprintf("a founding of %v cannot be made: %v", stores, err))
+	}
+	return &kvdv1.Founding{Meta: m}
 }
 
 func (w *foundWorld) start(i int) {

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/replica"
 	"github.com/kvdstore/kvd/storage"
@@ -140,6 +141,9 @@ func (c *Core) offer(r *Received) error {
 	case (g.shard == kv.MetaShard) != (r.State.GetMeta() != nil):
 		return &kv.InvalidError{Field: "meta", Bound: "with the meta group's snapshot, and only there"}
 	}
+	if err := checkReplicas(r.State, g.member); err != nil {
+		return err
+	}
 	// What cannot be opened must not replace what can.
 	if _, err := newMachine(r.State, c.State); err != nil {
 		return err
@@ -154,6 +158,29 @@ func (c *Core) offer(r *Received) error {
 	}
 	g.incoming = r
 	c.mark(g)
+	return nil
+}
+
+// checkReplicas refuses a state whose descriptor does not place the replicas of its configuration, one a node, with the
+// one here among them.
+func checkReplicas(st *kvdv1.ShardState, here kv.Replica) error {
+	d := wire.ToDescriptor(st.GetDescriptor_())
+	ids := slices.Concat(st.GetVoters(), st.GetLearners(), st.GetVotersOutgoing())
+	nodes := map[kv.NodeID]bool{0: true}
+	for _, r := range d.Replicas {
+		if nodes[r.Node] || d.NodeOf(r.Replica) != r.Node || !slices.Contains(ids, uint64(r.Replica)) {
+			return &kv.InvalidError{Field: "descriptor", Bound: fmt.Sprintf("a replica of the configuration a node, has %d on node %d", r.Replica, r.Node)}
+		}
+		nodes[r.Node] = true
+	}
+	for _, id := range ids {
+		if d.NodeOf(kv.ReplicaID(id)) == 0 {
+			return &kv.InvalidError{Field: "descriptor", Bound: fmt.Sprintf("with all replicas of the configuration, lacks %d", id)}
+		}
+	}
+	if d.NodeOf(here.Replica) != here.Node {
+		return &kv.InvalidError{Field: "descriptor", Bound: fmt.Sprintf("with replica %d on node %d", here.Replica, here.Node)}
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -132,17 +133,50 @@ func TestChecksumSeesEverything(t *testing.T) {
 	}
 }
 
-func FuzzData(f *testing.F) {
-	s, _ := filled(f, 5)
-	f.Add(parts(f, s)[0].GetData().Pairs)
-	f.Fuzz(func(t *testing.T, pairs []byte) {
-		for len(pairs) > 0 {
-			_, _, rest, ok := decodePair(pairs)
-			if !ok {
-				return
-			}
-			require.Less(t, len(rest), len(pairs))
-			pairs = rest
+// FuzzReceiver: of whatever comes as a stream, either an error leaves nothing, or the store holds as many keys and bytes
+// as its state counts.
+func FuzzReceiver(f *testing.F) {
+	s, st := filled(f, 40)
+	var data []*kvdv1.SnapshotData
+	for _, p := range parts(f, s) {
+		if d := p.GetData(); d != nil {
+			data = append(data, d)
 		}
+	}
+	f.Add(data[0].Pairs, data[1].Pairs, st.Keys, st.Bytes, uint64(0), uint64(0))
+	f.Add(data[0].Pairs, []byte{}, uint64(9), uint64(108), uint64(0), uint64(0))
+	f.Add([]byte{format}, []byte{format, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, uint64(1), uint64(1), uint64(1), uint64(0))
+	f.Add([]byte{format, 1, 'k', 1, 0, 1, 'v'}, []byte{format, 1, 'l', 1, 0, 0}, uint64(2), uint64(3), uint64(0), uint64(0))
+	f.Add([]byte{format, 1, 'k', 1, 0, 1, 'v'}, []byte{format, 1, 'k', 1, 0, 0}, uint64(2), uint64(3), uint64(0), uint64(0))
+	f.Add([]byte{format, 1, '~', 1, 0, 1, 'v'}, []byte{format}, uint64(1), uint64(2), uint64(0), uint64(0))
+	f.Fuzz(func(t *testing.T, first, second []byte, keys, bytes, keysOff, bytesOff uint64) {
+		sum := xxhash.New()
+		var list []*kvdv1.SnapshotChunk
+		for _, pairs := range [][]byte{first, second} {
+			addSum(sum, xxhash.Sum64(pairs))
+			list = append(list, &kvdv1.SnapshotChunk{Part: &kvdv1.SnapshotChunk_Data{
+				Data: &kvdv1.SnapshotData{Pairs: pairs, Checksum: xxhash.Sum64(pairs)},
+			}})
+		}
+		list = append(list, &kvdv1.SnapshotChunk{Part: &kvdv1.SnapshotChunk_Trailer{
+			Trailer: &kvdv1.SnapshotTrailer{Keys: keys + keysOff, Bytes: bytes + bytesOff, Checksum: sum.Sum64()},
+		}})
+		target, err := receive(list, &kvdv1.ShardState{Keys: keys, Bytes: bytes, AppliedIndex: 20})
+		it, iterErr := target.Iter(kv.Span{})
+		require.NoError(t, iterErr)
+		var found, size uint64
+		for it.Next() {
+			rec, err := it.Record()
+			require.NoError(t, err)
+			require.True(t, span.Contains(it.Key()))
+			found, size = found+1, size+uint64(len(it.Key())+len(rec.Value))
+		}
+		require.NoError(t, it.Close())
+		if err != nil {
+			require.Zero(t, found)
+			return
+		}
+		require.Equal(t, keys, found)
+		require.Equal(t, bytes, size)
 	})
 }
