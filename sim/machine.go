@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"time"
@@ -21,8 +22,8 @@ import (
 type machine struct {
 	*world
 	id    kv.NodeID
-	log   *storage.MemLog
-	state *storage.MemState
+	log   logStore
+	state stateStore
 	// stepped: the core has committed to the state store since noteStates.
 	stepped bool
 	noted   []kv.Index    // By shard: the last state that was recorded.
@@ -88,8 +89,13 @@ func (w *world) found() {
 		return
 	}
 	for i := range w.Nodes {
+		log, state, err := w.newStores()
+		if err != nil {
+			w.fail("founding: %v", err)
+			return
+		}
 		m := &machine{
-			world: w, id: kv.NodeID(i + 1), log: storage.NewMemLog(), state: storage.NewMemState(),
+			world: w, id: kv.NodeID(i + 1), log: log, state: state,
 			rate: 1 + (w.fate.Float64()-0.5)*2*w.Drift, skew: between(w.fate, -w.Skew, w.Skew),
 			terms: map[kv.ShardID]kv.Term{}, noted: make([]kv.Index, w.Shards+1), leased: make([]check.Lease, w.Shards+1),
 		}
@@ -484,7 +490,8 @@ func readAll(v storage.View, span kv.Span) ([]kv.Item, error) {
 		if err != nil {
 			return nil, err
 		}
-		items = append(items, kv.Item{Key: it.Key(), Record: rec})
+		rec.Value = bytes.Clone(rec.Value)
+		items = append(items, kv.Item{Key: bytes.Clone(it.Key()), Record: rec})
 	}
 	if err := it.Close(); err != nil {
 		return nil, err

@@ -35,6 +35,8 @@ type Plan struct {
 	// Drift is how much a clock may be too fast or too slow, as a share; Skew is how much a wall clock may be off.
 	Drift float64
 	Skew  time.Duration
+	// Pebble puts the stores on Pebble, as they are in production, and not in memory.
+	Pebble bool
 	// Story, if set, is what happens instead of faults by chance.
 	Story Story
 }
@@ -92,6 +94,9 @@ func Run(seed uint64, plan Plan) (trace uint64, stats Stats, err error) {
 	w.level()
 	if w.err == nil {
 		w.judge()
+	}
+	if err := w.closeStores(); err != nil {
+		w.fail("%v", err)
 	}
 	w.stats.Operations = len(w.history)
 	w.stats.VirtualMilli = int(w.now / time.Millisecond)

@@ -10,8 +10,9 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 200, "how many seeds to run")
-	first = flag.Uint64("seed", 1, "the first seed")
+	seeds    = flag.Int("seeds", 200, "how many seeds to run")
+	onPebble = flag.Int("pebble", 10, "how many seeds to run on Pebble")
+	first    = flag.Uint64("seed", 1, "the first seed")
 )
 
 // TestSeeds runs clusters with faults. A failure tells how to replay it.
@@ -44,6 +45,23 @@ func TestSameSeedSameTrace(t *testing.T) {
 		require.False(t, seen[a], "two seeds have one trace")
 		seen[a] = true
 	}
+}
+
+// TestPebble runs clusters on the stores of production. Each does what it does in memory, to the last message.
+func TestPebble(t *testing.T) {
+	var all Stats
+	for seed := *first; seed < *first+uint64(*onPebble); seed++ {
+		plan := Swarm(seed)
+		plan.CrashAtInstallOneIn = 3
+		want, _, err := Run(seed, plan)
+		require.NoError(t, err, "seed %d", seed)
+		plan.Pebble = true
+		got, stats, err := Run(seed, plan)
+		require.NoError(t, err, "seed %d", seed)
+		require.Equal(t, want, got, "seed %d", seed)
+		all.Add(stats)
+	}
+	t.Logf("%+v", all)
 }
 
 // mutants break one rule each, by a build tag.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/cockroachdb/pebble/v2"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
@@ -57,6 +58,7 @@ type world struct {
 	blocked  map[link]bool
 	leaders  map[leadership]kv.NodeID
 	evidence
+	cache   *pebble.Cache // Of the stores, with the plan's Pebble.
 	values  int
 	asked   map[string]int             // Operations, by key.
 	due     map[string]int64           // When a key that was seen expires, by key; for the count of those that did.
