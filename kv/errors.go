@@ -76,11 +76,14 @@ func (e *OverloadError) Error() string {
 // DiskFullError refuses writes while a node of the shard is short of disk. Not done.
 type DiskFullError struct {
 	Node NodeID
-	// FreeBytes are left, and NeedBytes must be.
+	// FreeBytes are left, and NeedBytes must be; both are 0 if only the node itself knows.
 	FreeBytes, NeedBytes uint64
 }
 
 func (e *DiskFullError) Error() string {
+	if e.NeedBytes == 0 {
+		return fmt.Sprintf("the disk of node %d is nearly full", e.Node)
+	}
 	return fmt.Sprintf("node %d has %d MiB of disk left, writes need %d MiB", e.Node, e.FreeBytes>>20, e.NeedBytes>>20)
 }
 

@@ -163,7 +163,9 @@ type Core struct {
 	cut          storage.Cut // The last commit to the state store.
 	syncing      bool
 	disk         Disk
-	due          kv.Due // Where the search for expired keys goes on.
+	fullSince    uint64    // The tick at which it became full.
+	full         fullNodes // Others.
+	due          kv.Due    // Where the search for expired keys goes on.
 	incarnations kv.Incarnation
 	stalled      bool
 	checksumID   uint64
@@ -292,6 +294,7 @@ func (c *Core) oneTick() {
 	}
 	c.expire()
 	c.watchDisk()
+	c.leaveFullDisk()
 }
 
 func (c *Core) notices(in *Input) {
@@ -304,16 +307,14 @@ func (c *Core) notices(in *Input) {
 		c.takeMeta(in.Meta)
 	}
 	if in.Disk != nil {
-		c.disk = *in.Disk
+		c.takeDisk(*in.Disk)
 	}
 	if in.StateSynced {
 		c.syncing = false
 	}
 	if in.HandOver {
 		for _, g := range c.order {
-			if g.replica.HandOver(0) {
-				c.mark(g)
-			}
+			c.handOver(g)
 		}
 	}
 	for _, s := range in.Sums {
@@ -362,6 +363,7 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 	if replica.IsAnswer(kind) && kv.Life(m.GetToLife()) != c.Life {
 		return
 	}
+	c.full.set(from, m.GetDiskFull())
 	if kind == raftpb.MsgApp && c.disk.Full && slices.ContainsFunc(m.GetEntries(), hasPayload) {
 		return
 	}
@@ -429,8 +431,7 @@ func (c *Core) submissions(list []Submission) {
 			g.replica.Read(s.Waiter)
 			continue
 		}
-		if c.disk.Full && kv.Op(s.Command.GetOp()) != kv.OpExpire {
-			err := &kv.DiskFullError{Node: c.Node, FreeBytes: c.disk.FreeBytes, NeedBytes: c.disk.NeedBytes}
+		if err := c.roomFor(g); err != nil && kv.Op(s.Command.GetOp()) != kv.OpExpire {
 			c.answers = append(c.answers, replica.Answer{Waiter: s.Waiter, Err: err})
 			continue
 		}
@@ -507,7 +508,9 @@ func (c *Core) address(to []addressed, g *group, messages []*raftpb.Message) []a
 		node := g.machine.Descriptor().NodeOf(kv.ReplicaID(m.GetTo()))
 		if node != 0 {
 			applied, _ := g.machine.Applied()
-			to = append(to, addressed{node, replica.Encode(g.shard, m, c.lives[node], applied)})
+			encoded := replica.Encode(g.shard, m, c.lives[node], applied)
+			encoded.DiskFull = c.disk.Full
+			to = append(to, addressed{node, encoded})
 		}
 	}
 	return to

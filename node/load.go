@@ -20,7 +20,7 @@ import (
 func NewCore(cfg CoreConfig, now Now) (*Core, error) {
 	c := &Core{
 		CoreConfig: cfg, settings: raftmeta.SettingsOf(cfg.Meta), groups: map[kv.ShardID]*group{},
-		lives: map[kv.NodeID]kv.Life{}, now: now, nextTick: now.Boot + cfg.Tick,
+		lives: map[kv.NodeID]kv.Life{}, full: fullNodes{}, now: now, nextTick: now.Boot + cfg.Tick,
 	}
 	records, err := cfg.State.Shards()
 	if err != nil {

@@ -58,8 +58,8 @@ func (c *Core) spreadLeaders(g *group) {
 	}
 	h := g.handed
 	wary := h.by == first.Node && h.life == c.lives[first.Node] && c.ticks-h.tick < uint64(giveBackAfter/c.Tick)
-	if !wary && g.replica.Match(first.Replica) >= committed {
-		g.replica.HandOver(first.Node)
+	if !wary && !c.full[first.Node] && g.replica.Match(first.Replica) >= committed {
+		g.replica.HandOver(first.Node, nil)
 	}
 }
 
@@ -218,6 +218,6 @@ func (c *Core) watchDisk() {
 		c.Logger.Error("the disk of the data directory is slow: leaderships are handed over", "waited", waited)
 	}
 	for _, g := range c.order {
-		g.replica.HandOver(0)
+		c.handOver(g)
 	}
 }

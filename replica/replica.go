@@ -400,17 +400,17 @@ func (r *Replica) describe() (*raftpb.Snapshot, error) {
 const levelEntries = 16
 
 // HandOver asks a voter that is active to take the leadership over (L5), at most once an election timeout: the voter
-// on `to`, if it has nearly all of the log and has applied it, or with 0 the one that is furthest: whoever leads next
-// answers nothing before it has applied everything. It reports whether the hand-over has begun. From here on the lease
-// is gone, which must be published before the next message leaves (T4).
-func (r *Replica) HandOver(to kv.NodeID) bool {
+// on `to`, if it has nearly all of the log and has applied it, or with 0 the one that is furthest, on a node that is not
+// in except: whoever leads next answers nothing before it has applied everything. It reports whether the hand-over has
+// begun. From here on the lease is gone, which must be published before the next message leaves (T4).
+func (r *Replica) HandOver(to kv.NodeID, except map[kv.NodeID]bool) bool {
 	if !r.leader || r.sinceHanding < r.election || r.transferring > 0 {
 		return false
 	}
 	best, furthest := uint64(0), uint64(0)
 	level := max(uint64(r.last), levelEntries) - levelEntries
 	for _, member := range r.descriptor.Replicas {
-		if member.Replica == r.id || member.Learner || to != 0 && member.Node != to {
+		if member.Replica == r.id || member.Learner || to != 0 && member.Node != to || except[member.Node] {
 			continue
 		}
 		p, active := r.progress(uint64(member.Replica))

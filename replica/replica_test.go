@@ -355,18 +355,18 @@ func TestHandOverToTheLevel(t *testing.T) {
 		}
 	}
 	r, last, tell := lead(t)
-	require.False(t, r.HandOver(2), "nothing was heard of it")
+	require.False(t, r.HandOver(2, nil), "nothing was heard of it")
 	tell(2, last-levelEntries-1, last-levelEntries-1)
-	require.False(t, r.HandOver(2), "it lacks a part of the log")
+	require.False(t, r.HandOver(2, nil), "it lacks a part of the log")
 	tell(2, last, last-levelEntries-1)
-	require.False(t, r.HandOver(2), "it has not applied its log")
-	require.False(t, r.HandOver(3))
+	require.False(t, r.HandOver(2, nil), "it has not applied its log")
+	require.False(t, r.HandOver(3, nil))
 	tell(2, last, last-levelEntries)
-	require.True(t, r.HandOver(2))
+	require.True(t, r.HandOver(2, nil))
 
 	r, last, tell = lead(t)
 	tell(2, last, last-20)
 	tell(3, last, last-10)
-	require.True(t, r.HandOver(0))
+	require.True(t, r.HandOver(0, nil))
 	require.EqualValues(t, 3, r.raw.BasicStatus().LeadTransferee)
 }

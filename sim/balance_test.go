@@ -11,8 +11,10 @@ import (
 )
 
 // calm is a cluster without clients and faults.
-func calm(t *testing.T, seed uint64) *world {
-	w := newWorld(seed, Plan{Nodes: 3, Shards: 3, Tick: 50 * time.Millisecond, ElectionTicks: 15})
+func calm(t *testing.T, seed uint64) *world { return calmOf(t, 3, seed) }
+
+func calmOf(t *testing.T, nodes int, seed uint64) *world {
+	w := newWorld(seed, Plan{Nodes: nodes, Shards: 3, Tick: 50 * time.Millisecond, ElectionTicks: 15})
 	w.found()
 	require.NoError(t, w.err)
 	return w

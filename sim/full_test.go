@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -8,9 +10,10 @@ import (
 
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/node"
+	"github.com/kvdstore/kvd/shard"
 )
 
-// reading is a read that waits for a ReadIndex.
+// reading is a write, or a read that waits for a ReadIndex.
 type reading struct {
 	done bool
 	err  error
@@ -30,21 +33,130 @@ func TestReadsOnFullDisks(t *testing.T) {
 		w.run(w.now + time.Second)
 		w.nodes[seed%3].crash()
 		w.run(w.now + 5*time.Second)
-		for shard := range kv.ShardID(w.Shards + 1) {
+		for id := range kv.ShardID(w.Shards + 1) {
 			r := &reading{}
 			for _, m := range w.nodes {
 				if m.core == nil {
 					continue
 				}
-				if lead, _, _ := m.views[shard].Lead(); lead == m.id {
-					m.inbox.Submissions = append(m.inbox.Submissions, node.Submission{Shard: shard, Waiter: r})
+				if lead, _, _ := m.views[id].Lead(); lead == m.id {
+					m.inbox.Submissions = append(m.inbox.Submissions, node.Submission{Shard: id, Waiter: r})
 					m.wake()
 				}
 			}
 			w.run(w.now + time.Second)
 			require.NoError(t, w.err)
-			require.True(t, r.done, "seed %d, shard %d", seed, shard)
+			require.True(t, r.done, "seed %d, shard %d", seed, id)
 			require.NoError(t, r.err)
+		}
+	}
+}
+
+// askAll asks the leader of every shard to write a key, and to read by ReadIndex, and gives what came of it after a while.
+func (w *world) askAll(t *testing.T) (writes, reads []*reading) {
+	for _, d := range w.shards.Descriptors() {
+		i := slices.IndexFunc(w.nodes, func(m *machine) bool {
+			lead, _, _ := m.views[d.Shard].Lead()
+			return lead == m.id
+		})
+		require.GreaterOrEqual(t, i, 0, "%v", d.Shard)
+		c := &kv.Command{Op: kv.OpPut, Key: append(slices.Clone(d.Span.Start), 'x'), Value: []byte("v")}
+		write, read := &reading{}, &reading{}
+		w.nodes[i].inbox.Submissions = append(w.nodes[i].inbox.Submissions,
+			node.Submission{Shard: d.Shard, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: write},
+			node.Submission{Shard: d.Shard, Waiter: read})
+		w.nodes[i].wake()
+		writes, reads = append(writes, write), append(reads, read)
+	}
+	w.run(w.now + time.Second)
+	return writes, reads
+}
+
+// setFull makes the disk of a node nearly full for good, or gives it room.
+func (m *machine) setFull(full bool) {
+	m.full = 0
+	if full {
+		m.full = math.MaxInt64
+	}
+	m.lookAtDisk()
+}
+
+// TestFullDiskLosesTheLead: while a majority has room, writes go on: nodes whose disk is full give their leaderships to
+// those with room, and get them back when there is room again, not before.
+func TestFullDiskLosesTheLead(t *testing.T) {
+	for seed := range uint64(20) {
+		nodes := 3 + 2*int(seed%2)
+		w := calmOf(t, nodes, seed)
+		w.run(10 * time.Second)
+		full := w.nodes[:nodes/2]
+		for _, m := range full {
+			require.Positive(t, w.leads(m), "seed %d", seed)
+			m.setFull(true)
+		}
+		w.run(w.now + 2*time.Second)
+		leads := func() (n int) {
+			for _, m := range full {
+				n += w.leads(m)
+			}
+			return n
+		}
+		require.Zero(t, leads(), "seed %d", seed)
+		elections := w.stats.Elections
+		w.run(w.now + 20*time.Second)
+		writes, reads := w.askAll(t)
+		for i := range writes {
+			require.True(t, writes[i].done && reads[i].done, "seed %d", seed)
+			require.NoError(t, writes[i].err, "seed %d", seed)
+			require.NoError(t, reads[i].err, "seed %d", seed)
+		}
+		require.Zero(t, leads(), "seed %d", seed)
+		require.Equal(t, elections, w.stats.Elections, "seed %d", seed)
+		for _, m := range full {
+			m.setFull(false)
+		}
+		w.run(w.now + 15*time.Second)
+		require.NoError(t, w.err)
+		require.True(t, w.balanced(), "seed %d", seed)
+	}
+}
+
+// TestFullMajority: when a majority's disks are full every write is refused at once, by whoever leads, and not left
+// without an answer; leaderships stay where they are, and reads go on.
+func TestFullMajority(t *testing.T) {
+	for seed := range uint64(10) {
+		for _, n := range []int{2, 3} {
+			w := calm(t, seed)
+			w.run(8 * time.Second)
+			elections := w.stats.Elections
+			for _, m := range w.nodes[:n] {
+				m.setFull(true)
+			}
+			w.run(w.now + 20*time.Second)
+			require.Equal(t, elections, w.stats.Elections, "seed %d", seed)
+			require.True(t, w.balanced(), "seed %d", seed)
+			writes, reads := w.askAll(t)
+			for i := range writes {
+				require.True(t, writes[i].done && reads[i].done, "seed %d", seed)
+				require.ErrorAs(t, writes[i].err, new(*kv.DiskFullError), "seed %d", seed)
+				require.Equal(t, kv.NotDone, kv.OutcomeOf(writes[i].err))
+				require.NoError(t, reads[i].err, "seed %d", seed)
+			}
+			if n == 2 { // One that is going down gives its leaderships to whom there is.
+				w.nodes[2].inbox.HandOver = true
+				w.nodes[2].wake()
+				w.run(w.now + 2*time.Second)
+				require.Zero(t, w.leads(w.nodes[2]), "seed %d", seed)
+			}
+			for _, m := range w.nodes[:n] {
+				m.setFull(false)
+			}
+			w.run(w.now + time.Second)
+			writes, _ = w.askAll(t)
+			for i := range writes {
+				require.True(t, writes[i].done, "seed %d", seed)
+				require.NoError(t, writes[i].err, "seed %d", seed)
+			}
+			require.NoError(t, w.err)
 		}
 	}
 }

@@ -229,7 +229,9 @@ type RaftMessage struct {
 	// Of anything else than raft's own: a replica's checksum, for the leader that asked.
 	Checksum *Checksum `protobuf:"bytes,15,opt,name=checksum,proto3" json:"checksum,omitempty"`
 	// Of an answer: up to where the sender has applied. Leadership is handed to none that is behind.
-	Applied       uint64 `protobuf:"varint,16,opt,name=applied,proto3" json:"applied,omitempty"`
+	Applied uint64 `protobuf:"varint,16,opt,name=applied,proto3" json:"applied,omitempty"`
+	// The sender's disk is nearly full: it takes no entries, and no leadership should go to it.
+	DiskFull      bool `protobuf:"varint,17,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -374,6 +376,13 @@ func (x *RaftMessage) GetApplied() uint64 {
 		return x.Applied
 	}
 	return 0
+}
+
+func (x *RaftMessage) GetDiskFull() bool {
+	if x != nil {
+		return x.DiskFull
+	}
+	return false
 }
 
 type RaftEntry struct {
@@ -1551,7 +1560,7 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12/\n" +
 	"\bmessages\x18\x06 \x03(\v2\x13.kvd.v1.RaftMessageR\bmessages\"\x1f\n" +
 	"\tRaftHeard\x12\x12\n" +
-	"\x04life\x18\x01 \x01(\x04R\x04life\"\xad\x03\n" +
+	"\x04life\x18\x01 \x01(\x04R\x04life\"\xca\x03\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x12\n" +
@@ -1570,7 +1579,8 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\x04vote\x18\r \x01(\x04R\x04vote\x12\x17\n" +
 	"\ato_life\x18\x0e \x01(\x04R\x06toLife\x12,\n" +
 	"\bchecksum\x18\x0f \x01(\v2\x10.kvd.v1.ChecksumR\bchecksum\x12\x18\n" +
-	"\aapplied\x18\x10 \x01(\x04R\aapplied\"]\n" +
+	"\aapplied\x18\x10 \x01(\x04R\aapplied\x12\x1b\n" +
+	"\tdisk_full\x18\x11 \x01(\bR\bdiskFull\"]\n" +
 	"\tRaftEntry\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +

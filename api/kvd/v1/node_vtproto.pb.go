@@ -156,6 +156,18 @@ func (m *RaftMessage) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.DiskFull {
+		i--
+		if m.DiskFull {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x88
+	}
 	if m.Applied != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Applied))
 		i--
@@ -1450,6 +1462,9 @@ func (m *RaftMessage) SizeVT() (n int) {
 	if m.Applied != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.Applied))
 	}
+	if m.DiskFull {
+		n += 3
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -2550,6 +2565,26 @@ func (m *RaftMessage) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 17:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field DiskFull", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.DiskFull = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -1,0 +1,79 @@
+package node
+
+import (
+	"github.com/kvdstore/kvd/kv"
+)
+
+// A node whose disk is nearly full takes no entries with commands, and says so in each of its messages. While a majority
+// of a shard's voters has room its writes go on: a leader without room hands the leadership to one that has some, and
+// nobody hands it back before there is room again. Without such a majority writes are refused by whoever leads: they
+// could not be committed, and their callers would wait for an answer that does not come.
+
+// fullNodes are the other nodes whose disk is nearly full, as they said last.
+type fullNodes map[kv.NodeID]bool
+
+func (f fullNodes) set(node kv.NodeID, full bool) {
+	if full {
+		f[node] = true
+	} else {
+		delete(f, node)
+	}
+}
+
+// withoutRoom counts the voters of a group whose nodes take no entries, and names one of the others among them.
+func (c *Core) withoutRoom(g *group) (voters, full int, one kv.NodeID) {
+	for _, member := range g.machine.Descriptor().Replicas {
+		if member.Learner {
+			continue
+		}
+		voters++
+		switch {
+		case c.full[member.Node]:
+			full, one = full+1, member.Node
+		case member.Node == c.Node && c.disk.Full:
+			full++
+		}
+	}
+	return voters, full, one
+}
+
+// roomFor refuses a group's writes while too many disks are full.
+func (c *Core) roomFor(g *group) error {
+	if c.disk.Full {
+		return &kv.DiskFullError{Node: c.Node, FreeBytes: c.disk.FreeBytes, NeedBytes: c.disk.NeedBytes}
+	}
+	if len(c.full) == 0 {
+		return nil
+	}
+	if voters, full, one := c.withoutRoom(g); full > (voters-1)/2 {
+		return &kv.DiskFullError{Node: one}
+	}
+	return nil
+}
+
+func (c *Core) takeDisk(d Disk) {
+	if d.Full && !c.disk.Full {
+		c.fullSince = c.ticks
+	}
+	c.disk = d
+}
+
+// leaveFullDisk hands the leaderships to nodes that have room, where a majority has. It waits for an election timeout, to
+// have heard of the others: disks of one size are full at one time.
+func (c *Core) leaveFullDisk() {
+	if !c.disk.Full || c.ticks-c.fullSince < uint64(c.ElectionTicks) {
+		return
+	}
+	for _, g := range c.order {
+		if voters, full, _ := c.withoutRoom(g); full <= (voters-1)/2 {
+			g.replica.HandOver(0, c.full)
+		}
+	}
+}
+
+// handOver gives a group's leadership away, to a node with room if there is one.
+func (c *Core) handOver(g *group) {
+	if g.replica.HandOver(0, c.full) || g.replica.HandOver(0, nil) {
+		c.mark(g)
+	}
+}
