@@ -114,3 +114,24 @@ func TestNoLeader(t *testing.T) {
 	_, _, _, err = c.Nodes[0].Get(t.Context(), kv.Route{}, []byte("a"), kv.Linearizable)
 	require.ErrorAs(t, err, new(*kv.NotLeaderError))
 }
+
+// TestRegions: every node's region is in the map, whoever made the founding record; also one that it has later.
+func TestRegions(t *testing.T) {
+	c := cluster{test.New(t, 3), t}
+	c.Regions = []string{"north", "south", "east"}
+	c.StartAll()
+	known := func() bool {
+		list, err := c.Nodes[1].Node.Nodes(t.Context())
+		for i, x := range list {
+			if x.GetNode().GetRegion() != c.Regions[i] {
+				return false
+			}
+		}
+		return err == nil && len(list) == 3
+	}
+	require.Eventually(t, known, 20*time.Second, 20*time.Millisecond)
+	c.Stop(2, true)
+	c.Regions[2] = "west"
+	require.NoError(t, <-c.Start(2))
+	require.Eventually(t, known, 20*time.Second, 20*time.Millisecond)
+}

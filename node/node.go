@@ -257,6 +257,7 @@ func (n *Node) run() error {
 		n.background(n.followMeta)
 	}
 	n.serving.Store(true)
+	n.background(n.announce)
 	return nil
 }
 

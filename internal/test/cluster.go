@@ -32,6 +32,8 @@ type Cluster struct {
 	lis   []net.Listener
 	Nodes []*Process
 	cuts  [][]byte
+	// Regions are those of the nodes, in their order; it may be left out.
+	Regions []string
 }
 
 // New prepares a cluster whose shards begin at the cuts. It ends with the test.
@@ -64,10 +66,13 @@ func (c *Cluster) Start(i int) <-chan error {
 	if os.Getenv("KVD_TEST_LOG") != "" {
 		level = slog.LevelDebug
 	}
-	nodes := &transport.Server{}
+	nodes, region := &transport.Server{}, ""
+	if i < len(c.Regions) {
+		region = c.Regions[i]
+	}
 	n, err := node.Open(node.Config{
 		Name: c.list[i].Name, DataDir: c.Nodes[i].dir, Advertise: c.list[i].Address, Initial: c.list, Token: "test",
-		Cuts: c.cuts, Replicas: 3, MemoryBytes: 64 << 20,
+		Cuts: c.cuts, Replicas: 3, MemoryBytes: 64 << 20, Region: region,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", i+1),
 		Ask:    transport.Ask(nil),
 		Fatal:  func(err error) { panic(err) },
