@@ -55,10 +55,11 @@ const (
 	InflightBytesMax    = 2 << 20
 	// AppendBytesMax is where one append message ends.
 	AppendBytesMax = 256 << 10
-	// ApplyBytesMax bounds what Raft hands one group to be applied, and ApplyTurnBytesMax what a turn applies of all
-	// groups together, but for an entry of each: a node that catches up must not make those wait that it leads.
-	ApplyBytesMax     = 1 << 20
-	ApplyTurnBytesMax = 2 << 20
+	// ApplyBytesMax bounds what Raft hands one group to be applied.
+	ApplyBytesMax = 1 << 20
+	// FollowBytesMax bounds what a turn applies of the groups that the node does not lead, but for one entry: a node
+	// that catches up must not keep those waiting that it leads.
+	FollowBytesMax = 512 << 10
 	// LogTailBytesMax bounds the decoded entries that one group keeps in memory past their application.
 	LogTailBytesMax = 1 << 20
 	// LogKeepEntries and LogKeepBytes are what a group keeps of its log for a follower that is behind; past

@@ -159,6 +159,8 @@ type Core struct {
 	answers     []replica.Answer
 	raised      []cache.Raised
 	changes     []change
+	// followed is the group that was applied last of those that this node does not lead.
+	followed kv.ShardID
 
 	cut          storage.Cut // The last commit to the state store.
 	syncing      bool
@@ -568,29 +570,41 @@ func (c *Core) writeLog() {
 	c.writes, c.sync = nil, false
 }
 
-// apply applies what is committed, of all groups in one step of the state store.
-func (c *Core) apply(groups []*group) {
-	var stepped []*group
+// toApply gives the groups that have something to apply: those that this node leads, and then the others, in turns.
+func (c *Core) toApply(groups []*group) (led, followed []*group) {
 	for _, g := range groups {
-		if g.replica.Applies() {
-			stepped = append(stepped, g)
+		if !g.replica.Applies() {
+			continue
+		}
+		if _, leader := g.replica.Leading(); leader {
+			led = append(led, g)
+		} else {
+			followed = append(followed, g)
 		}
 	}
-	if len(stepped) == 0 {
+	slices.SortFunc(followed, func(a, b *group) int { return cmp.Compare(a.shard-c.followed-1, b.shard-c.followed-1) })
+	return led, followed
+}
+
+// apply applies what is committed, of many groups in one step of the state store.
+func (c *Core) apply(groups []*group) {
+	led, followed := c.toApply(groups)
+	if len(led)+len(followed) == 0 {
 		return
 	}
 	batch := c.State.NewBatch()
-	for _, g := range stepped {
-		g.machine.Begin(batch)
-		if err := g.replica.Apply(kv.ApplyTurnBytesMax / len(stepped)); err != nil {
-			c.fail(err)
-			return
-		}
-		g.machine.Finish()
-		g.view.mayBeVisible.Store(uint64(g.machine.Revision()))
-		for _, changed := range g.machine.Changes() {
-			c.changes = append(c.changes, change{g, changed})
-		}
+	for _, g := range led {
+		c.step(g, batch, kv.ApplyBytesMax)
+	}
+	stepped := led
+	for room := kv.FollowBytesMax; len(followed) > 0 && room > 0; followed = followed[1:] {
+		g := followed[0]
+		room -= c.step(g, batch, room)
+		c.followed = g.shard
+		stepped = append(stepped, g)
+	}
+	if c.failed {
+		return
 	}
 	for _, ch := range c.changes {
 		c.raised = append(c.raised, c.Guard.Raise(ch.Key))
@@ -614,6 +628,22 @@ func (c *Core) apply(groups []*group) {
 	for _, g := range stepped {
 		c.stepped(g)
 	}
+}
+
+// step applies a part of what a group has committed, and gives how many bytes that was.
+func (c *Core) step(g *group, batch storage.Batch, bytes int) int {
+	g.machine.Begin(batch)
+	used, err := g.replica.Apply(bytes)
+	if err != nil {
+		c.fail(err)
+		return used
+	}
+	g.machine.Finish()
+	g.view.mayBeVisible.Store(uint64(g.machine.Revision()))
+	for _, changed := range g.machine.Changes() {
+		c.changes = append(c.changes, change{g, changed})
+	}
+	return used
 }
 
 // stepped follows up on a step that is visible.

@@ -12,27 +12,31 @@ import (
 // Applies reports whether committed entries wait to be applied.
 func (r *Replica) Applies() bool { return len(r.toApply) > 0 && !r.Installing() }
 
-// Apply applies committed entries to the machine: at least one, up to so many bytes, and not beyond the first that asks
-// for a checksum. An error is a failed disk, an entry that this version does not know, or a broken invariant: the
-// process must stop.
-func (r *Replica) Apply(bytes int) error {
-	for applied := 0; len(r.toApply) > 0 && applied <= bytes && len(r.machine.Checksums()) == 0; {
+// Apply applies committed entries to the machine, one and then others as long as they come to no more than so many
+// bytes, but not beyond the first that asks for a checksum; used is how many they were. An error is a failed disk, an
+// entry that this version does not know, or a broken invariant: the process must stop.
+func (r *Replica) Apply(bytes int) (used int, err error) {
+	for len(r.toApply) > 0 && len(r.machine.Checksums()) == 0 {
 		e := r.toApply[0]
-		applied += len(e.GetData())
+		size := max(len(e.GetData()), 1)
+		if used > 0 && used+size > bytes {
+			break
+		}
+		used += size
 		b, err := r.payload(e)
 		if err != nil {
-			return err
+			return used, err
 		}
 		index := kv.Index(e.GetIndex())
 		results, err := r.machine.Apply(index, kv.Term(e.GetTerm()), b)
 		if err != nil {
-			return err
+			return used, err
 		}
 		r.toApply[0] = nil
 		r.toApply = r.toApply[1:]
 		r.settle(index, b, results)
 	}
-	return nil
+	return used, nil
 }
 
 // payload decodes an entry; nil for one without commands.

@@ -71,7 +71,7 @@ func settleAlone(t testing.TB, r *Replica, now time.Duration) []Answer {
 	var answers []Answer
 	for {
 		w, ok := r.Ready(now)
-		require.NoError(t, r.Apply(kv.ApplyBytesMax))
+		require.NoError(t, apply(r))
 		require.NoError(t, r.Applied())
 		require.NoError(t, r.Local(w.Local))
 		answers = append(answers, r.Answers()...)
@@ -79,6 +79,11 @@ func settleAlone(t testing.TB, r *Replica, now time.Duration) []Answer {
 			return answers
 		}
 	}
+}
+
+func apply(r *Replica) error {
+	_, err := r.Apply(kv.ApplyBytesMax)
+	return err
 }
 
 type nobody struct{}
@@ -237,7 +242,7 @@ func BenchmarkPropose(b *testing.B) {
 		}
 		for done := 0; done == 0; {
 			w, _ := r.Ready(0)
-			if err := errors.Join(r.Local(w.Local), r.Apply(kv.ApplyBytesMax), r.Applied()); err != nil {
+			if err := errors.Join(r.Local(w.Local), apply(r), r.Applied()); err != nil {
 				b.Fatal(err)
 			}
 			done = len(r.Answers())
@@ -253,7 +258,7 @@ func BenchmarkReadIndex(b *testing.B) {
 		r.Read(nobody{})
 		for done := 0; done == 0; {
 			w, _ := r.Ready(0)
-			if err := errors.Join(r.Local(w.Local), r.Apply(kv.ApplyBytesMax), r.Applied()); err != nil {
+			if err := errors.Join(r.Local(w.Local), apply(r), r.Applied()); err != nil {
 				b.Fatal(err)
 			}
 			done = len(r.Answers())
@@ -269,7 +274,7 @@ func elect(t *testing.T, r *Replica) {
 		}
 		r.Tick()
 		for w, ok := r.Ready(0); ok; w, ok = r.Ready(0) {
-			require.NoError(t, errors.Join(r.Local(w.Local), r.Apply(kv.ApplyBytesMax), r.Applied()))
+			require.NoError(t, errors.Join(r.Local(w.Local), apply(r), r.Applied()))
 			for _, m := range w.Held {
 				if m.GetTo() != 2 {
 					continue
@@ -288,7 +293,7 @@ func elect(t *testing.T, r *Replica) {
 // work does what is to be done, with durable writes, and gives the answers.
 func work(t *testing.T, r *Replica) (answers []Answer) {
 	for w, ok := r.Ready(0); ok || r.HasReady(); w, ok = r.Ready(0) {
-		require.NoError(t, errors.Join(r.Local(w.Local), r.Apply(kv.ApplyBytesMax), r.Applied()))
+		require.NoError(t, errors.Join(r.Local(w.Local), apply(r), r.Applied()))
 		answers = append(answers, r.Answers()...)
 	}
 	return append(answers, r.Answers()...)
