@@ -46,6 +46,8 @@ const (
 	ReadsWaitingMax = 16 << 10
 	// InboxBytesMax bounds the Raft messages that wait for a loop; past it they are dropped.
 	InboxBytesMax = 64 << 20
+	// LoopCallsMax bounds the requests to describe the replicas that wait for a loop.
+	LoopCallsMax = 256
 	// OutboxBytesMax bounds the messages that wait for one neighbour; past it they are dropped.
 	OutboxBytesMax = 32 << 20
 	// UncommittedBytesMax bounds a leader's uncommitted log tail.

@@ -337,19 +337,36 @@ func (c *Core) takeMeta(m *kvdv1.MetaState) {
 // envelopes steps what other nodes say. Within one inbox only the newest life of each neighbour counts, and an answer
 // to an earlier life of this process does not (T3).
 func (c *Core) envelopes(list []*kvdv1.Envelope) {
+	list = slices.DeleteFunc(list, func(e *kvdv1.Envelope) bool {
+		return kv.ClusterID(e.GetClusterId()) != c.Cluster || kv.NodeID(e.GetToNode()) != c.Node || !c.knows(kv.NodeID(e.GetFromNode()))
+	})
 	for _, e := range list {
 		from := kv.NodeID(e.GetFromNode())
 		c.lives[from] = max(c.lives[from], kv.Life(e.GetFromLife()))
 	}
 	for _, e := range list {
 		from := kv.NodeID(e.GetFromNode())
-		if kv.ClusterID(e.GetClusterId()) != c.Cluster || kv.NodeID(e.GetToNode()) != c.Node || kv.Life(e.GetFromLife()) < c.lives[from] {
+		if kv.Life(e.GetFromLife()) < c.lives[from] {
 			continue
 		}
 		for _, m := range e.GetMessages() {
 			c.message(from, m)
 		}
 	}
+}
+
+// knows reports whether a node is in the metadata, or has a replica of a shard that is here.
+func (c *Core) knows(id kv.NodeID) bool {
+	if _, ok := c.lives[id]; ok {
+		return true
+	}
+	if slices.ContainsFunc(c.Meta.GetNodes(), func(n *kvdv1.MetaNode) bool { return kv.NodeID(n.GetNode().GetNode()) == id }) {
+		return true
+	}
+	return slices.ContainsFunc(c.order, func(g *group) bool {
+		_, ok := g.machine.Descriptor().OnNode(id)
+		return ok
+	})
 }
 
 func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {

@@ -30,6 +30,7 @@ type Founding struct {
 	founder *Founder
 	err     error // Of the disk.
 	news    chan struct{}
+	asking  sync.WaitGroup
 }
 
 // NewFounding starts with a Founder.
@@ -60,6 +61,8 @@ func (r *Founding) step(f func(*Founder)) {
 // Run goes through the founding and gives the record of a node that takes part.
 func (r *Founding) Run(ctx context.Context) (*kvdv1.StoreRecord, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	// What is asked ends before the data directory is given up.
+	defer r.asking.Wait()
 	defer cancel()
 	tick, report := time.NewTicker(foundTick), time.NewTicker(foundReport)
 	defer tick.Stop()
@@ -103,13 +106,13 @@ func (r *Founding) report() {
 	}
 }
 
-// send sends the requests that the founder has, each in a goroutine that ends with ctx.
+// send sends the requests that the founder has, each in a goroutine that ends with ctx and that Run waits for.
 func (r *Founding) send(ctx context.Context) {
 	r.mu.Lock()
 	sends := r.founder.Sends()
 	r.mu.Unlock()
 	for _, s := range sends {
-		go func() {
+		r.asking.Go(func() {
 			asking, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
 			resp, err := r.Ask(asking, s.To.Address, s.Request)
@@ -120,7 +123,7 @@ func (r *Founding) send(ctx context.Context) {
 					f.Response(s, resp)
 				}
 			})
-		}()
+		})
 	}
 }
 

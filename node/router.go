@@ -202,11 +202,17 @@ func (n *Node) Leader(id kv.ShardID) kv.NodeID {
 	return 0
 }
 
-// learn takes what an answer tells of a shard's leader.
+// learn takes what an answer tells of a shard's leader: a member of the cluster, or 0 for nobody.
 func (n *Node) learn(id kv.ShardID, leader kv.NodeID) {
-	if n.views[id] == nil {
-		n.leaders.Store(id, leader)
+	if n.views[id] != nil {
+		return
 	}
+	if leader != 0 {
+		if _, member := n.Address(leader); !member {
+			return
+		}
+	}
+	n.leaders.Store(id, leader)
 }
 
 // route picks the node for an attempt: the leader if it is known, else one replica after the other.

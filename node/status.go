@@ -51,10 +51,15 @@ func (c *Core) Describe() []*kvdv1.ReplicaInfo {
 
 // inLoop calls f in a turn and waits for it.
 func (n *Node) inLoop(ctx context.Context, f func(*Core)) error {
-	done := make(chan struct{})
+	done, fits := make(chan struct{}), false
 	n.inbox.add(func(in *Input) {
-		in.Calls = append(in.Calls, func(c *Core) { f(c); close(done) })
+		if fits = len(in.Calls) < kv.LoopCallsMax; fits {
+			in.Calls = append(in.Calls, func(c *Core) { f(c); close(done) })
+		}
 	})
+	if !fits {
+		return &kv.OverloadError{What: "the queue of looks at the replicas", RetryAfter: kv.RetryAfter}
+	}
 	select {
 	case <-done:
 		return nil

@@ -92,15 +92,15 @@ func New(c Config) *Transport {
 	return &Transport{Config: c, ctx: ctx, cancel: cancel, peers: map[kv.NodeID]*peer{}, bulk: map[string]*grpc.ClientConn{}}
 }
 
-// Close ends all streams and waits for them.
+// Close ends all streams and connections and waits for them; there are no new ones.
 func (t *Transport) Close() {
-	t.cancel()
-	t.group.Wait()
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.cancel()
 	for _, c := range t.bulk {
 		_ = c.Close()
 	}
+	t.mu.Unlock()
+	t.group.Wait()
 }
 
 // Dial opens a connection as nodes use them.
@@ -406,6 +406,9 @@ func (t *Transport) bulkConn(id kv.NodeID) (kvdv1.NodeServiceClient, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.ctx.Err() != nil {
+		return nil, kv.ErrStopping
+	}
 	conn := t.bulk[address]
 	if conn == nil {
 		var err error

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -332,4 +333,37 @@ func TestMetaAndLocal(t *testing.T) {
 	err = a.WatchMeta(ctx, 2, func(m *kvdv1.MetaState) { got = m.Version; cancel() })
 	require.Error(t, err)
 	require.EqualValues(t, 3, got)
+}
+
+// TestNothingAfterClose: who still asks or sends while, and after, the transport is closed opens no connection that nobody
+// will close.
+func TestNothingAfterClose(t *testing.T) {
+	a, b := network(t)
+	b.forward = func(context.Context) *kvdv1.ForwardResponse { return &kvdv1.ForwardResponse{} }
+	began, ended := make(chan struct{}, 2), make(chan struct{}, 2)
+	for range 2 {
+		go func() {
+			for i := range kv.NodeID(200) {
+				a.Send(3+i, raftMessages(1))
+				_, _, _ = a.Transport.Forward(t.Context(), 2, &kvdv1.ForwardRequest{})
+				if i == 0 {
+					began <- struct{}{}
+				}
+			}
+			ended <- struct{}{}
+		}()
+	}
+	<-began
+	a.Close()
+	<-ended
+	<-ended
+	for _, conn := range a.bulk {
+		require.Equal(t, connectivity.Shutdown, conn.GetState())
+	}
+	clear(a.bulk)
+	_, sent, err := a.Transport.Forward(t.Context(), 2, &kvdv1.ForwardRequest{})
+	require.ErrorIs(t, err, kv.ErrStopping)
+	require.False(t, sent)
+	require.Empty(t, a.bulk)
+	a.Close()
 }

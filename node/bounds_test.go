@@ -1,0 +1,104 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+)
+
+// TestLivesAreOfMembers: an envelope of another cluster, for another node or of somebody unknown says nothing of a
+// neighbour's life, which would silence it, and leaves nothing behind.
+func TestLivesAreOfMembers(t *testing.T) {
+	w := newTrio(t)
+	w.elected()
+	m := w.nodes[1]
+	before := len(m.core.lives)
+	for i := range uint64(100) {
+		m.in.Envelopes = append(m.in.Envelopes,
+			&kvdv1.Envelope{ClusterId: 8, FromNode: 1, ToNode: 2, FromLife: 100},
+			&kvdv1.Envelope{ClusterId: 7, FromNode: 1, ToNode: 3, FromLife: 100},
+			&kvdv1.Envelope{ClusterId: 7, FromNode: 100 + i, ToNode: 2, FromLife: 1})
+		w.settle(m)
+	}
+	require.Len(t, m.core.lives, before)
+	require.Equal(t, kv.Life(1), m.core.lives[1])
+	m.in.Envelopes = append(m.in.Envelopes, &kvdv1.Envelope{ClusterId: 7, FromNode: 1, ToNode: 2, FromLife: 2})
+	w.settle(m)
+	require.Equal(t, kv.Life(2), m.core.lives[1])
+}
+
+// TestHintsNameMembers: who answers that a stranger leads is not believed: nothing is kept of nodes that nobody knows.
+func TestHintsNameMembers(t *testing.T) {
+	m, err := raftmeta.Founding(raftmeta.FoundingSpec{
+		Cluster: 1, Nodes: []raftmeta.FoundingNode{{Name: "a", Address: "h", Store: 1}, {Name: "b", Address: "i", Store: 2}, {Name: "c", Address: "j", Store: 3}},
+		Replicas: 3, TickMs: tickMs, ElectionTicks: electionTicks,
+	})
+	require.NoError(t, err)
+	n := &Node{}
+	n.publishMeta(m)
+	n.learn(1, 3)
+	require.Equal(t, kv.NodeID(3), n.Leader(1))
+	n.learn(1, 9)
+	require.Equal(t, kv.NodeID(3), n.Leader(1))
+	n.learn(1, 0)
+	require.Zero(t, n.Leader(1))
+}
+
+// TestLooksAreBounded: who asks again and again while the loop stands still is refused.
+func TestLooksAreBounded(t *testing.T) {
+	n := &Node{inbox: newInbox(), ctx: t.Context()}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range kv.LoopCallsMax {
+		require.ErrorIs(t, n.inLoop(gone, func(*Core) {}), context.Canceled)
+	}
+	require.ErrorAs(t, n.inLoop(gone, func(*Core) {}), new(*kv.OverloadError))
+	require.Len(t, n.inbox.take().Calls, kv.LoopCallsMax)
+	require.ErrorIs(t, n.inLoop(gone, func(*Core) {}), context.Canceled)
+}
+
+// TestFoundingEndsItsQuestions: when Run returns nobody asks any more, so that no answer is written to a data directory
+// that was given up.
+func TestFoundingEndsItsQuestions(t *testing.T) { synctest.Test(t, foundingEndsItsQuestions) }
+
+func foundingEndsItsQuestions(t *testing.T) {
+	nodes := []FoundNode{{Name: "a", Address: "h:1"}, {Name: "b", Address: "h:2"}, {Name: "c", Address: "h:3"}}
+	founder, err := NewFounder(FounderConfig{
+		Name: "a", Nodes: nodes, Rand: rand.New(rand.NewPCG(1, 1)),
+		MakeFounding: func(map[string]kv.StoreID) *kvdv1.Founding { panic("nobody has answered") },
+	})
+	require.NoError(t, err)
+	r := NewFounding(founder, func(*kvdv1.StoreRecord) error { return nil }, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var asking atomic.Int64
+	let := make(chan struct{})
+	r.Ask = func(ctx context.Context, _ string, _ *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error) {
+		asking.Add(1)
+		defer asking.Add(-1)
+		<-ctx.Done()
+		<-let
+		return nil, errors.New("the caller went away")
+	}
+	ended := make(chan int64, 1)
+	go func() {
+		_, _ = r.Run(ctx)
+		ended <- asking.Load()
+	}()
+	synctest.Wait()
+	require.EqualValues(t, 2, asking.Load())
+	cancel()
+	synctest.Wait()
+	require.Empty(t, ended, "Run has returned")
+	close(let)
+	require.Zero(t, <-ended)
+}
