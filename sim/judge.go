@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -19,6 +20,8 @@ const (
 	levelTime = 2 * time.Second
 	// expiryLate is by how much a key may be seen after its time.
 	expiryLate = time.Second
+	// purgeTime is how long a key may be stored after its time, when all is well.
+	purgeTime = 2 * time.Second
 	// searchTime bounds the search for an order of a run's operations.
 	searchTime = 20 * time.Second
 )
@@ -239,13 +242,16 @@ func (w *world) final() (map[string]check.Final, error) {
 		if err != nil {
 			return nil, err
 		}
-		time := v.State().GetTimeMs()
+		now := v.State().GetTimeMs()
 		items, err := readAll(v, shard.Span)
 		if err != nil {
 			return nil, err
 		}
 		for _, i := range items {
-			if !i.Record.ExpiredAt(time) {
+			if due := momentOf(i.Record.ExpireAt); due != 0 && due+int64(purgeTime+w.skewMax) < w.moment() {
+				return nil, fmt.Errorf("%s is stored still, %v after its time", i.Key, time.Duration(w.moment()-due))
+			}
+			if !i.Record.ExpiredAt(now) {
 				final[string(i.Key)] = check.Final{
 					Value: string(i.Record.Value), Revision: i.Record.Revision, ExpireAt: momentOf(i.Record.ExpireAt),
 				}

@@ -131,7 +131,7 @@ func (w *world) lostVote() time.Duration {
 		w.join(voter, leader)
 	}
 	w.after(6*time.Second, func() {
-		voter.voteless = false
+		voter.voteless, voter.onVoteless = false, func() {}
 		w.join(leader, voter)
 		w.join(leader, candidate)
 		w.join(voter, candidate)
