@@ -19,6 +19,9 @@ func (n *Node) announce(ctx context.Context) {
 		n.Logger.Warn("other nodes and clients reach this node at the address of the map, not at the one that it advertises",
 			"map", self.Address, "advertise", n.Advertise)
 	}
+	if self.Name != n.Name {
+		n.Logger.Warn("this node keeps the name that it was founded with", "name", self.Name, "--name", n.Name)
+	}
 	for attempt := 0; self.Region != n.Region; attempt++ {
 		refused, done := n.announceTo(ctx, attempt, &kvdv1.MetaNode{StoreId: n.record.StoreId, Node: &kvdv1.Node{
 			Node: uint64(self.ID), Name: self.Name, Address: self.Address, Region: n.Region,

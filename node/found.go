@@ -116,6 +116,9 @@ func NewFounder(cfg FounderConfig) (*Founder, error) {
 		if foundBegun(record.Phase) || len(f.nodes) == 0 {
 			f.nodes, f.listHash = foundNodes(founding), founding.ListHash
 		}
+		if name, ok := foundName(founding, record.StoreId); ok && foundBegun(record.Phase) {
+			f.name = name // Whatever the flag says now, or the host is called.
+		}
 		if founding.ListHash != f.listHash {
 			return nil, &kv.InvalidError{Field: "initial-cluster", Bound: fmt.Sprintf(
 				"this store was prepared for the nodes %v and their token: start it with these, or empty the "+
@@ -126,7 +129,7 @@ func NewFounder(cfg FounderConfig) (*Founder, error) {
 		f.nodes, f.listHash = nil, "" // Joined; nothing to found.
 		return f, nil
 	}
-	if err := foundCheckNodes(cfg.Name, f.nodes); err != nil {
+	if err := foundCheckNodes(f.name, f.nodes); err != nil {
 		return nil, err
 	}
 	f.lowest = slices.MinFunc(f.nodes, func(a, b FoundNode) int { return cmp.Compare(a.Name, b.Name) }).Name
@@ -548,6 +551,16 @@ func foundStore(founding *kvdv1.Founding, name string) (store uint64, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+// foundName is the name of the node whose store it is.
+func foundName(founding *kvdv1.Founding, store uint64) (name string, ok bool) {
+	for _, n := range founding.GetMeta().GetNodes() {
+		if n.StoreId == store && store != 0 {
+			return n.GetNode().GetName(), true
+		}
+	}
+	return "", false
 }
 
 // foundNodes is the list that a record was made from, in the order of the node ids.

@@ -11,10 +11,12 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 )
 
-// foundTick is how often the others are asked again, and foundReport how often the log names who is missing.
+// foundTick is how often the others are asked again, and foundReport how often the log names who is missing,
+// from the first time on.
 const (
-	foundTick   = 250 * time.Millisecond
-	foundReport = 5 * time.Second
+	foundTick        = 250 * time.Millisecond
+	foundReportFirst = time.Second
+	foundReport      = 5 * time.Second
 )
 
 // Founding runs a Founder: it syncs its records, sends its requests and answers those of others, also after this node
@@ -64,7 +66,7 @@ func (r *Founding) Run(ctx context.Context) (*kvdv1.StoreRecord, error) {
 	// What is asked ends before the data directory is given up.
 	defer r.asking.Wait()
 	defer cancel()
-	tick, report := time.NewTicker(foundTick), time.NewTicker(foundReport)
+	tick, report := time.NewTicker(foundTick), time.NewTicker(foundReportFirst)
 	defer tick.Stop()
 	defer report.Stop()
 	r.step(func(*Founder) {})
@@ -80,6 +82,7 @@ func (r *Founding) Run(ctx context.Context) (*kvdv1.StoreRecord, error) {
 			r.step((*Founder).Tick)
 		case <-report.C:
 			r.report()
+			report.Reset(foundReport)
 		case <-r.news:
 		}
 	}

@@ -189,6 +189,8 @@ func TestSettingsTable(t *testing.T) {
 		require.NotEmpty(t, d.Doc)
 		require.NotEmpty(t, d.Bound)
 		require.NoError(t, CheckSetting(d.Name, standard.Value(d.Name)), "what is shown can be set")
+		require.Equal(t, d.Default, standard.Value(d.Name), "the default is shown in two ways")
+		require.NotContains(t, d.Bound, "0s")
 		for _, bad := range []string{"x", "-1", " ", "1e99", "99999999999999999999", "-1s", "9999999h", "TRUE"} {
 			var invalid *kv.InvalidError
 			require.ErrorAs(t, CheckSetting(d.Name, bad), &invalid, "%s = %q", d.Name, bad)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -34,13 +35,25 @@ type Definition struct {
 var errBound = fmt.Errorf("out of bounds")
 
 func durations(low, high time.Duration) (string, func(string) (any, error)) {
-	return fmt.Sprintf("a time from %v to %v", low, high), func(value string) (any, error) {
+	return fmt.Sprintf("a time from %s to %s", short(low), short(high)), func(value string) (any, error) {
 		d, err := time.ParseDuration(value)
 		if err == nil && (d < low || d > high) {
 			err = errBound
 		}
 		return d, err
 	}
+}
+
+// short is a time without the parts that are 0: 1h, and not 1h0m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 func numbers(low, high int64) (string, func(string) (any, error)) {
@@ -127,7 +140,12 @@ func SettingsOf(m *kvdv1.MetaState) *Settings {
 }
 
 // Value writes the value of a setting as it is set.
-func (s *Settings) Value(name string) string { return fmt.Sprint(s.values[name]) }
+func (s *Settings) Value(name string) string {
+	if d, ok := s.values[name].(time.Duration); ok {
+		return short(d)
+	}
+	return fmt.Sprint(s.values[name])
+}
 
 // Duration is the value of a setting that is a time.
 func (s *Settings) Duration(name string) time.Duration { return s.values[name].(time.Duration) }

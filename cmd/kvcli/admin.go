@@ -120,6 +120,67 @@ func (c *cli) nodesCommand() *cobra.Command {
 	}
 }
 
+// statusJSON has every field, also what is 0. Cluster and store are written as everywhere else: as numbers they would be
+// too large for most readers of JSON.
+type statusJSON struct {
+	Node        nodeJSON      `json:"node"`
+	Version     string        `json:"version"`
+	Cluster     string        `json:"cluster"`
+	Store       string        `json:"store"`
+	Starts      uint64        `json:"starts"`
+	UptimeMs    int64         `json:"uptime_ms"`
+	MetaLeader  uint64        `json:"meta_leader"`
+	MapVersion  uint64        `json:"map_version"`
+	Replicas    uint32        `json:"replicas"`
+	Leaders     uint32        `json:"leaders"`
+	Keys        uint64        `json:"keys"`
+	Bytes       uint64        `json:"bytes"`
+	DiskFree    uint64        `json:"disk_free_bytes"`
+	DiskFull    bool          `json:"disk_full"`
+	Memory      uint64        `json:"memory_budget_bytes"`
+	CacheBytes  uint64        `json:"cache_bytes"`
+	CacheHits   uint64        `json:"cache_hits"`
+	CacheMisses uint64        `json:"cache_misses"`
+	Local       []replicaJSON `json:"local,omitempty"`
+}
+
+// replicaJSON is a replica on the node that answers.
+type replicaJSON struct {
+	Shard     uint64  `json:"shard"`
+	Replica   uint64  `json:"replica"`
+	Role      string  `json:"role"`
+	Leader    uint64  `json:"leader"`
+	Term      uint64  `json:"term"`
+	Truncated uint64  `json:"truncated"`
+	Applied   uint64  `json:"applied"`
+	Committed uint64  `json:"committed"`
+	Last      uint64  `json:"last"`
+	Revision  uint64  `json:"revision"`
+	Keys      uint64  `json:"keys"`
+	Bytes     uint64  `json:"bytes"`
+	Load      float64 `json:"load"`
+}
+
+func statusOf(st *kvdv1.StatusResponse, replicas bool) statusJSON {
+	n := st.GetNode()
+	s := statusJSON{
+		Node: nodeJSON{n.GetNode(), n.GetName(), n.GetAddress(), n.GetRegion(), "up"}, Version: st.Version, Cluster: fmt.Sprint(kv.ClusterID(st.ClusterId)),
+		Store: fmt.Sprint(kv.StoreID(st.StoreId)), Starts: st.Life, UptimeMs: st.UptimeMs, MetaLeader: st.MetaLeader, MapVersion: st.MapVersion,
+		Replicas: st.Replicas, Leaders: st.Leaders, Keys: st.Keys, Bytes: st.Bytes, DiskFree: st.DiskFreeBytes, DiskFull: st.DiskFull,
+		Memory: st.MemoryBudgetBytes, CacheBytes: st.CacheBytes, CacheHits: st.CacheHits, CacheMisses: st.CacheMisses,
+	}
+	if !replicas {
+		return s
+	}
+	s.Local = []replicaJSON{}
+	for _, r := range st.Local {
+		s.Local = append(s.Local, replicaJSON{
+			r.Shard, r.Replica, r.Role, r.LeaderNode, r.Term, r.Truncated, r.Applied, r.Committed, r.Last, r.Revision, r.Keys, r.Bytes, r.Load,
+		})
+	}
+	return s
+}
+
 func (c *cli) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "status", Short: "Describe the node that answers", Example: "  kvcli status\n  kvcli status --replicas", Args: cobra.NoArgs}
 	replicas := cmd.Flags().Bool("replicas", false, "list its replicas too")
@@ -129,11 +190,8 @@ func (c *cli) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !*replicas {
-				st.Local = nil
-			}
 			if c.output == "json" {
-				return c.json(cmd, st)
+				return c.json(cmd, statusOf(st, *replicas))
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			disk := "ok"

@@ -12,7 +12,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/client"
@@ -30,23 +29,27 @@ func value(cmd *cobra.Command, arg string) ([]byte, error) {
 	return []byte(arg), nil
 }
 
-// record is an item as JSON. A value that is no text is given in base64.
+// record is an item as JSON. A value that is no text is given in base64; without values there is neither.
 type record struct {
-	Key      string `json:"key"`
-	Value    string `json:"value,omitempty"`
-	ValueB64 []byte `json:"value_base64,omitempty"`
-	Revision uint64 `json:"revision"`
-	ExpireAt int64  `json:"expire_at_ms,omitempty"`
+	Key      string  `json:"key"`
+	Value    *string `json:"value,omitempty"`
+	ValueB64 []byte  `json:"value_base64,omitempty"`
+	Revision uint64  `json:"revision"`
+	ExpireAt int64   `json:"expire_at_ms,omitempty"`
 }
 
 func recordOf(i client.Item) record {
 	r := record{Key: kv.FormatKey(i.Key), Revision: uint64(i.Record.Revision), ExpireAt: i.Record.ExpireAt}
-	if utf8.Valid(i.Record.Value) {
-		r.Value = string(i.Record.Value)
-	} else {
-		r.ValueB64 = i.Record.Value
-	}
+	r.Value, r.ValueB64 = textOrBytes(i.Record.Value)
 	return r
+}
+
+// textOrBytes gives a value as text if it is some.
+func textOrBytes(value []byte) (*string, []byte) {
+	if text := string(value); utf8.ValidString(text) {
+		return &text, nil
+	}
+	return nil, value
 }
 
 func (c *cli) getCommand() *cobra.Command {
@@ -91,7 +94,11 @@ func (c *cli) wrote(cmd *cobra.Command, succeeded bool, revision kv.Revision) er
 		}
 	}
 	if !succeeded {
-		fmt.Fprintf(os.Stderr, "kvcli: the condition was not met; the key's revision is %d\n", revision)
+		if revision == 0 {
+			fmt.Fprintln(os.Stderr, "kvcli: the condition was not met: there is no such key")
+		} else {
+			fmt.Fprintf(os.Stderr, "kvcli: the condition was not met: the key's revision is %d\n", revision)
+		}
 		return errNo
 	}
 	if c.output == "table" {
@@ -159,6 +166,9 @@ func (c *cli) delCommand() *cobra.Command {
 		if given == (len(args) == 1) {
 			return usage("del", "either KEY, or --prefix, or --from and --to")
 		}
+		if given && cmd.Flags().Changed("if-revision") {
+			return usage("if-revision", "with KEY only")
+		}
 		if given {
 			return c.delRange(cmd, s)
 		}
@@ -189,7 +199,7 @@ func (c *cli) delRange(cmd *cobra.Command, s kv.Span) error {
 	return c.with(cmd, true, func(ctx context.Context, cl *client.Client) error {
 		count, err := cl.DeleteRange(ctx, s)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w (deleted for certain: %d)", err, count)
 		}
 		if c.output == "json" {
 			return c.json(cmd, map[string]any{"deleted": count})
@@ -273,6 +283,8 @@ func (c *cli) txnCommand() *cobra.Command {
    "else":    […]}
 
 Keys are written as on the command line, values are text or {"base64": "…"}. All keys lie in one shard.
+The answer is an object too, with a result for each operation that was done: of a get what was found, of a put the key's
+revision, of a delete whether the key was there.
 Exit code 0 if "then" was done, 1 if "else" was.`,
 		Example: `  echo '{"compare":[{"key":"a","absent":true}],"then":[{"put":{"key":"a","value":"1"}}]}' | kvcli txn`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -294,11 +306,7 @@ Exit code 0 if "then" was done, 1 if "else" was.`,
 				if err != nil {
 					return err
 				}
-				text, err := protojson.Marshal(&kvdv1.TxnResponse{Succeeded: resp.Succeeded, Results: resp.Results, Revision: resp.Revision})
-				if err != nil {
-					return err
-				}
-				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", text); err != nil {
+				if err := c.json(cmd, answerOf(r, resp)); err != nil {
 					return err
 				}
 				if !resp.Succeeded {
@@ -308,6 +316,41 @@ Exit code 0 if "then" was done, 1 if "else" was.`,
 			})
 		},
 	}
+}
+
+// txnAnswer is how a transaction ended, as JSON.
+type txnAnswer struct {
+	Succeeded bool        `json:"succeeded"`
+	Revision  uint64      `json:"revision"`
+	Results   []txnResult `json:"results"`
+}
+
+// txnResult is that of one operation. Only a get that found its key has a value.
+type txnResult struct {
+	Found    *bool   `json:"found,omitempty"`
+	Value    *string `json:"value,omitempty"`
+	ValueB64 []byte  `json:"value_base64,omitempty"`
+	Revision uint64  `json:"revision,omitempty"`
+	ExpireAt int64   `json:"expire_at_ms,omitempty"`
+}
+
+func answerOf(r *kvdv1.TxnRequest, resp *kvdv1.TxnResponse) txnAnswer {
+	a := txnAnswer{Succeeded: resp.Succeeded, Revision: resp.Revision, Results: []txnResult{}}
+	ops := r.Then
+	if !resp.Succeeded {
+		ops = r.Else
+	}
+	for i, x := range resp.Results {
+		one := txnResult{Revision: x.Revision, ExpireAt: x.ExpireAtMs}
+		if i >= len(ops) || ops[i].GetPut() == nil {
+			one.Found = &x.Found
+		}
+		if i < len(ops) && ops[i].GetGet() != nil && x.Found {
+			one.Value, one.ValueB64 = textOrBytes(x.Value)
+		}
+		a.Results = append(a.Results, one)
+	}
+	return a
 }
 
 // text is a value in JSON: a string, or {"base64": "…"}.
@@ -490,7 +533,11 @@ func (c *cli) scanCommand() *cobra.Command {
 
 func (c *cli) formatItem(out *bytes.Buffer, item client.Item, keysOnly bool) error {
 	if c.output == "json" {
-		return json.NewEncoder(out).Encode(recordOf(item))
+		r := recordOf(item)
+		if keysOnly {
+			r.Value = nil
+		}
+		return json.NewEncoder(out).Encode(r)
 	}
 	out.WriteString(kv.FormatKey(item.Key))
 	if !keysOnly {

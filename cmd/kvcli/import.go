@@ -117,6 +117,9 @@ func parseLine(line []byte) (key, value []byte, err error) {
 		if x.Value != nil {
 			return key, *x.Value, nil
 		}
+		if x.ValueB64 == nil {
+			return nil, nil, usage("line", "an object with key and value")
+		}
 		return key, x.ValueB64, nil
 	}
 	k, v, ok := bytes.Cut(line, []byte{'\t'})

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -103,7 +104,7 @@ Exit codes: 0 done; 1 not found, or a condition was not met; 2 usage or an input
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&c.endpoints, "endpoints", cmp.Or(os.Getenv("KVCLI_ENDPOINTS"), defaultEndpoint), "HOST:PORT of nodes, with commas between (KVCLI_ENDPOINTS)")
-	f.DurationVar(&c.timeout, "timeout", 5*time.Second, "how long a command may take")
+	f.DurationVar(&c.timeout, "timeout", 5*time.Second, "how long a command may take; import: 5m, scan and export: 1h if not given")
 	f.StringVarP(&c.output, "output", "o", "table", "table, json or raw")
 	f.StringVar(&c.cert, "tls-cert", "", "certificate of the caller (PEM)")
 	f.StringVar(&c.key, "tls-key", "", "its key (PEM)")
@@ -120,12 +121,31 @@ Exit codes: 0 done; 1 not found, or a condition was not met; 2 usage or an input
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Example: "  kvcli version", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
+				if c.output == "json" {
+					return c.json(cmd, map[string]string{"version": buildVersion(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+				}
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), "kvcli", buildVersion())
 				return err
 			},
 		},
 	)
+	sayUsage(root)
 	return root
+}
+
+// sayUsage makes a wrong number of arguments be answered with what a command takes.
+func sayUsage(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil && !cmd.HasSubCommands() {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if check(cmd, args) != nil {
+				return usage("usage", strings.TrimSuffix(cmd.UseLine(), " [flags]"))
+			}
+			return nil
+		}
+	}
+	for _, child := range cmd.Commands() {
+		sayUsage(child)
+	}
 }
 
 func buildVersion() string {

@@ -120,7 +120,7 @@ func merge(flags *pflag.FlagSet, environ []string) (*koanf.Koanf, map[string]str
 		values := layer.Raw()
 		for _, name := range slices.Sorted(maps.Keys(values)) {
 			if _, ok := known[name]; !ok {
-				return fmt.Errorf("%s: there is no key %q; did you mean %q?", what, name, nearest(name, known))
+				return fmt.Errorf("%s: there is no key %s%s", what, written(what, name), nearest(what, name, known))
 			}
 			text, ok := plain(values[name])
 			if !ok {
@@ -179,15 +179,26 @@ func plain(value any) (string, bool) {
 	}
 }
 
-// nearest gives the known name that is most like another.
-func nearest(name string, known map[string]any) string {
-	best, least := "", 1<<30
+// written is a key as it is written in the environment or elsewhere.
+func written(what, name string) string {
+	if what == "environment" {
+		return "KVD_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+	}
+	return strconv.Quote(name)
+}
+
+// nearest asks about the known name that is most like another, if any is like it.
+func nearest(what, name string, known map[string]any) string {
+	best, least := "", max(4, (len(name)+1)/2)
 	for candidate := range known {
 		if d := distance(name, candidate); d < least || d == least && candidate < best {
 			best, least = candidate, d
 		}
 	}
-	return best
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + written(what, best) + "?"
 }
 
 // distance counts the changes of a character from a to b.

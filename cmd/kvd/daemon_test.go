@@ -194,8 +194,11 @@ func TestDaemon(t *testing.T) {
 	p.state("STOPPING=1")
 	require.Equal(t, 0, p.end())
 
-	again := start(t, dir, "--name", "alone")
+	again := start(t, dir, "--name", "other")
 	again.state("READY=1")
+	again.says("this node keeps the name that it was founded with")
+	again.says("1 (alone) of cluster")
+	again.says("(1 node, 1 shard)")
 	resp, err := again.api().Get(ctx, &kvdv1.GetRequest{Key: []byte("k")})
 	require.NoError(t, err)
 	require.Equal(t, "v", string(resp.Value))

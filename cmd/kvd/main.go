@@ -39,6 +39,7 @@ func root() *cobra.Command {
 	defineFlags(cmd.PersistentFlags())
 	cmd.AddCommand(&cobra.Command{
 		Use: "check-config", Short: "Print each setting with its value and where it came from, and check them", Args: cobra.NoArgs,
+		Example: "  kvd check-config --config /etc/kvd/kvd.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := loadSettings(cmd.Flags(), os.Environ())
 			if err != nil {
@@ -52,7 +53,7 @@ func root() *cobra.Command {
 }
 
 func versionCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Example: "  kvd version -o json"}
 	format := cmd.Flags().StringP("output", "o", "text", "text or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		v := map[string]string{"version": buildVersion(), "go": runtime.Version(), "platform": platform}

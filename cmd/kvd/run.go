@@ -213,6 +213,12 @@ func (d *daemon) announce(ctx context.Context) {
 func (d *daemon) banner(w io.Writer) {
 	meta, _ := d.node.Meta()
 	self := d.node.Self()
+	name := d.name
+	for _, n := range meta.GetNodes() {
+		if n.GetNode().GetNode() == uint64(self.Node) {
+			name = n.GetNode().GetName()
+		}
+	}
 	tls, http := "no TLS: for this machine only", "none"
 	if d.secure() {
 		tls = "TLS"
@@ -224,15 +230,23 @@ func (d *daemon) banner(w io.Writer) {
 	}
 	_, _ = fmt.Fprintf(w, `
 kvd %s serves
-  node      %d (%s) of cluster %v: %d nodes, %d shards
+  node      %d (%s) of cluster %v (%s, %s)
   clients   %s  (gRPC: kvd.v1.KV, kvd.v1.Admin, health, reflection; %s)
   http      %s
   data      %s
   memory    %d MiB
 
 Try it:
-%s`, buildVersion(), self.Node, d.name, self.Cluster, len(meta.GetNodes()), len(meta.GetDescriptors()), d.advertise, tls,
+%s`, buildVersion(), self.Node, name, self.Cluster, count(len(meta.GetNodes()), "node"), count(len(meta.GetDescriptors()), "shard"), d.advertise, tls,
 		http, d.absolute(), d.memory>>20, d.examples())
+}
+
+// count says how many there are of something.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // examples are commands that work as they stand.
