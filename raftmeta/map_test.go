@@ -205,7 +205,7 @@ func TestSettingsTable(t *testing.T) {
 	s := SettingsOf(m)
 	require.True(t, standard.Bool(LeaderBalance))
 	require.False(t, s.Bool(LeaderBalance))
-	require.Equal(t, "1m0s", s.Value(DiskStallExit))
+	require.Equal(t, "1m", s.Value(DiskStallExit))
 	require.Equal(t, standard.Duration(DiskStallHandover), s.Duration(DiskStallHandover))
 	require.Less(t, standard.Duration(DiskStallHandover), standard.Duration(DiskStallExit))
 	require.Equal(t, standard.Int(DiskReserve), s.Int(DiskReserve))
