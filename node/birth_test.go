@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -13,9 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
-	"github.com/kvdstore/kvd/cache"
 	"github.com/kvdstore/kvd/kv"
-	"github.com/kvdstore/kvd/raftmeta"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -32,10 +29,7 @@ func begin(t *testing.T, fs vfs.FS, meta *kvdv1.MetaState, found func(storage.Lo
 	if found != nil {
 		found(log, state)
 	}
-	core, err = NewCore(CoreConfig{
-		Cluster: 7, Node: 2, Life: 1, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: log, State: state,
-		Guard: cache.New(cache.NewChaotic(1), 16), Host: &lone{t: t}, Logger: o.Logger, Meta: meta,
-	}, Now{})
+	core, err = NewCore(coreConfig(&lone{t: t}, 2, 1, log, state, meta), Now{})
 	require.NoError(t, err)
 	require.NoError(t, core.Check())
 	return core, func() {
@@ -48,12 +42,7 @@ func begin(t *testing.T, fs vfs.FS, meta *kvdv1.MetaState, found func(storage.Lo
 // TestCrashAtBirth crashes before every write to the disk with which a founded node makes its stores and its first
 // replicas. The next start makes them all, and needs not to once they were made (B1).
 func TestCrashAtBirth(t *testing.T) {
-	spec := raftmeta.FoundingSpec{Cluster: 7, Cuts: [][]byte{[]byte("m")}, Replicas: 3, TickMs: 50, ElectionTicks: 10}
-	for i, name := range []string{"n1", "n2", "n3"} {
-		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: name, Address: name, Store: kv.StoreID(i + 1)})
-	}
-	meta, err := raftmeta.Founding(spec)
-	require.NoError(t, err)
+	meta := foundingOf(t, 3, []byte("m"))
 	disk := vfs.NewCrashableMem()
 	require.NoError(t, disk.MkdirAll("/kvd", 0o755))
 	root, err := disk.OpenDir("/")

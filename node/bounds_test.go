@@ -12,7 +12,6 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
-	"github.com/kvdstore/kvd/raftmeta"
 )
 
 // TestLivesAreOfMembers: an envelope of another cluster, for another node or of somebody unknown says nothing of a
@@ -38,13 +37,8 @@ func TestLivesAreOfMembers(t *testing.T) {
 
 // TestHintsNameMembers: who answers that a stranger leads is not believed: nothing is kept of nodes that nobody knows.
 func TestHintsNameMembers(t *testing.T) {
-	m, err := raftmeta.Founding(raftmeta.FoundingSpec{
-		Cluster: 1, Nodes: []raftmeta.FoundingNode{{Name: "a", Address: "h", Store: 1}, {Name: "b", Address: "i", Store: 2}, {Name: "c", Address: "j", Store: 3}},
-		Replicas: 3, TickMs: tickMs, ElectionTicks: electionTicks,
-	})
-	require.NoError(t, err)
 	n := &Node{}
-	n.publishMeta(m)
+	n.publishMeta(foundingOf(t, 3))
 	n.learn(1, 3)
 	require.Equal(t, kv.NodeID(3), n.Leader(1))
 	n.learn(1, 9)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -29,17 +30,32 @@ type lone struct {
 	sums  int
 }
 
+// foundingOf is the metadata of a new cluster of so many nodes.
+func foundingOf(t testing.TB, nodes int, cuts ...[]byte) *kvdv1.MetaState {
+	spec := raftmeta.FoundingSpec{Cluster: 7, Cuts: cuts, Replicas: 3, TickMs: 50, ElectionTicks: 10}
+	for i := range nodes {
+		name := fmt.Sprintf("n%d", i+1)
+		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: name, Address: name, Store: kv.StoreID(i + 1)})
+	}
+	meta, err := raftmeta.Founding(spec)
+	require.NoError(t, err)
+	return meta
+}
+
+// coreConfig is that of a node of such a cluster.
+func coreConfig(h Host, id kv.NodeID, life kv.Life, log storage.Log, state storage.State, meta *kvdv1.MetaState) CoreConfig {
+	return CoreConfig{
+		Cluster: 7, Node: id, Life: life, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: log, State: state,
+		Guard: cache.New(cache.NewChaotic(1), 16), Host: h, Logger: slog.New(slog.DiscardHandler), Meta: meta,
+	}
+}
+
 func newLone(t *testing.T) *lone {
 	l := &lone{t: t, log: storage.NewMemLog(), state: storage.NewMemState()}
-	meta, err := raftmeta.Founding(raftmeta.FoundingSpec{
-		Cluster: 7, Nodes: []raftmeta.FoundingNode{{Name: "n1", Address: "a", Store: 1}}, Replicas: 1, TickMs: 50, ElectionTicks: 10,
-	})
-	require.NoError(t, err)
+	meta := foundingOf(t, 1)
 	require.NoError(t, Found(meta, 1, l.log, l.state))
-	l.core, err = NewCore(CoreConfig{
-		Cluster: 7, Node: 1, Life: 1, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: l.log, State: l.state,
-		Guard: cache.New(cache.NewChaotic(1), 16), Host: l, Logger: slog.New(slog.DiscardHandler), Meta: meta,
-	}, Now{})
+	var err error
+	l.core, err = NewCore(coreConfig(l, 1, 1, l.log, l.state, meta), Now{})
 	require.NoError(t, err)
 	for range 5 {
 		l.tick()

@@ -18,10 +18,7 @@ import (
 )
 
 func watching(t *testing.T) *Node {
-	meta, err := raftmeta.Founding(raftmeta.FoundingSpec{
-		Cluster: 7, Nodes: []raftmeta.FoundingNode{{Name: "n1", Address: "a", Store: 1}}, Replicas: 1, TickMs: 50, ElectionTicks: 10,
-	})
-	require.NoError(t, err)
+	meta := foundingOf(t, 1)
 	n := &Node{Config: Config{DataDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}, inbox: newInbox(), self: Self{Node: 1}}
 	n.publishMeta(meta)
 	return n

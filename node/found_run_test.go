@@ -13,7 +13,6 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
-	"github.com/kvdstore/kvd/raftmeta"
 )
 
 // TestFoundingRuns founds clusters with real goroutines, in every order of starting, while requests of nodes that are
@@ -47,17 +46,7 @@ func found(t *testing.T, size int, seed uint64) {
 	for _, i := range rand.New(rand.NewPCG(seed, 1)).Perm(size) {
 		founder, err := NewFounder(FounderConfig{
 			Name: nodes[i].Name, Nodes: nodes, Token: "t", Rand: rand.New(rand.NewPCG(seed, uint64(i))),
-			MakeFounding: func(stores map[string]kv.StoreID) *kvdv1.Founding {
-				spec := raftmeta.FoundingSpec{Cluster: 1, Replicas: 3, TickMs: 50, ElectionTicks: 15}
-				for _, n := range nodes {
-					spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: n.Name, Address: n.Address, Store: stores[n.Name]})
-				}
-				m, err := raftmeta.Founding(spec)
-				if err != nil {
-					panic(err)
-				}
-				return &kvdv1.Founding{Meta: m}
-			},
+			MakeFounding: func(stores map[string]kv.StoreID) *kvdv1.Founding { return foundTestFounding(nodes, stores) },
 		})
 		require.NoError(t, err)
 		f := NewFounding(founder, func(*kvdv1.StoreRecord) error { return nil }, slog.New(slog.DiscardHandler))

@@ -2,7 +2,6 @@ package node
 
 import (
 	"fmt"
-	"log/slog"
 	"testing"
 	"time"
 
@@ -10,9 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
-	"github.com/kvdstore/kvd/cache"
 	"github.com/kvdstore/kvd/kv"
-	"github.com/kvdstore/kvd/raftmeta"
 	"github.com/kvdstore/kvd/replica"
 	"github.com/kvdstore/kvd/shard"
 	"github.com/kvdstore/kvd/storage"
@@ -40,22 +37,15 @@ type third struct {
 const trioShard = 1
 
 func newTrio(t testing.TB) *trio {
-	spec := raftmeta.FoundingSpec{Cluster: 7, Replicas: 3, TickMs: 50, ElectionTicks: 10}
-	for i := range 3 {
-		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: fmt.Sprint("n", i+1), Address: fmt.Sprint("a", i), Store: kv.StoreID(i + 1)})
-	}
-	meta, err := raftmeta.Founding(spec)
-	require.NoError(t, err)
+	meta := foundingOf(t, 3)
 	w := &trio{t: t}
 	for i := range w.nodes {
 		log, state := storage.NewMemLog(), storage.NewMemState()
 		id := kv.NodeID(i + 1)
 		require.NoError(t, Found(meta, id, log, state))
 		m := &third{trio: w, id: id}
-		m.core, err = NewCore(CoreConfig{
-			Cluster: 7, Node: id, Life: 1, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: log, State: state,
-			Guard: cache.New(cache.NewChaotic(1), 16), Host: m, Logger: slog.New(slog.DiscardHandler), Meta: meta,
-		}, Now{})
+		var err error
+		m.core, err = NewCore(coreConfig(m, id, 1, log, state, meta), Now{})
 		require.NoError(t, err)
 		w.nodes[i] = m
 	}

@@ -1,18 +1,14 @@
 package node
 
 import (
-	"log/slog"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
-	"github.com/kvdstore/kvd/cache"
 	"github.com/kvdstore/kvd/kv"
-	"github.com/kvdstore/kvd/raftmeta"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -32,12 +28,7 @@ func (m *member) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 
 func newMember(t *testing.T) *member {
 	m := &member{lone: &lone{t: t, log: storage.NewMemLog(), state: storage.NewMemState()}}
-	spec := raftmeta.FoundingSpec{Cluster: 7, Replicas: 3, TickMs: 50, ElectionTicks: 10}
-	for i, name := range []string{"n1", "n2", "n3"} {
-		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: name, Address: name, Store: kv.StoreID(i + 1)})
-	}
-	meta, err := raftmeta.Founding(spec)
-	require.NoError(t, err)
+	meta := foundingOf(t, 3)
 	require.NoError(t, Found(meta, 1, m.log, m.state))
 	m.start(meta, 1)
 	return m
@@ -46,10 +37,7 @@ func newMember(t *testing.T) *member {
 func (m *member) start(meta *kvdv1.MetaState, life kv.Life) {
 	var err error
 	m.in, m.last, m.sent = Input{}, 0, nil
-	m.core, err = NewCore(CoreConfig{
-		Cluster: 7, Node: 1, Life: life, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: m.log, State: m.state,
-		Guard: cache.New(cache.NewChaotic(1), 16), Host: m, Logger: slog.New(slog.DiscardHandler), Meta: meta,
-	}, Now{Boot: m.now})
+	m.core, err = NewCore(coreConfig(m, 1, life, m.log, m.state, meta), Now{Boot: m.now})
 	require.NoError(m.t, err)
 }
 

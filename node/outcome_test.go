@@ -10,7 +10,6 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
-	"github.com/kvdstore/kvd/raftmeta"
 	"github.com/kvdstore/kvd/shard"
 )
 
@@ -28,12 +27,7 @@ func (s *scripted) Forward(context.Context, kv.NodeID, *kvdv1.ForwardRequest) (*
 
 // outsider is a node without replicas, of a cluster of five with the shards [, m) and [m, ).
 func outsider(t *testing.T, network Network) *Node {
-	spec := raftmeta.FoundingSpec{Cluster: 7, Cuts: [][]byte{[]byte("m")}, Replicas: 3, TickMs: 50, ElectionTicks: 10}
-	for i, name := range []string{"n1", "n2", "n3", "n4", "n5"} {
-		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: name, Address: name, Store: kv.StoreID(i + 1)})
-	}
-	meta, err := raftmeta.Founding(spec)
-	require.NoError(t, err)
+	meta := foundingOf(t, 5, []byte("m"))
 	n := &Node{budget: newBudget(), network: network, inbox: newInbox(), self: Self{Cluster: 7, Node: 9, Life: 1}}
 	n.publishMeta(meta)
 	n.serving.Store(true)

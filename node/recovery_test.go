@@ -2,7 +2,6 @@ package node
 
 import (
 	"fmt"
-	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -11,9 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
-	"github.com/kvdstore/kvd/cache"
 	"github.com/kvdstore/kvd/kv"
-	"github.com/kvdstore/kvd/raftmeta"
 	"github.com/kvdstore/kvd/shard"
 	"github.com/kvdstore/kvd/storage"
 )
@@ -38,12 +35,7 @@ func (f *follower) Fatal(err error)     { require.NoError(f.t, err) }
 
 func newFollower(t *testing.T) *follower {
 	f := &follower{lone: &lone{t: t, log: storage.NewMemLog(), state: storage.NewMemState()}}
-	spec := raftmeta.FoundingSpec{Cluster: 7, Replicas: 3, TickMs: 50, ElectionTicks: 10}
-	for i, name := range []string{"n1", "n2", "n3"} {
-		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{Name: name, Address: name, Store: kv.StoreID(i + 1)})
-	}
-	meta, err := raftmeta.Founding(spec)
-	require.NoError(t, err)
+	meta := foundingOf(t, 3)
 	require.NoError(t, Found(meta, 2, f.log, f.state))
 	require.NoError(t, f.open(meta))
 	return f
@@ -56,10 +48,7 @@ func (f *follower) open(meta *kvdv1.MetaState) (err error) {
 		life += f.core.Life
 	}
 	f.writes, f.installs, f.in = nil, nil, Input{}
-	f.core, err = NewCore(CoreConfig{
-		Cluster: 7, Node: 2, Life: life, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: f.log, State: f.state,
-		Guard: cache.New(cache.NewChaotic(1), 16), Host: f, Logger: slog.New(slog.DiscardHandler), Meta: meta,
-	}, Now{})
+	f.core, err = NewCore(coreConfig(f, 2, life, f.log, f.state, meta), Now{})
 	return err
 }
 
@@ -284,15 +273,10 @@ func TestApplyInParts(t *testing.T) {
 	for i := range groups - 1 {
 		cuts = append(cuts, []byte{byte('b' + i)})
 	}
-	meta, err := raftmeta.Founding(raftmeta.FoundingSpec{
-		Cluster: 7, Nodes: []raftmeta.FoundingNode{{Name: "n1", Address: "a", Store: 1}}, Cuts: cuts, Replicas: 1, TickMs: 50, ElectionTicks: 10,
-	})
-	require.NoError(t, err)
+	meta := foundingOf(t, 1, cuts...)
 	require.NoError(t, Found(meta, 1, l.log, l.state))
-	config := CoreConfig{
-		Cluster: 7, Node: 1, Life: 1, Tick: 50 * time.Millisecond, ElectionTicks: 10, Log: l.log, State: l.state,
-		Guard: cache.New(cache.NewChaotic(1), 16), Host: l, Logger: slog.New(slog.DiscardHandler), Meta: meta,
-	}
+	config := coreConfig(l, 1, 1, l.log, l.state, meta)
+	var err error
 	l.core, err = NewCore(config, Now{})
 	require.NoError(t, err)
 	for range 5 {
