@@ -623,11 +623,7 @@ func (n *Node) forwarded(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv1.F
 	case *kvdv1.ForwardRequest_Write:
 		return n.forwardedWrite(ctx, r.Write)
 	case *kvdv1.ForwardRequest_Meta:
-		value, err := r.Meta.MarshalVT()
-		if err != nil {
-			return nil, wire.Write, err
-		}
-		return n.writeHere(ctx, kv.MetaShard, &kv.Command{Op: kv.OpMeta, Value: value})
+		return n.forwardedMeta(ctx, r.Meta)
 	}
 	return nil, wire.Read, kv.ErrUnsupported
 }
@@ -668,6 +664,23 @@ func (n *Node) forwardedWrite(ctx context.Context, c *kvdv1.Command) (*kvdv1.For
 		return nil, wire.Write, err
 	}
 	return n.writeHere(ctx, d.Shard, &command)
+}
+
+// forwardedMeta looks at a command before it is proposed: an unknown one in the log would stop every replica of the meta
+// group for ever, and one that is too large would reach none.
+func (n *Node) forwardedMeta(ctx context.Context, m *kvdv1.MetaCommand) (*kvdv1.ForwardResponse, wire.Op, error) {
+	if err := raftmeta.CheckCommand(m); err != nil {
+		return nil, wire.Write, err
+	}
+	value, err := m.MarshalVT()
+	if err != nil {
+		return nil, wire.Write, err
+	}
+	c := &kv.Command{Op: kv.OpMeta, Value: value}
+	if err := shard.CheckCommand(c); err != nil {
+		return nil, wire.Write, err
+	}
+	return n.writeHere(ctx, kv.MetaShard, c)
 }
 
 // writeHere carries a command out if its shard is led here.

@@ -13,6 +13,15 @@ import (
 // ErrUnknownCommand: an entry holds what this version does not know. The replica stops; it never skips a command.
 var ErrUnknownCommand = errors.New("this version does not know the command: install a newer one")
 
+// CheckCommand refuses, with a *kv.InvalidError, a command that this version does not know. It must be asked before a
+// command is proposed: one in the log stops every replica, at each start again.
+func CheckCommand(c *kvdv1.MetaCommand) error {
+	if c.GetCommand() == nil || hasUnknownField(c.ProtoReflect()) {
+		return &kv.InvalidError{Field: "command of the meta group", Bound: "one that this version knows"}
+	}
+	return nil
+}
+
 // decode reads a command of the meta group; nil is one of a shard, which is refused. It fails on what this version
 // does not know: an operation, a kind of command, or a field that a newer version has put in, which replicas of that
 // version carry out.
@@ -27,7 +36,7 @@ func decode(p *kvdv1.Command) (*kvdv1.MetaCommand, error) {
 	if err := c.UnmarshalVT(p.Value); err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
-	if c.Command == nil || hasUnknownField(c.ProtoReflect()) {
+	if CheckCommand(c) != nil {
 		return nil, ErrUnknownCommand
 	}
 	return c, nil
