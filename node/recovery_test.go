@@ -1,17 +1,22 @@
 package node
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/shard"
+	"github.com/kvdstore/kvd/snapshot"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -340,4 +345,88 @@ func TestApplyInParts(t *testing.T) {
 	for turn() {
 	}
 	require.NoError(t, l.core.Check())
+}
+
+// TestFollowerWithoutRoom: a follower whose disk is nearly full takes no entries with commands, and takes them when there is
+// room again. The entry of a new leader, without commands, it takes.
+func TestFollowerWithoutRoom(t *testing.T) {
+	f := newFollower(t)
+	f.turn(Input{Disk: &Disk{Full: true}})
+	birth := uint64(kv.BirthIndex)
+	f.appended(1, 6, birth, uint64(kv.BirthTerm), birth+1, birth)
+	f.written()
+	require.True(t, f.answered(birth+1))
+	command := func() {
+		f.turn(Input{Envelopes: []*kvdv1.Envelope{{ClusterId: 7, FromNode: 1, FromLife: 1, ToNode: 2, Messages: []*kvdv1.RaftMessage{{
+			Shard: 1, From: f.replicaOn(1), To: f.replicaOn(2), Type: uint32(raftpb.MsgApp), Term: 6, Index: birth + 1, LogTerm: 6, Commit: birth,
+			Entries: []*kvdv1.RaftEntry{{Index: birth + 2, Term: 6, Data: []byte("a command")}},
+		}}}}})
+		f.written()
+	}
+	command()
+	require.False(t, f.answered(birth+2))
+	require.Equal(t, kv.Index(birth+1), f.loaded().Last)
+	f.turn(Input{Disk: &Disk{}})
+	command()
+	require.True(t, f.answered(birth+2))
+}
+
+// TestSnapshotWithoutRoom: a snapshot for which there is no room is refused before any of it is read, and one during which
+// the disk becomes full is given up; it leaves nothing beside the store.
+func TestSnapshotWithoutRoom(t *testing.T) {
+	blocks := pebble.NewCache(8 << 20)
+	defer blocks.Unref()
+	dir := t.TempDir()
+	state, err := storage.OpenState(storage.Options{
+		Dir: dir, Cache: blocks, Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { panic(err) },
+	})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, state.Close()) }()
+	f := newFollower(t)
+	g := f.core.groups[1]
+	n := &Node{self: Self{Node: 2}, state: state, inbox: newInbox(), views: map[kv.ShardID]*View{1: g.view}}
+	b := f.state.NewBatch()
+	b.Put([]byte("k"), kv.Record{Value: []byte("v"), Revision: 1})
+	_, err = f.state.Commit(b)
+	require.NoError(t, err)
+	view, err := f.state.View(1, kv.Span{})
+	require.NoError(t, err)
+	w, err := snapshot.NewWriter(view, kv.Span{}, kv.SnapshotChunkBytes)
+	require.NoError(t, err)
+	chunk, _, err := w.Next()
+	require.NoError(t, err)
+	require.NotNil(t, chunk.GetData())
+	require.NoError(t, errors.Join(w.Close(), view.Close()))
+
+	header := &kvdv1.SnapshotHeader{Message: &kvdv1.RaftMessage{}, State: g.machine.State()}
+	header.State.Keys, header.State.Bytes = 9, 50<<20
+	for name, c := range map[string]struct {
+		full       bool
+		free       uint64
+		fullMidway bool
+		chunks     int
+	}{
+		"the disk is full":         {true, 1 << 40, false, 0},
+		"it would fill the disk":   {false, 149 << 20, false, 0},
+		"others fill it meanwhile": {false, 151 << 20, true, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n.disk.full.Store(c.full)
+			n.disk.free.Store(c.free)
+			n.disk.need.Store(100 << 20)
+			chunks := 0
+			err := n.Snapshot(t.Context(), header, func() (*kvdv1.SnapshotChunk, error) {
+				if chunks++; chunks == 2 {
+					n.disk.full.Store(c.fullMidway)
+				}
+				return chunk, nil
+			})
+			require.ErrorAs(t, err, new(*kv.DiskFullError))
+			require.Equal(t, c.chunks, chunks)
+			require.Empty(t, n.inbox.take().Received)
+			left, err := filepath.Glob(filepath.Join(dir, "*.ingest"))
+			require.NoError(t, err)
+			require.Empty(t, left)
+		})
+	}
 }
