@@ -1,14 +1,18 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
@@ -33,6 +37,28 @@ func TestLivesAreOfMembers(t *testing.T) {
 	m.in.Envelopes = append(m.in.Envelopes, &kvdv1.Envelope{ClusterId: 7, FromNode: 1, ToNode: 2, FromLife: 2})
 	w.settle(m)
 	require.Equal(t, kv.Life(2), m.core.lives[1])
+}
+
+// TestRefusedMessagesFillNoLog: of many that are refused one is told of, and later again one.
+func TestRefusedMessagesFillNoLog(t *testing.T) {
+	w := newTrio(t)
+	w.elected()
+	m, log := w.nodes[1], &bytes.Buffer{}
+	m.core.Logger = slog.New(slog.NewTextHandler(log, nil))
+	flood := func() {
+		e := &kvdv1.Envelope{ClusterId: 7, FromNode: 1, ToNode: 2, FromLife: 1}
+		for range 1000 {
+			e.Messages = append(e.Messages, &kvdv1.RaftMessage{Shard: trioShard, From: 99, To: 98, Term: 1, Type: uint32(raftpb.MsgHeartbeat)})
+		}
+		m.in.Envelopes = append(m.in.Envelopes, e)
+		w.settle(m)
+	}
+	flood()
+	flood()
+	require.Equal(t, 1, strings.Count(log.String(), "a message was refused"))
+	w.now += refusedInterval
+	flood()
+	require.Equal(t, 2, strings.Count(log.String(), "a message was refused"))
 }
 
 // TestHintsNameMembers: who answers that a stranger leads is not believed: nothing is kept of nodes that nobody knows.

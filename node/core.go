@@ -21,6 +21,9 @@ import (
 // HeartbeatTicks is the number of ticks between two heartbeats of a leader.
 const HeartbeatTicks = 3
 
+// refusedInterval is how often it is told at most that messages are refused: whoever sends them may send many.
+const refusedInterval = 10 * time.Second
+
 // Host is what the core asks of the world. No call blocks; what comes of it arrives with a later turn.
 type Host interface {
 	// Send sends messages to another node as one envelope, or drops them. They are the host's from then on.
@@ -172,6 +175,7 @@ type Core struct {
 	stalled      bool
 	checksumID   uint64
 	failed       bool
+	tellRefused  time.Duration // When a refused message is told of again, in time since the machine's boot.
 }
 
 type outstandingWrite struct {
@@ -387,7 +391,10 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 		return
 	}
 	if err := g.replica.Step(from, m); err != nil {
-		c.Logger.Warn("a message was refused", "from", from, "shard", g.shard, "error", err)
+		if c.now.Boot >= c.tellRefused {
+			c.tellRefused = c.now.Boot + refusedInterval
+			c.Logger.Warn("a message was refused", "from", from, "shard", g.shard, "error", err)
+		}
 		return
 	}
 	if kind == raftpb.MsgTimeoutNow {

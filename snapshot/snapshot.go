@@ -182,11 +182,8 @@ func (r *Receiver) data(d *kvdv1.SnapshotData) error {
 
 // pair takes in one pair. More than the state counts is refused at once, so that a stream without an end fills no disk.
 func (r *Receiver) pair(key []byte, rec kv.Record) error {
-	if len(key) == 0 || len(key) > kv.KeyBytesMax {
-		return &kv.InvalidError{Field: "key", Bound: fmt.Sprintf("from 1 to %d bytes, has %d", kv.KeyBytesMax, len(key))}
-	}
-	if len(rec.Value) > kv.ValueBytesMax {
-		return &kv.InvalidError{Field: "value", Bound: fmt.Sprintf("at most %d bytes, has %d", kv.ValueBytesMax, len(rec.Value))}
+	if err := errors.Join(kv.CheckKey("key", key), kv.CheckValue("value", rec.Value)); err != nil {
+		return err
 	}
 	r.keys++
 	r.bytes += uint64(len(key) + len(rec.Value))
