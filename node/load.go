@@ -39,6 +39,7 @@ func NewCore(cfg CoreConfig, now Now) (*Core, error) {
 		logs = slices.DeleteFunc(logs, func(l kv.Group) bool { return l == g.replica.Group() })
 	}
 	if len(logs) > 0 {
+		// M5: neither a state nor a birth.
 		return nil, fmt.Errorf("the log store holds %v, of which the state store knows nothing: the data directory is damaged; restore both stores together", logs)
 	}
 	return c, nil

@@ -150,7 +150,8 @@ func (n *Node) await(ctx context.Context, v *View, command *kvdv1.Command, size 
 	}
 }
 
-// lookup refuses a command that breaks a bound, and finds its shard: all its keys lie in one.
+// lookup refuses a command that breaks a bound, and finds its shard: all its keys lie in one. The map is
+// this node's own copy: no request waits for the meta group (M7).
 func (n *Node) lookup(c *kv.Command) (*kv.Descriptor, error) {
 	if err := shard.CheckCommand(c); err != nil {
 		return nil, err

@@ -187,19 +187,23 @@ func TestClockIsReadAtTheRead(t *testing.T) {
 	require.True(t, r.get("k", ByReadIndex, func() {}).Ok)
 }
 
+// TestClockOnTheStack: the clock is read at each read, and a read from memory allocates nothing.
+func TestClockOnTheStack(t *testing.T) {
+	require.Zero(t, testing.AllocsPerRun(1000, func() { bootTime() }))
+}
+
 // TestSuspendEndsALease: a machine that slept wakes without its lease, although its monotonic clock stood still.
 func TestSuspendEndsALease(t *testing.T) {
 	r := newReadable(t)
 	var slept time.Duration
-	clockGettime = func(clock int32, ts *unix.Timespec) error {
+	clockGettime = func(clock int32) (unix.Timespec, error) {
 		now := r.now
 		if clock == unix.CLOCK_BOOTTIME {
 			now += slept
 		}
-		*ts = unix.NsecToTimespec(int64(now))
-		return nil
+		return unix.NsecToTimespec(int64(now)), nil
 	}
-	t.Cleanup(func() { clockGettime = unix.ClockGettime })
+	t.Cleanup(func() { clockGettime = systemClock })
 	r.reader.Boot = bootTime
 	r.lease()
 	require.True(t, r.get("k", ByLease, func() {}).Ok)
