@@ -65,6 +65,9 @@ func (c *Certificates) Reload() error {
 	if err != nil {
 		return fmt.Errorf("tls-cert, tls-key: %w", err)
 	}
+	if end := certificate.Leaf.NotAfter; time.Now().After(end) {
+		return fmt.Errorf("tls-cert: %s expired at %v: nobody would accept it", c.cert, end.UTC())
+	}
 	pem, err := os.ReadFile(c.ca)
 	if err != nil {
 		return fmt.Errorf("tls-ca: %w", err)

@@ -62,9 +62,13 @@ func (a *authority) write(name, kind string, der []byte) {
 
 // sign writes name.pem and name.key.
 func (a *authority) sign(name string, serial int64, names ...string) {
+	a.signUntil(time.Now().Add(time.Hour), name, serial, names...)
+}
+
+func (a *authority) signUntil(end time.Time, name string, serial int64, names ...string) {
 	key := a.newKey()
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), DNSNames: names, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(serial), NotAfter: end, DNSNames: names, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}, a.cert, &key.PublicKey, a.key)
 	require.NoError(a.t, err)
 	a.write(name+".pem", "CERTIFICATE", der)
@@ -132,4 +136,17 @@ func TestTLS(t *testing.T) {
 func TestIncompleteTLS(t *testing.T) {
 	_, err := LoadCertificates("a", "", "b")
 	require.ErrorContains(t, err, "all three")
+}
+
+// TestExpiredCertificate: it is refused with a word at the start, and a reload keeps the one that is still good.
+func TestExpiredCertificate(t *testing.T) {
+	a := newAuthority(t)
+	a.sign("node", 2, NodeName)
+	certs := a.load("node")
+	good := certs.now.Load()
+	a.signUntil(time.Now().Add(-time.Minute), "node", 3, NodeName)
+	require.ErrorContains(t, certs.Reload(), "expired")
+	require.Same(t, good, certs.now.Load())
+	_, err := LoadCertificates(a.path("node.pem"), a.path("node.key"), a.path("ca.pem"))
+	require.ErrorContains(t, err, "tls-cert: ")
 }
