@@ -108,7 +108,7 @@ func (r *Reader) Look(v *View, key []byte, proof Proof) (g Get, done bool) {
 		return Get{}, true
 	}
 	if proof == ByLease {
-		if !s.leader || s.leaseUntil == 0 || r.Boot() >= s.leaseUntil {
+		if !s.leader || s.leaseUntil == 0 || r.Boot() >= s.leaseUntil && !mutantClockNotRead {
 			return Get{}, true
 		}
 		if !v.wanted.Load() {

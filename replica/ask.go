@@ -63,6 +63,9 @@ func (r *Replica) Propose(stamp int64, commands []*kvdv1.Command, waiters []Wait
 	}
 	r.seq++
 	p.payload = payload
+	if mutantProposedTwice {
+		_ = r.raw.Propose(payload)
+	}
 	switch err := r.raw.Propose(payload); {
 	case errors.Is(err, raft.ErrProposalDropped) && r.transferring > 0:
 		r.answerAll(p, &kv.NotLeaderError{Shard: r.shard})

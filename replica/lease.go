@@ -33,7 +33,9 @@ func newLease(electionTicks int, tick time.Duration) lease {
 // ask begins a ReadIndex at a moment that lies before the first message of it, and gives its context. One that was
 // under way is given up: its answer no longer counts.
 func (l *lease) ask(now time.Duration) (context uint64) {
-	l.context++
+	if !l.asking || !mutantContextUsedAgain {
+		l.context++
+	}
 	l.asking, l.noted, l.index = true, now, 0
 	return l.context
 }

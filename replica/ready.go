@@ -52,6 +52,9 @@ func (r *Replica) Ready(now time.Duration) (w Work, ok bool) {
 		r.sort(m, &w)
 	}
 	for _, s := range rd.ReadStates {
+		if mutantLeaseFromTheAnswer {
+			r.lease.noted = now
+		}
 		r.lease.confirm(contextOf(s.RequestCtx), s.Index)
 	}
 	if !raft.IsEmptySnap(rd.Snapshot) {

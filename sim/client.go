@@ -154,6 +154,10 @@ func (c *client) read(m *machine, number int, v *node.View, key []byte, proof no
 		}
 	}
 	g, done := m.reader.Look(v, key, proof)
+	if _, _, until := v.Lead(); proof == node.ByLease && (g.Ok || !done) && until <= m.boot() {
+		c.fail("shard %d: node %d reads by a lease that ended %v ago", v.Shard(), m.id, m.boot()-until)
+		return
+	}
 	if done {
 		finish(g)
 		return

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -54,6 +55,8 @@ type machine struct {
 	// voteless: the next write with a vote for another is lost in a crash.
 	voteless   bool
 	onVoteless func()
+	// onReadIndex is called once, when the next question of a ReadIndex has left.
+	onReadIndex func()
 }
 
 type logWrite struct {
@@ -124,9 +127,14 @@ func (m *machine) start() {
 	m.life++
 	m.epoch++
 	m.inbox, m.woken, m.writes, m.sending = node.Input{}, false, nil, 0
+	state, err := newAppliedState(m)
+	if err != nil {
+		m.fail("node %d does not start: %v", m.id, err)
+		return
+	}
 	guard := cache.New(cache.NewChaotic(m.chance.Uint64()), 16)
 	core, err := node.NewCore(node.CoreConfig{
-		Cluster: 1, Node: m.id, Life: m.life, Tick: m.Tick, ElectionTicks: m.ElectionTicks, Log: m.log, State: watched{m.state, m},
+		Cluster: 1, Node: m.id, Life: m.life, Tick: m.Tick, ElectionTicks: m.ElectionTicks, Log: m.log, State: watched{state, m},
 		Guard: guard, Host: host{m, m.epoch}, Logger: slog.New(slog.DiscardHandler), Meta: m.founding,
 	}, node.Now{Boot: m.boot(), Wall: m.wall()})
 	if err != nil {
@@ -292,6 +300,10 @@ func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 	if !h.quiet && oneIn(h.chance, h.DuplicateOneIn) {
 		h.transmit(to, data)
 	}
+	if asks := func(m *kvdv1.RaftMessage) bool { return len(m.Context) > 0 }; h.onReadIndex != nil && slices.ContainsFunc(messages, asks) {
+		h.onReadIndex()
+		h.machine.onReadIndex = nil
+	}
 }
 
 // checkPublished fails if a message leaves that takes a lease away while readers still see it (T4): once it has left,
@@ -320,7 +332,7 @@ func (h host) transmit(to kv.NodeID, data []byte) {
 	if !m.quiet && oneIn(m.chance, m.DelayOneIn) {
 		latency = between(m.chance, 10*time.Millisecond, 2*time.Second)
 	}
-	m.after(latency, func() {
+	m.after(latency+m.late[link{m.id, to}], func() {
 		if target.core == nil || m.blocked[link{m.id, to}] {
 			return
 		}

@@ -66,6 +66,10 @@ func TestPebble(t *testing.T) {
 
 // mutants break one rule each, by a build tag.
 var mutants = []struct{ tag, breaks string }{
+	{"mutant_lease_from_the_answer", "L3: the lease runs from the answer"},
+	{"mutant_context_used_again", "L3: the context of a ReadIndex is used again"},
+	{"mutant_clock_not_read", "L3: the clock is not read at the read"},
+	{"mutant_proposed_twice", "a proposal is proposed again"},
 	{"mutant_promise_left_to_raft", "L1: the promise is left to raft"},
 	{"mutant_ticks_after_messages", "T1: missed ticks are stepped, after the messages"},
 	{"mutant_lease_through_hand_over", "L5: the lease is kept through a hand-over"},

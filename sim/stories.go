@@ -27,6 +27,8 @@ const (
 	// still has them, so that they are done after all, or the deposed leader, without them; or it is elected again before they
 	// were replaced.
 	Overwritten
+	// DelayedAnswers: what the followers answer to the leader comes late, and then they do not hear it any more.
+	DelayedAnswers
 )
 
 // tell begins the plan's story.
@@ -40,6 +42,8 @@ func (w *world) tell() {
 		w.again(w.lostVote)
 	case Overwritten:
 		w.again(w.overwritten)
+	case DelayedAnswers:
+		w.again(w.delayedAnswers)
 	}
 }
 
@@ -114,6 +118,32 @@ func (w *world) ticksPileUp() time.Duration {
 	})
 	w.after(5*election, func() { w.join(leader, candidate) })
 	return 6 * election
+}
+
+func (w *world) delayedAnswers() time.Duration {
+	leader, follower, other, ok := w.cast()
+	if !ok {
+		return 0
+	}
+	// By less than the promises run: before the leader asks again, or after.
+	election := time.Duration(w.ElectionTicks) * w.Tick
+	late := between(w.fate, 3*w.Tick, 4*w.Tick)
+	if oneIn(w.fate, 2) {
+		late = between(w.fate, 4*w.Tick, election)
+	}
+	w.late[link{follower.id, leader.id}], w.late[link{other.id, leader.id}] = late, late
+	leader.onReadIndex = func() {
+		w.after(between(w.fate, 3*time.Millisecond, 30*time.Millisecond), func() {
+			w.blocked[link{leader.id, follower.id}], w.blocked[link{leader.id, other.id}] = true, true
+		})
+	}
+	w.after(5*election, func() {
+		leader.onReadIndex = nil
+		clear(w.late)
+		w.join(leader, follower)
+		w.join(leader, other)
+	})
+	return 5 * election
 }
 
 func (w *world) lostVote() time.Duration {

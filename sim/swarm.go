@@ -22,7 +22,7 @@ func Swarm(seed uint64) Plan {
 		Drift: []float64{0, 0.001, 0.03}[r.IntN(3)], Skew: time.Duration(pick(0, 20, 1000)) * time.Millisecond,
 	}
 	switch story := Story(seed % 8); story {
-	case RestartedVoter, TicksPileUp, LostVote:
+	case RestartedVoter, TicksPileUp, LostVote, DelayedAnswers:
 		return tale(p, story)
 	case Overwritten:
 		t := tale(p, story)

@@ -56,9 +56,11 @@ type world struct {
 	nodes    []*machine
 	clients  []*client
 	blocked  map[link]bool
+	late     map[link]time.Duration // How much longer messages take.
 	leaders  map[leadership]kv.NodeID
 	evidence
 	cache   *pebble.Cache // Of the stores, with the plan's Pebble.
+	ledger  ledger
 	values  int
 	asked   map[string]int             // Operations, by key.
 	due     map[string]int64           // When a key that was seen expires, by key; for the count of those that did.
@@ -84,7 +86,8 @@ func newWorld(seed uint64, plan Plan) *world {
 	rand.Reader = mathrand.NewChaCha8(key)
 	return &world{
 		Plan: plan, seed: seed, chance: mathrand.New(mathrand.NewPCG(seed, 1)), fate: mathrand.New(mathrand.NewPCG(seed, 2)),
-		trace: xxhash.New(), blocked: map[link]bool{}, leaders: map[leadership]kv.NodeID{}, asked: map[string]int{}, due: map[string]int64{},
+		trace: xxhash.New(), blocked: map[link]bool{}, late: map[link]time.Duration{}, ledger: newLedger(),
+		leaders: map[leadership]kv.NodeID{}, asked: map[string]int{}, due: map[string]int64{},
 	}
 }
 
