@@ -126,6 +126,7 @@ func (w *world) heal() {
 	w.quiet = true
 	w.blocked = map[link]bool{}
 	for _, m := range w.nodes {
+		m.voteless, m.onVoteless, m.onReadIndex = false, func() {}, nil
 		m.paused, m.stalled, m.slow, m.full = min(m.paused, w.now), min(m.stalled, w.now), 0, 0
 		if m.core == nil {
 			m.start()

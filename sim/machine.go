@@ -384,7 +384,9 @@ func (m *machine) writeNext() {
 			m.crash()
 			m.after(between(m.fate, time.Millisecond, 20*time.Millisecond), func() {
 				m.onVoteless()
-				m.start()
+				if m.core == nil {
+					m.start()
+				}
 			})
 			return
 		}

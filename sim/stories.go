@@ -134,7 +134,9 @@ func (w *world) delayedAnswers() time.Duration {
 	w.late[link{follower.id, leader.id}], w.late[link{other.id, leader.id}] = late, late
 	leader.onReadIndex = func() {
 		w.after(between(w.fate, 3*time.Millisecond, 30*time.Millisecond), func() {
-			w.blocked[link{leader.id, follower.id}], w.blocked[link{leader.id, other.id}] = true, true
+			if !w.quiet {
+				w.blocked[link{leader.id, follower.id}], w.blocked[link{leader.id, other.id}] = true, true
+			}
 		})
 	}
 	w.after(5*election, func() {
