@@ -34,10 +34,12 @@ type Sum struct {
 
 // checking is what a group knows of the last checksum.
 type checking struct {
-	next time.Duration // When a leader asks again, in time since the machine's boot; 0: not decided.
-	own  Sum
-	sums map[kv.ReplicaID]uint64 // Of the checksum own.ID, as a leader hears them.
-	told map[kv.ReplicaID]bool
+	next  time.Duration           // When a leader asks again, in time since the machine's boot; 0: not decided.
+	asked uint64                  // The ID of the last OpChecksum that was applied here.
+	index kv.Index                // Where that was.
+	own   bool                    // This replica's sum is known.
+	sums  map[kv.ReplicaID]uint64 // As a leader hears them, some before its own is known.
+	told  map[kv.ReplicaID]bool
 }
 
 // scheduleChecksum asks for a checksum when it is time. Shards take turns.
@@ -66,6 +68,8 @@ func (c *Core) checksum(g *group, request kv.ChecksumRequest) {
 		c.fail(fmt.Errorf("open a view: %w", err))
 		return
 	}
+	g.checking.asked, g.checking.index, g.checking.own = request.ID, request.Index, false
+	g.checking.sums, g.checking.told = map[kv.ReplicaID]uint64{}, map[kv.ReplicaID]bool{}
 	c.Host.Checksum(&ChecksumWork{Shard: g.shard, Span: span, ID: request.ID, Index: request.Index, View: view})
 }
 
@@ -79,7 +83,10 @@ func (c *Core) takeSum(s Sum) {
 		c.fail(fmt.Errorf("read shard %d for its checksum: %w", s.Shard, s.Err))
 		return
 	}
-	g.checking.own, g.checking.sums, g.checking.told = s, map[kv.ReplicaID]uint64{}, map[kv.ReplicaID]bool{}
+	if s.ID != g.checking.asked {
+		return
+	}
+	g.checking.own = true
 	if _, leader := g.replica.Leading(); leader {
 		c.compare(g, g.member.Replica, s.Value)
 		return
@@ -101,15 +108,15 @@ func (c *Core) takeChecksum(g *group, from kv.NodeID, m *kvdv1.RaftMessage) {
 	if g.machine.Descriptor().NodeOf(sender) != from || kv.ReplicaID(m.GetTo()) != g.member.Replica {
 		return
 	}
-	if g.checking.sums == nil || sum.GetId() != g.checking.own.ID {
+	if sum.GetId() != g.checking.asked || g.checking.asked == 0 {
 		return
 	}
 	if !sum.GetDiverged() {
 		c.compare(g, sender, sum.GetSum())
 		return
 	}
-	if g.replica.Leader() == from {
-		c.fail(fmt.Errorf("shard %d at index %d: %w", g.shard, g.checking.own.Index, ErrDiverged))
+	if g.checking.own && g.replica.Leader() == from {
+		c.fail(fmt.Errorf("shard %d at index %d: %w", g.shard, g.checking.index, ErrDiverged))
 	}
 }
 
@@ -118,7 +125,6 @@ func (c *Core) compare(g *group, of kv.ReplicaID, sum uint64) {
 	if _, leader := g.replica.Leading(); !leader {
 		return
 	}
-	g.checking.sums[g.member.Replica] = g.checking.own.Value
 	g.checking.sums[of] = sum
 	members := g.machine.Descriptor().Replicas
 	for _, candidate := range members {
@@ -142,10 +148,10 @@ func (c *Core) compare(g *group, of kv.ReplicaID, sum uint64) {
 }
 
 func (c *Core) diverged(g *group, r kv.Replica) {
-	c.Logger.Error("a replica differs from the majority", "shard", g.shard, "node", r.Node, "index", g.checking.own.Index)
+	c.Logger.Error("a replica differs from the majority", "shard", g.shard, "node", r.Node, "index", g.checking.index)
 	if r.Replica == g.member.Replica {
-		c.fail(fmt.Errorf("shard %d at index %d: %w", g.shard, g.checking.own.Index, ErrDiverged))
+		c.fail(fmt.Errorf("shard %d at index %d: %w", g.shard, g.checking.index, ErrDiverged))
 		return
 	}
-	c.tellChecksum(g, r, &kvdv1.Checksum{Id: g.checking.own.ID, Index: uint64(g.checking.own.Index), Diverged: true})
+	c.tellChecksum(g, r, &kvdv1.Checksum{Id: g.checking.asked, Index: uint64(g.checking.index), Diverged: true})
 }

@@ -60,7 +60,7 @@ func (w *world) askAll(t *testing.T) (writes, reads []*reading) {
 			return lead == m.id
 		})
 		require.GreaterOrEqual(t, i, 0, "%v", d.Shard)
-		c := &kv.Command{Op: kv.OpPut, Key: append(slices.Clone(d.Span.Start), 'x'), Value: []byte("v")}
+		c := &kv.Command{Op: kv.OpPut, Key: append(slices.Clone(d.Span.Start), 0, 'x'), Value: []byte("v")}
 		write, read := &reading{}, &reading{}
 		w.nodes[i].inbox.Submissions = append(w.nodes[i].inbox.Submissions,
 			node.Submission{Shard: d.Shard, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: write},

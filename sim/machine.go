@@ -543,8 +543,13 @@ func (h host) Checksum(c *node.ChecksumWork) {
 		return
 	}
 	m.stats.Checksums++
-	m.soon(func() {
+	took := between(m.chance, 10*time.Microsecond, 200*time.Microsecond)
+	if oneIn(m.chance, 2) {
+		took = between(m.chance, time.Millisecond, 500*time.Millisecond)
+	}
+	m.process(took, func() {
 		m.inbox.Sums = append(m.inbox.Sums, node.Sum{Shard: c.Shard, ID: c.ID, Index: c.Index, Value: sumOf(items)})
+		m.wake()
 	})
 }
 
