@@ -70,9 +70,8 @@ const (
 	LogKeepBytes   = 16 << 20
 	// SnapshotPinBytesMax bounds what a sender keeps above a snapshot's index until the receiver has it (D4).
 	SnapshotPinBytesMax = 64 << 20
-	// SnapshotChunkBytes is the size of a snapshot's chunk; SnapshotInFlight bounds the chunks on their way.
+	// SnapshotChunkBytes is the size of a snapshot's chunk; the window of its stream bounds the chunks on their way.
 	SnapshotChunkBytes = 256 << 10
-	SnapshotInFlight   = 16
 	// SnapshotsIncomingMax and SnapshotsOutgoingMax bound the snapshots that a node receives and sends at the same
 	// time (D4).
 	SnapshotsIncomingMax = 1

@@ -122,3 +122,45 @@ func foundingEndsItsQuestions(t *testing.T) {
 	close(let)
 	require.Zero(t, <-ended)
 }
+
+// TestInboxIsBounded: messages that come faster than turns take them are dropped past a bound, and taken again after a turn.
+func TestInboxIsBounded(t *testing.T) {
+	b := newInbox()
+	big := &kvdv1.Envelope{Messages: []*kvdv1.RaftMessage{{Entries: []*kvdv1.RaftEntry{{Data: make([]byte, 1<<20)}}}}}
+	taken := 0
+	for range 2 * kv.InboxBytesMax >> 20 {
+		if b.envelope(big) {
+			taken++
+		}
+	}
+	require.Greater(t, taken, kv.InboxBytesMax>>20-2)
+	require.LessOrEqual(t, taken*big.SizeVT(), kv.InboxBytesMax)
+	require.Len(t, b.take().Envelopes, taken)
+	require.True(t, b.envelope(big))
+}
+
+// TestQueueOfAShardIsBounded: a shard whose writes do not end fills its own bound, and leaves room for the others up to
+// the node's; what ends gives its room back.
+func TestQueueOfAShardIsBounded(t *testing.T) {
+	n := &Node{budget: newBudget()}
+	const size = kv.ValueBytesMax
+	fill := func(v *View) (taken int64) {
+		for n.admit(v, size) == nil {
+			taken += size
+		}
+		return taken
+	}
+	stuck := &View{}
+	require.EqualValues(t, kv.ShardProposalBytesMax, fill(stuck))
+	var overload *kv.OverloadError
+	require.ErrorAs(t, n.admit(stuck, size), &overload)
+	require.Positive(t, overload.RetryAfter)
+	all := int64(kv.ShardProposalBytesMax)
+	for range 9 {
+		all += fill(&View{})
+	}
+	require.EqualValues(t, kv.ProposalBytesMax, all)
+	n.release(stuck, size)
+	n.budget.writes.leave()
+	require.NoError(t, n.admit(stuck, size))
+}

@@ -69,6 +69,7 @@ func (e *end) Snapshot(_ context.Context, h *kvdv1.SnapshotHeader, next func() (
 		e.mu.Lock()
 		e.chunks++
 		e.mu.Unlock()
+		e.signal()
 	}
 	if h.GetState().GetKeys() == 13 {
 		return errors.New("thirteen is refused")
@@ -321,6 +322,35 @@ func TestSnapshots(t *testing.T) {
 	require.Equal(t, 20, b.chunks)
 	require.ErrorContains(t, send(13, nil), "thirteen is refused")
 	require.ErrorContains(t, send(1, errors.New("the view broke")), "the view broke")
+}
+
+// TestOneSnapshotComesIn: while one comes in, others are refused and told why; then there is room for the next (D4).
+func TestOneSnapshotComesIn(t *testing.T) {
+	a, b := network(t)
+	send := func(next func() (*kvdv1.SnapshotChunk, bool, error)) error {
+		return a.SendSnapshot(t.Context(), 2, &kvdv1.SnapshotHeader{
+			Message: raftMessages(1)[0], State: &kvdv1.ShardState{Descriptor_: &kvdv1.Descriptor{}},
+		}, next)
+	}
+	trailer := func() (*kvdv1.SnapshotChunk, bool, error) {
+		return &kvdv1.SnapshotChunk{Part: &kvdv1.SnapshotChunk_Trailer{Trailer: &kvdv1.SnapshotTrailer{}}}, true, nil
+	}
+	sent, on, first := false, make(chan struct{}), make(chan error, 1)
+	go func() {
+		first <- send(func() (*kvdv1.SnapshotChunk, bool, error) {
+			if !sent {
+				sent = true
+				return &kvdv1.SnapshotChunk{Part: &kvdv1.SnapshotChunk_Data{Data: &kvdv1.SnapshotData{}}}, true, nil
+			}
+			<-on
+			return trailer()
+		})
+	}()
+	b.until(t, "a first chunk", func() bool { return b.chunks == 1 })
+	require.ErrorContains(t, send(trailer), "another snapshot is coming in")
+	close(on)
+	require.NoError(t, <-first)
+	require.NoError(t, send(trailer))
 }
 
 func TestMetaAndLocal(t *testing.T) {
