@@ -327,9 +327,12 @@ func FuzzSnapshotHeader(f *testing.F) {
 			r := replica.Encode(id, &raftpb.Message{
 				Type: raftpb.MsgSnap.Enum(), From: new(uint64(g.member.Replica)), To: new(st.Replica), Term: new(uint64(term)),
 			}, 0, 0)
-			b, err := (&kvdv1.SnapshotHeader{ClusterId: 7, FromNode: 1, ToNode: 2, FromLife: 1, Message: r, State: st}).MarshalVT()
-			require.NoError(f, err)
-			f.Add(b)
+			for _, meta := range []*kvdv1.MetaState{st.Meta, nil, w.nodes[0].core.Meta} {
+				st.Meta = meta
+				b, err := (&kvdv1.SnapshotHeader{ClusterId: 7, FromNode: 1, ToNode: 2, FromLife: 1, Message: r, State: st}).MarshalVT()
+				require.NoError(f, err)
+				f.Add(b)
+			}
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

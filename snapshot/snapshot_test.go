@@ -148,6 +148,7 @@ func FuzzReceiver(f *testing.F) {
 	f.Add([]byte{format}, []byte{format, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, uint64(1), uint64(1), uint64(1), uint64(0))
 	f.Add([]byte{format, 1, 'k', 1, 0, 1, 'v'}, []byte{format, 1, 'l', 1, 0, 0}, uint64(2), uint64(3), uint64(0), uint64(0))
 	f.Add([]byte{format, 1, 'k', 1, 0, 1, 'v'}, []byte{format, 1, 'k', 1, 0, 0}, uint64(2), uint64(3), uint64(0), uint64(0))
+	f.Add([]byte{format, 1, 'k', 1, 0, 1, 'v'}, []byte{format, 1, 'l', 1, 0, 0}, uint64(3), uint64(3), ^uint64(0), uint64(0))
 	f.Add([]byte{format, 1, '~', 1, 0, 1, 'v'}, []byte{format}, uint64(1), uint64(2), uint64(0), uint64(0))
 	f.Fuzz(func(t *testing.T, first, second []byte, keys, bytes, keysOff, bytesOff uint64) {
 		sum := xxhash.New()

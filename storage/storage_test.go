@@ -341,6 +341,7 @@ func FuzzLog(f *testing.F) {
 	f.Add(mark(1, 0), mark(2, 1), mark(3, 2), -1, byte(walSyncFirst), 0)
 	f.Add(mark(1, 0), mark(2, 1), mark(3, 2), 40, byte(walSyncFirst), 0)
 	f.Add(mark(1, 0), mark(2, 1), mark(3, 1), 80, byte(walSyncLast), walBlockBytes)
+	f.Add(mark(1, 0), mark(2, 1), mark(3, 2), 8*5+7, byte(walSyncFirst), 0) // A length beyond the end.
 	f.Add([]byte{}, mark(2, 9), []byte("x"), 3, byte(walOldFirst), walBlockBytes-20)
 	f.Fuzz(func(t *testing.T, a, b, c []byte, flip int, encoding byte, gap int) {
 		var log []byte

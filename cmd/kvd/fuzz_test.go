@@ -46,7 +46,7 @@ func FuzzInitialCluster(f *testing.F) {
 
 // FuzzMemory: a size is within its bounds, or refused.
 func FuzzMemory(f *testing.F) {
-	for _, text := range []string{"64MiB", "65536 KiB", "1GiB", "100000000", "-1", "1e9", "99999999999GiB", "9223372036854775807KiB"} {
+	for _, text := range []string{"64MiB", "65536 KiB", "1GiB", "100000000", "-1", "1e9", "99999999999GiB", "9223372036854775807KiB", "1MiB"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -63,6 +63,7 @@ func FuzzMemory(f *testing.F) {
 func FuzzConfigFile(f *testing.F) {
 	f.Add("name: n1\nmemory: 64MiB\nreplicas: 3\n")
 	f.Add("listen: 127.0.0.1:1\ninitial-cluster: n1=h:1,n2=h:2\ninitial-shards: 4\nhttp: \"\"\nlog-level: debug\n")
+	f.Add("name: n1\nreplicas: 0\n")
 	f.Add("name: [a]\n")
 	f.Add("nmae: x\n")
 	f.Add("replicas: 1e0\nregion: {a: b}\n")
