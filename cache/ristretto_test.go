@@ -42,6 +42,35 @@ func TestTwoQueuedSets(t *testing.T) {
 	require.NotZero(t, older, "Ristretto no longer keeps the older of two queued inserts: this test shows nothing")
 }
 
+// TestDroppedInsert: when too many inserts wait, the newer value is dropped and the older one stays in the store. It is
+// not served (C2).
+func TestDroppedInsert(t *testing.T) {
+	store := newRistretto(t, 2<<20)
+	guard := New(store, 16)
+	key := []byte("k")
+	write := func(rev kv.Revision) {
+		guard.Lower(guard.Raise(key), 1, key, &kv.Record{Value: []byte("v"), Revision: rev})
+		store.cache.Wait()
+	}
+	write(1)
+	rec, _, hit := guard.Get(1, key, 0)
+	require.True(t, hit)
+	require.EqualValues(t, 1, rec.Revision)
+	store.pendingBytes.Store(store.pendingBytesMax)
+	write(2)
+	require.EqualValues(t, 1, store.Metrics().Dropped)
+	e, found := store.Get(guard.Hash(key))
+	require.True(t, found)
+	require.EqualValues(t, 1, e.Record.Revision)
+	_, _, hit = guard.Get(1, key, 0)
+	require.False(t, hit)
+	store.pendingBytes.Store(0)
+	write(3)
+	rec, _, hit = guard.Get(1, key, 0)
+	require.True(t, hit)
+	require.EqualValues(t, 3, rec.Revision)
+}
+
 // TestRistrettoBytes offers far more than fits, in new keys and in updates that grow: the sum stays bounded.
 func TestRistrettoBytes(t *testing.T) {
 	const maxBytes = 2 << 20

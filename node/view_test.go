@@ -9,6 +9,7 @@ import (
 
 	"github.com/kvdstore/kvd/cache"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/shard"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -172,6 +173,21 @@ func TestReadBesideACommit(t *testing.T) {
 	require.True(t, seen[0].Found)
 	require.False(t, seen[1].Found)
 	require.Equal(t, kv.Revision(3), seen[1].Header.Revision)
+}
+
+// TestWritesOfOneKeyInATurn (C3): of several in a step, the last alone goes into memory.
+func TestWritesOfOneKeyInATurn(t *testing.T) {
+	r := newReadable(t)
+	for _, value := range []string{"first", "second", "last"} {
+		c := &kv.Command{Op: kv.OpPut, Key: []byte("k"), Value: []byte(value)}
+		r.in.Submissions = append(r.in.Submissions, Submission{Shard: 1, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: &answer{}})
+	}
+	r.tick()
+	require.Len(t, r.cache.entries, 1)
+	g, hit := r.reader.Look(r.view, []byte("k"), ByNothing)
+	require.True(t, hit)
+	require.Equal(t, "last", string(g.Record.Value))
+	require.Equal(t, kv.Revision(3), g.Record.Revision)
 }
 
 // TestClockIsReadAtTheRead: a process that was stopped for longer than its lease wakes with a read, before any turn.
