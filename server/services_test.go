@@ -66,6 +66,9 @@ func TestForeignClient(t *testing.T) {
 	batch, err := api.BatchGet(t.Context(), &kvdv1.BatchGetRequest{Keys: [][]byte{[]byte("k"), []byte("k"), []byte("k"), []byte("k")}})
 	require.NoError(t, err)
 	require.EqualValues(t, 2, batch.KeysLeft)
+	// What nodes send to each other is larger than what clients may.
+	_, err = api.Put(t.Context(), &kvdv1.PutRequest{Key: []byte("k"), Value: make([]byte, kv.EntryBytesMax+kv.AppendBytesMax)})
+	require.NotEqual(t, codes.ResourceExhausted, status.Code(err))
 	_, err = api.Put(t.Context(), &kvdv1.PutRequest{Key: []byte("k"), Value: make([]byte, kv.MessageBytesMax)})
 	require.Equal(t, codes.ResourceExhausted, status.Code(err))
 }

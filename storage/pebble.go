@@ -125,7 +125,7 @@ func explain(dir string, err error) error {
 func remedy(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return "the disk is full; make room (the file " + ballastName + " of the data directory only takes room) and start kvd again"
+		return "the disk is full; make room (the file " + ballastName + " of the data directory only takes room, unless it is empty) and start kvd again"
 	case errors.Is(err, ErrMissing):
 		return "it was lost, or its disk is not mounted; mount it, or set the data directory aside and add the node anew"
 	case pebble.IsCorruptionError(err) || errors.Is(err, ErrFormat) || errors.Is(err, ErrDamaged):

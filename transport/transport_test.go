@@ -101,7 +101,7 @@ func network(t *testing.T) (a, b *end) {
 			Cluster: 7, Node: id, Life: 1, Handler: e, Logger: slog.New(slog.DiscardHandler),
 			Address: func(id kv.NodeID) (string, bool) { a, ok := addresses[id]; return a, ok },
 		})
-		e.server = grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec()))
+		e.server = grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec()), grpc.MaxRecvMsgSize(kv.MessageBytesMax))
 		s := &Server{}
 		s.Use(e.Transport)
 		kvdv1.RegisterNodeServiceServer(e.server, s)
@@ -207,6 +207,27 @@ func TestSilentNodeIsGivenUp(t *testing.T) {
 	e.Send(2, raftMessages(1))
 	e.until(t, "given up", func() bool { return e.unreachable > 0 })
 	require.Zero(t, e.LastHeard(2))
+}
+
+// TestLargestEntriesArrive: entries at their bound, with others beside them, fit into what one node takes from another.
+func TestLargestEntriesArrive(t *testing.T) {
+	a, b := network(t)
+	a.Connect(2)
+	largest := &kvdv1.RaftMessage{Shard: 1, Entries: []*kvdv1.RaftEntry{{Data: make([]byte, kv.EntryBytesMax)}}}
+	const count = kv.OutboxBytesMax/kv.EntryBytesMax - 1
+	for range count {
+		a.Send(2, []*kvdv1.RaftMessage{largest})
+	}
+	b.until(t, "all entries", func() bool {
+		n := 0
+		for _, e := range b.envelopes {
+			n += len(e.Messages)
+		}
+		return n == count
+	})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	require.Zero(t, a.unreachable)
 }
 
 // TestQueueIsBounded: what cannot leave is dropped past the bound, and the node is told.
