@@ -44,6 +44,10 @@ const (
 	ShardProposalBytesMax = 16 << 20
 	// ReadsWaitingMax bounds the reads of one shard that wait for a ReadIndex.
 	ReadsWaitingMax = 16 << 10
+	// ScansMax bounds the Scan streams of a node; a further one is refused. The chunks of all of them together are about
+	// ScansBytesMax: each of many scans gets small ones, whether its client reads them or not.
+	ScansMax      = 1024
+	ScansBytesMax = 8 * ScanChunkBytes
 	// InboxBytesMax bounds the Raft messages that wait for a loop; past it they are dropped.
 	InboxBytesMax = 64 << 20
 	// LoopCallsMax bounds the requests to describe the replicas that wait for a loop.

@@ -18,6 +18,15 @@ type ScanRequest struct {
 	Limit    int // At most so many keys; 0 is no limit but the chunk's bytes.
 	KeysOnly bool
 	Level    Level
+	Bytes    int // The chunk ends at or before so many, with at least one key; 0 stands for ScanChunkBytes, which is the most.
+}
+
+// ChunkBytes is where the chunk ends.
+func (r *ScanRequest) ChunkBytes() int {
+	if r.Bytes <= 0 {
+		return ScanChunkBytes
+	}
+	return min(r.Bytes, ScanChunkBytes)
 }
 
 // Chunk is one shard's part of a scan, at one revision.

@@ -65,6 +65,12 @@ func TestThreeNodes(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, chunk.Items, 3)
 	require.Nil(t, chunk.Resume)
+	for i := range 3 { // Two of them ask the third.
+		chunk, err := c.Nodes[i].ScanChunk(c.Context(), kv.Route{}, kv.ScanRequest{Span: kv.PrefixSpan([]byte("q")), Bytes: 1})
+		require.NoError(t, err)
+		require.Len(t, chunk.Items, 1)
+		require.Equal(t, "q1", string(chunk.Resume))
+	}
 
 	c.Stop(0, true)
 	c.put(1, "a9", "nine")

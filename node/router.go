@@ -566,7 +566,7 @@ func (n *Node) scanFrom(ctx context.Context, d *kv.Descriptor, r kv.ScanRequest,
 		return n.scanHere(ctx, v, r)
 	}
 	resp, err := n.forwardRead(ctx, d, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Scan{Scan: &kvdv1.ForwardScan{
-		Start: r.Span.Start, End: r.Span.End, Limit: uint64(r.Limit), KeysOnly: r.KeysOnly,
+		Start: r.Span.Start, End: r.Span.End, Limit: uint64(r.Limit), KeysOnly: r.KeysOnly, Bytes: uint64(r.ChunkBytes()),
 	}}}, to)
 	if err != nil {
 		return kv.Chunk{}, err
@@ -636,7 +636,7 @@ func (n *Node) forwardedScan(ctx context.Context, shards *raftmeta.Map, s *kvdv1
 		return nil, wire.Read, &kv.NotLeaderError{Shard: id}
 	}
 	chunk, err := n.scanHere(ctx, v, kv.ScanRequest{
-		Span: kv.Span{Start: s.GetStart(), End: s.GetEnd()}, Limit: int(s.GetLimit()), KeysOnly: s.GetKeysOnly(),
+		Span: kv.Span{Start: s.GetStart(), End: s.GetEnd()}, Limit: int(s.GetLimit()), KeysOnly: s.GetKeysOnly(), Bytes: int(min(s.GetBytes(), kv.ScanChunkBytes)),
 	})
 	if err != nil {
 		return nil, wire.Read, err

@@ -215,7 +215,7 @@ func (r *Reader) collect(it storage.Iterator, q kv.ScanRequest, time int64, chun
 			rec.Value = nil
 		}
 		size += len(it.Key()) + len(rec.Value) + itemBytes
-		if len(chunk.Items) > 0 && (size > kv.ScanChunkBytes || q.Limit > 0 && len(chunk.Items) == q.Limit) {
+		if len(chunk.Items) > 0 && (size > q.ChunkBytes() || q.Limit > 0 && len(chunk.Items) == q.Limit) {
 			chunk.Resume = bytes.Clone(it.Key())
 			return true, nil
 		}

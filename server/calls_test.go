@@ -251,3 +251,50 @@ func TestMap(t *testing.T) {
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.Equal(t, kvdv1.ErrorDetail_NO_MAP, wire.DetailOf(err).GetReason())
 }
+
+// parked is a backend whose scans wait.
+type parked struct {
+	*table
+	asked chan int // How large the chunk may be.
+	leave chan struct{}
+}
+
+func (p *parked) ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest) (kv.Chunk, error) {
+	p.asked <- r.ChunkBytes()
+	<-p.leave
+	return p.table.ScanChunk(ctx, route, r)
+}
+
+// TestManyScans: many scans at a time get smaller chunks, too many are refused, and a scan that ended makes room.
+func TestManyScans(t *testing.T) {
+	p := &parked{newTable(), make(chan int), make(chan struct{})}
+	p.fill("k")
+	c := conn(t, p)
+	ends := make(chan error, kv.ScansMax)
+	one := func() {
+		stream, err := kvdv1.NewKVClient(c).Scan(t.Context(), &kvdv1.ScanRequest{})
+		for err == nil {
+			_, err = stream.Recv()
+		}
+		ends <- err
+	}
+	sum := 0
+	for i := range kv.ScansMax {
+		go one()
+		asked := <-p.asked
+		require.Equal(t, min(kv.ScansBytesMax/(i+1), kv.ScanChunkBytes), asked)
+		sum += asked
+	}
+	require.LessOrEqual(t, sum, 8*kv.ScansBytesMax)
+	_, _, err := scan(t, kvdv1.NewKVClient(c), &kvdv1.ScanRequest{})
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.EqualValues(t, kv.RetryAfter.Milliseconds(), wire.DetailOf(err).GetRetryAfterMs())
+	p.leave <- struct{}{}
+	require.ErrorIs(t, <-ends, io.EOF)
+	go one()
+	require.Equal(t, kv.ScansBytesMax/kv.ScansMax, <-p.asked)
+	close(p.leave)
+	for range kv.ScansMax {
+		require.ErrorIs(t, <-ends, io.EOF)
+	}
+}

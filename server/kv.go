@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,6 +19,8 @@ type service struct {
 	kvdv1.UnimplementedKVServer
 	kvdv1.UnimplementedAdminServer
 	backend Backend
+	// scans are those that run.
+	scans atomic.Int64
 }
 
 func (s *service) fail(op wire.Op, err error) error {
@@ -302,9 +305,15 @@ func (s *service) Scan(r *kvdv1.ScanRequest, stream kvdv1.KV_ScanServer) error {
 	}
 	left := int(r.GetLimit())
 	route := routeOf(r.GetHeader())
+	defer s.scans.Add(-1)
+	if s.scans.Add(1) > kv.ScansMax {
+		return s.fail(wire.Read, &kv.OverloadError{What: "the number of scans", RetryAfter: kv.RetryAfter})
+	}
 	for {
 		ctx, cancel := bounded(stream.Context())
-		chunk, err := s.backend.ScanChunk(ctx, route, kv.ScanRequest{Span: span, Limit: left, KeysOnly: r.GetKeysOnly(), Level: level})
+		chunk, err := s.backend.ScanChunk(ctx, route, kv.ScanRequest{
+			Span: span, Limit: left, KeysOnly: r.GetKeysOnly(), Level: level, Bytes: kv.ScansBytesMax / int(s.scans.Load()),
+		})
 		cancel()
 		if err != nil {
 			return s.fail(wire.Read, err)

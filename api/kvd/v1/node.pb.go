@@ -1053,11 +1053,13 @@ func (x *ForwardGet) GetKey() []byte {
 }
 
 type ForwardScan struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
-	End           []byte                 `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
-	Limit         uint64                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	KeysOnly      bool                   `protobuf:"varint,4,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Start    []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	End      []byte                 `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	Limit    uint64                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	KeysOnly bool                   `protobuf:"varint,4,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	// How large the chunk may be; 0 stands for as large as any.
+	Bytes         uint64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1118,6 +1120,13 @@ func (x *ForwardScan) GetKeysOnly() bool {
 		return x.KeysOnly
 	}
 	return false
+}
+
+func (x *ForwardScan) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
 }
 
 type ForwardResponse struct {
@@ -1625,12 +1634,13 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\arequest\"\x1e\n" +
 	"\n" +
 	"ForwardGet\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\fR\x03key\"h\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\"~\n" +
 	"\vForwardScan\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\fR\x03end\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\x04R\x05limit\x12\x1b\n" +
-	"\tkeys_only\x18\x04 \x01(\bR\bkeysOnly\"\xff\x01\n" +
+	"\tkeys_only\x18\x04 \x01(\bR\bkeysOnly\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\"\xff\x01\n" +
 	"\x0fForwardResponse\x12+\n" +
 	"\x05error\x18\x01 \x01(\v2\x15.kvd.v1.PipelineErrorR\x05error\x12.\n" +
 	"\x06header\x18\x02 \x01(\v2\x16.kvd.v1.ResponseHeaderR\x06header\x12(\n" +
