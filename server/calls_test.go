@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -265,6 +267,16 @@ func (p *parked) ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest
 	return p.table.ScanChunk(ctx, route, r)
 }
 
+func (p *parked) Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Result, kv.Header, error) {
+	p.asked <- 0
+	<-p.leave
+	return p.table.Write(ctx, route, c)
+}
+
+func (p *parked) Submit(ctx context.Context, r kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
+	go func() { done(p.Write(ctx, r, c)) }()
+}
+
 // TestManyScans: many scans at a time get smaller chunks, too many are refused, and a scan that ended makes room.
 func TestManyScans(t *testing.T) {
 	p := &parked{newTable(), make(chan int), make(chan struct{})}
@@ -296,5 +308,77 @@ func TestManyScans(t *testing.T) {
 	close(p.leave)
 	for range kv.ScansMax {
 		require.ErrorIs(t, <-ends, io.EOF)
+	}
+}
+
+// TestDrain: calls and operations that have begun are answered, and what is only open (a pipeline
+// in which nothing is under way, a watch) keeps nobody.
+func TestDrain(t *testing.T) {
+	for name, begin := range map[string]func(t *testing.T, c *grpc.ClientConn) (end func() error){
+		"a scan": func(t *testing.T, c *grpc.ClientConn) func() error {
+			return func() error {
+				_, _, err := scan(t, kvdv1.NewKVClient(c), &kvdv1.ScanRequest{})
+				return err
+			}
+		},
+		"a write": func(t *testing.T, c *grpc.ClientConn) func() error {
+			return func() error {
+				_, err := kvdv1.NewKVClient(c).Put(t.Context(), &kvdv1.PutRequest{Key: []byte("k")})
+				return err
+			}
+		},
+		"an operation of a pipeline": func(t *testing.T, c *grpc.ClientConn) func() error {
+			stream, err := kvdv1.NewKVClient(c).Pipeline(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, stream.Send(&kvdv1.PipelineRequest{Ops: []*kvdv1.PipelineOp{{
+				Id: 1, Op: &kvdv1.PipelineOp_Delete{Delete: &kvdv1.DeleteRequest{Key: []byte("k")}},
+			}}}))
+			return func() error {
+				r, err := stream.Recv()
+				if err == nil && r.Results[0].GetError() != nil {
+					err = errors.New(r.Results[0].GetError().GetMessage())
+				}
+				return err
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &parked{newTable(), make(chan int), make(chan struct{})}
+			p.fill("k")
+			defer close(p.leave)
+			s, c := serve(t, Config{Backend: p})
+			idle, err := kvdv1.NewKVClient(c).Pipeline(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, idle.Send(&kvdv1.PipelineRequest{}))
+			watch, err := healthv1.NewHealthClient(c).Watch(t.Context(), &healthv1.HealthCheckRequest{})
+			require.NoError(t, err)
+			_, err = watch.Recv()
+			require.NoError(t, err)
+
+			end := begin(t, c)
+			ended, drained, tick := make(chan error, 1), make(chan struct{}), make(chan time.Time)
+			go func() { ended <- end() }()
+			<-p.asked
+			go func() {
+				s.drain(tick, nil)
+				close(drained)
+			}()
+			for range 2 * idleLooks {
+				select {
+				case tick <- time.Time{}:
+				case <-drained:
+					t.Fatal("it did not wait")
+				}
+			}
+			p.leave <- struct{}{}
+			require.NoError(t, <-ended)
+			for open := true; open; {
+				select {
+				case tick <- time.Time{}:
+				case <-drained:
+					open = false
+				}
+			}
+		})
 	}
 }

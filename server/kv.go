@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +21,8 @@ type service struct {
 	kvdv1.UnimplementedAdminServer
 	backend Backend
 	// scans are those that run.
-	scans atomic.Int64
+	scans     atomic.Int64
+	pipelines sync.Map // *pipeline: true.
 }
 
 func (s *service) fail(op wire.Op, err error) error {

@@ -7,7 +7,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 )
+
+// ofClients are kvd's services for clients.
+var ofClients = []string{kvdv1.KV_ServiceDesc.ServiceName, kvdv1.Admin_ServiceDesc.ServiceName}
 
 // method is what the server knows of a method before it is called: who may, and where its time is counted. It is found
 // by one look-up in a map, so that a call costs no allocation here.
@@ -15,8 +20,11 @@ type method struct {
 	name string
 	// nodesOnly methods want a certificate of a node.
 	nodesOnly bool
-	ok        prometheus.Observer
-	seconds   *prometheus.HistogramVec
+	// awaited calls keep a server that stops waiting for their end. A Pipeline does by its operations: it may stay open
+	// for ever, like the streams of other nodes and the watch of the health service.
+	awaited bool
+	ok      prometheus.Observer
+	seconds *prometheus.HistogramVec
 }
 
 // describeMethods describes the methods of all services that are registered.
@@ -26,7 +34,8 @@ func (s *Server) describeMethods() {
 			name := "/" + service + "/" + m.Name
 			s.methods[name] = &method{
 				name: name, nodesOnly: s.Certificates != nil && !slices.Contains(open, service),
-				ok: s.seconds.WithLabelValues(name, codes.OK.String()), seconds: s.seconds,
+				awaited: slices.Contains(ofClients, service) && name != kvdv1.KV_Pipeline_FullMethodName,
+				ok:      s.seconds.WithLabelValues(name, codes.OK.String()), seconds: s.seconds,
 			}
 		}
 	}

@@ -52,6 +52,8 @@ func (s *service) Pipeline(stream kvdv1.KV_PipelineServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	p := newPipeline(ctx, s)
+	s.pipelines.Store(p, true)
+	defer s.pipelines.Delete(p)
 	drained := make(chan error, 1)
 	go func() {
 		err := p.receive(stream)
@@ -72,6 +74,15 @@ func (s *service) Pipeline(stream kvdv1.KV_PipelineServer) error {
 			return err
 		}
 	}
+}
+
+// piped reports whether an operation of any pipeline is in flight.
+func (s *service) piped() (found bool) {
+	s.pipelines.Range(func(p, _ any) bool {
+		found = len(p.(*pipeline).places) > 0
+		return !found
+	})
+	return found
 }
 
 // receive takes operations until the client has no more.

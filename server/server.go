@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +30,9 @@ const (
 	streamsMax = 16 << 10
 	// windowBytes is how much of a stream may be on its way.
 	windowBytes = 4 << 20
+	// A server that stops looks every idleInterval whether anything is under way, and ends when idleLooks saw nothing.
+	idleInterval = 10 * time.Millisecond
+	idleLooks    = 5
 	// readyInterval is how often the health service looks whether the node serves.
 	readyInterval = 100 * time.Millisecond
 )
@@ -52,6 +56,9 @@ type Server struct {
 	seconds  *prometheus.HistogramVec
 	// methods are all there are, by full name; written by New only.
 	methods map[string]*method
+	api     *service
+	// calls counts the awaited ones under way.
+	calls atomic.Int64
 }
 
 // New makes a server with all services.
@@ -72,9 +79,9 @@ func New(c Config) *Server {
 		options = append(options, grpc.Creds(c.Certificates.Server()))
 	}
 	s.grpc = grpc.NewServer(options...)
-	api := &service{backend: c.Backend}
-	kvdv1.RegisterKVServer(s.grpc, api)
-	kvdv1.RegisterAdminServer(s.grpc, api)
+	s.api = &service{backend: c.Backend}
+	kvdv1.RegisterKVServer(s.grpc, s.api)
+	kvdv1.RegisterAdminServer(s.grpc, s.api)
 	if c.Nodes != nil {
 		kvdv1.RegisterNodeServiceServer(s.grpc, c.Nodes)
 	}
@@ -87,7 +94,7 @@ func New(c Config) *Server {
 
 // setHealth says for the whole server, and for each service of clients, whether it serves.
 func (s *Server) setHealth(state healthv1.HealthCheckResponse_ServingStatus) {
-	for _, name := range []string{"", kvdv1.KV_ServiceDesc.ServiceName, kvdv1.Admin_ServiceDesc.ServiceName} {
+	for _, name := range append([]string{""}, ofClients...) {
 		s.health.SetServingStatus(name, state)
 	}
 }
@@ -98,6 +105,10 @@ func (s *Server) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, n
 		if err := authorizeNode(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if m.awaited {
+		s.calls.Add(1)
+		defer s.calls.Add(-1)
 	}
 	began := time.Now()
 	resp, err := next(ctx, r)
@@ -111,6 +122,10 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 		if err := authorizeNode(stream.Context()); err != nil {
 			return err
 		}
+	}
+	if m.awaited {
+		s.calls.Add(1)
+		defer s.calls.Add(-1)
 	}
 	began := time.Now()
 	err := next(srv, stream)
@@ -140,19 +155,31 @@ func (s *Server) WatchReady(ctx context.Context) {
 	}
 }
 
-// Stop ends the calls: at once, or when those under way have ended, for at most a time.
+// Stop ends the calls: at once, or when what clients have under way has ended, for at most a time.
 func (s *Server) Stop(patience time.Duration) {
 	s.health.Shutdown()
 	if patience > 0 {
-		done := make(chan struct{})
-		go func() { s.grpc.GracefulStop(); close(done) }()
-		select {
-		case <-done:
-			return
-		case <-time.After(patience):
-		}
+		ticker := time.NewTicker(idleInterval)
+		defer ticker.Stop()
+		s.drain(ticker.C, time.After(patience))
 	}
 	s.grpc.Stop()
+}
+
+// drain sends the clients away, and looks at every tick whether anything is under way, until there was nothing for a
+// moment, in which they may hear of it.
+func (s *Server) drain(tick, end <-chan time.Time) {
+	go s.grpc.GracefulStop() // Stop ends it.
+	for idle := 0; idle < idleLooks; {
+		select {
+		case <-end:
+			return
+		case <-tick:
+		}
+		if idle++; s.calls.Load() > 0 || s.api.piped() {
+			idle = 0
+		}
+	}
 }
 
 // HTTP serves /livez, /readyz, /metrics, and to callers on this machine /debug/pprof.

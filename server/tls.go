@@ -20,8 +20,6 @@ import (
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
-
-	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 )
 
 // NodeName is the DNS name that a node's certificate carries beside its own: only who has such a certificate, signed
@@ -166,10 +164,9 @@ func ofNode(s tls.ConnectionState) bool {
 
 // open are the services that everybody may call who can connect. With TLS any other wants a certificate of a node: also
 // one that somebody adds and forgets to think about.
-var open = []string{
-	kvdv1.KV_ServiceDesc.ServiceName, kvdv1.Admin_ServiceDesc.ServiceName, healthv1.Health_ServiceDesc.ServiceName,
-	reflectionv1.ServerReflection_ServiceDesc.ServiceName, reflectionv1alpha.ServerReflection_ServiceDesc.ServiceName,
-}
+var open = append([]string{
+	healthv1.Health_ServiceDesc.ServiceName, reflectionv1.ServerReflection_ServiceDesc.ServiceName, reflectionv1alpha.ServerReflection_ServiceDesc.ServiceName,
+}, ofClients...)
 
 // authorizeNode refuses who is not a node.
 func authorizeNode(ctx context.Context) error {
