@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -396,4 +398,41 @@ func readView(s *PebbleState, read func(View) error) error {
 		return err
 	}
 	return read(v)
+}
+
+// TestMarkAcrossBlocks: a mark that two chunks hold counts: the last batch that was durable has one, what came after it is
+// torn, and the disk has written what stands behind that.
+func TestMarkAcrossBlocks(t *testing.T) {
+	chunk := func(encoding byte, payload []byte) []byte {
+		c := make([]byte, walHeaderBytes, walHeaderBytes+len(payload))
+		binary.LittleEndian.PutUint16(c[4:], uint16(len(payload)))
+		c[6] = encoding
+		binary.LittleEndian.PutUint32(c[7:], 7)
+		c = append(c, payload...)
+		binary.LittleEndian.PutUint32(c, walSum(c[6:]))
+		return c
+	}
+	batch := func(size int, own, durable uint64) []byte {
+		b := append(make([]byte, size), markMagic...)
+		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, own), durable)
+	}
+	const full, first, middle, last = walSyncFirst, walSyncFirst + 1, walSyncFirst + 2, walSyncLast
+	torn := bytes.Repeat([]byte{0xff}, 100)
+	for _, split := range []int{0, 1, markBytes / 2, markBytes - 1} { // So much of the mark is in the last chunk.
+		for blocks := 1; blocks <= 2; blocks++ {
+			log := chunk(full, batch(100, 1, 0))
+			here, whole := walBlockBytes-len(log)-walHeaderBytes, walBlockBytes-walHeaderBytes
+			rest := batch(here+(blocks-1)*whole+split-markBytes, 2, 1)
+			log, rest = append(log, chunk(first, rest[:here])...), rest[here:]
+			for range blocks - 1 {
+				log, rest = append(log, chunk(middle, rest[:whole])...), rest[whole:]
+			}
+			require.Len(t, log, blocks*walBlockBytes)
+			log = append(log, chunk(last, rest)...)
+			log = append(append(log, torn...), chunk(full, batch(100, 4, 2))...)
+			require.NoError(t, checkLog(bytes.NewReader(log), 7), "%d bytes, %d blocks", split, blocks)
+			log = append(log, chunk(full, batch(100, 5, 4))...)
+			require.ErrorIs(t, checkLog(bytes.NewReader(log), 7), ErrDamaged)
+		}
+	}
 }

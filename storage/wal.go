@@ -90,8 +90,10 @@ const (
 	// walOldHeaderBytes is the header of a chunk without a synced offset; the trailer is one.
 	walOldHeaderBytes = 4 + 2 + 1 + 4
 	walHeaderBytes    = walOldHeaderBytes + 8
-	// Encodings of chunks: the first without a synced offset, the first and the last with one, and the trailer's.
+	// Encodings of chunks: the first without a synced offset, the first and the last with one, and the trailer's. Those with
+	// one are, in their order: a whole batch, and the first, a middle and the last part of one.
 	walOldFirst, walSyncFirst, walSyncLast, walTrailer = 5, 9, 12, 5
+	walSyncMiddle                                      = 11
 )
 
 var walTable = crc32.MakeTable(crc32.Castagnoli)
@@ -124,6 +126,8 @@ type walk struct {
 	over   bool  // The log has ended, or is of another format.
 	// before is the number of the last batch that stands before bad, and after that of the first behind it; 0 for none.
 	before, after uint64
+	// end is the end of the batch so far: a mark may lie in two blocks.
+	end []byte
 }
 
 func (w *walk) block(b []byte) error {
@@ -141,7 +145,7 @@ func (w *walk) block(b []byte) error {
 			w.bad = w.start + int64(at)
 			break
 		}
-		if own, _, ok := readMark(payload); ok {
+		if own, _, ok := readMark(w.join(b[at+6], payload)); ok {
 			w.before = max(w.before, own)
 		}
 		at += walHeaderBytes + len(payload)
@@ -153,6 +157,16 @@ func (w *walk) block(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// join gives the end of a batch up to a chunk.
+func (w *walk) join(encoding byte, payload []byte) []byte {
+	if encoding < walSyncMiddle {
+		w.end = w.end[:0]
+	}
+	w.end = append(w.end, payload[max(0, len(payload)-markBytes):]...)
+	w.end = append(w.end[:0], w.end[max(0, len(w.end)-markBytes):]...)
+	return w.end
 }
 
 // ask asks a chunk behind the bad place whether the log may have ended there.
