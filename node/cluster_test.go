@@ -141,3 +141,33 @@ func TestRegions(t *testing.T) {
 	require.NoError(t, <-c.Start(2))
 	require.Eventually(t, known, 20*time.Second, 20*time.Millisecond)
 }
+
+// TestClockAhead: a node whose clock is far ahead takes what lives for what should have expired (R5), and asks the leader
+// also for reads that any replica may answer.
+func TestClockAhead(t *testing.T) {
+	c := cluster{test.New(t, 3), t}
+	c.StartAll()
+	_, _, err := c.Nodes[0].Write(c.Context(), kv.Route{}, &kv.Command{Op: kv.OpPut, Key: []byte("k"), Value: []byte("v"), TTL: time.Hour.Milliseconds()})
+	require.NoError(t, err)
+	// Where the founding wants the lead it stays.
+	require.Eventually(t, func() bool { return c.Nodes[0].Leader(1) == c.Nodes[0].ID() }, 20*time.Second, 10*time.Millisecond)
+	for i, n := range c.Nodes {
+		if i == 0 {
+			continue
+		}
+		require.Eventually(t, func() bool {
+			_, found, _, err := n.Get(c.Context(), kv.Route{}, []byte("k"), kv.Eventual)
+			return err == nil && found
+		}, 20*time.Second, 10*time.Millisecond)
+		n.SetWall(func() int64 { return time.Now().Add(2 * time.Hour).UnixMilli() })
+		require.Equal(t, "v", c.get(i, "k"))
+		_, found, _, err := n.Get(c.Context(), kv.Route{}, []byte("k"), kv.Eventual)
+		require.NoError(t, err)
+		require.True(t, found)
+		for _, level := range []kv.Level{kv.Eventual, kv.Linearizable} {
+			chunk, err := n.ScanChunk(c.Context(), kv.Route{}, kv.ScanRequest{Span: kv.PrefixSpan([]byte("k")), Level: level})
+			require.NoError(t, err)
+			require.Len(t, chunk.Items, 1)
+		}
+	}
+}

@@ -50,9 +50,9 @@ func coreConfig(h Host, id kv.NodeID, life kv.Life, log storage.Log, state stora
 	}
 }
 
-func newLone(t *testing.T) *lone {
+func newLone(t *testing.T, cuts ...[]byte) *lone {
 	l := &lone{t: t, log: storage.NewMemLog(), state: storage.NewMemState()}
-	meta := foundingOf(t, 1)
+	meta := foundingOf(t, 1, cuts...)
 	require.NoError(t, Found(meta, 1, l.log, l.state))
 	var err error
 	l.core, err = NewCore(coreConfig(l, 1, 1, l.log, l.state, meta), Now{})
@@ -270,4 +270,40 @@ func TestTimeWhileDiskIsFull(t *testing.T) {
 		l.tick()
 	}
 	require.Zero(t, g.machine.(*shard.Machine).Keys())
+}
+
+// TestTimeBehindABacklog: a shard in which a key fell due behind very many of another one gets its time when somebody
+// asks for the key, not when the search has come to it: until then the key can be neither shown nor denied (R5).
+func TestTimeBehindABacklog(t *testing.T) {
+	l := newLone(t, []byte("m"))
+	for i := range 20 * expireScanMax {
+		c := &kv.Command{Op: kv.OpPut, Key: fmt.Appendf(nil, "a%d", i), TTL: 100}
+		l.in.Submissions = append(l.in.Submissions, Submission{Shard: 1, Command: shard.EncodeCommand(c), Bytes: c.Size()})
+	}
+	l.tick()
+	c := &kv.Command{Op: kv.OpPut, Key: []byte("n"), TTL: 100}
+	l.in.Submissions = []Submission{{Shard: 2, Command: shard.EncodeCommand(c), Bytes: c.Size()}}
+	l.tick()
+	g := l.core.groups[2]
+	reader := &Reader{Node: 1, Guard: l.core.Guard, State: l.state, Boot: func() time.Duration { return l.now }, Wall: func() int64 { return 1000 + l.now.Milliseconds() }}
+	get := func() Get {
+		got, done := reader.Look(g.view, []byte("n"), ByNothing)
+		if !done {
+			require.NoError(t, reader.Load(&got, []byte("n")))
+			reader.Finish(&got, []byte("n"))
+		}
+		return got
+	}
+	require.True(t, get().Found)
+	l.now += 2 * time.Second
+	l.tick()
+	for range expireTicks {
+		got := get()
+		require.False(t, got.Found)
+		if got.Ok {
+			return
+		}
+		l.tick()
+	}
+	require.True(t, get().Ok, "nothing is told of the key")
 }

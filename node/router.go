@@ -551,6 +551,12 @@ func (n *Node) ScanChunk(ctx context.Context, _ kv.Route, r kv.ScanRequest) (kv.
 			return kv.Chunk{}, n.notServing()
 		}
 		d := p.shards.Lookup(r.Span.Start)
+		if v := n.views[d.Shard]; v != nil && r.Level == kv.Eventual {
+			chunk, err := n.scanHere(ctx, v, r)
+			if !errors.As(err, new(*kv.NotLeaderError)) {
+				return chunk, err
+			}
+		}
 		chunk, err := n.scanFrom(ctx, d, r, n.route(d, attempt))
 		if err == nil {
 			return chunk, nil
@@ -562,7 +568,7 @@ func (n *Node) ScanChunk(ctx context.Context, _ kv.Route, r kv.ScanRequest) (kv.
 }
 
 func (n *Node) scanFrom(ctx context.Context, d *kv.Descriptor, r kv.ScanRequest, to kv.NodeID) (kv.Chunk, error) {
-	if v := n.views[d.Shard]; v != nil && (to == n.self.Node || r.Level == kv.Eventual) {
+	if v := n.views[d.Shard]; v != nil && to == n.self.Node {
 		return n.scanHere(ctx, v, r)
 	}
 	resp, err := n.forwardRead(ctx, d, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Scan{Scan: &kvdv1.ForwardScan{

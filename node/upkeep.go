@@ -133,6 +133,7 @@ func (c *Core) syncState() {
 // expiries is a hint; what an entry purges is checked when it is applied. While the disk is full it is the time alone,
 // and more rarely: what is due is then hidden, and stored on (R5).
 func (c *Core) expire() {
+	c.catchUp()
 	every := uint64(expireTicks)
 	if c.disk.Full {
 		every = expireFullTicks
@@ -162,6 +163,17 @@ func (c *Core) expire() {
 				list = nil
 			}
 			c.own(g, &kv.Command{Op: kv.OpExpire, Due: list}, expired{g})
+		}
+	}
+}
+
+// catchUp proposes the time of the shards led here in which a reader found what should have expired (R5): the search may
+// come to it only after very much else that is due, also of other shards.
+func (c *Core) catchUp() {
+	for _, g := range c.order {
+		if _, leader := g.replica.Leading(); leader && !g.expiring && g.view.late.Swap(false) {
+			g.expiring = true
+			c.own(g, &kv.Command{Op: kv.OpExpire}, expired{g})
 		}
 	}
 }

@@ -36,6 +36,8 @@ type View struct {
 	time atomic.Int64
 	// wanted is set by readers that used or missed the lease; the loop clears it.
 	wanted atomic.Bool
+	// late is set by readers that found a record past its time (R5); the loop clears it where the shard is led.
+	late atomic.Bool
 	// queued is the size of the commands that were accepted and not answered, in bytes.
 	queued atomic.Int64
 	// reads counts the reads that were served; load is operations a second over the last seconds, times 1,000.
@@ -65,9 +67,13 @@ type Reader struct {
 }
 
 // late reports that a record is long past its time and the shard's time does not say so yet: no leader could move it, or
-// only now one can. Then nothing is told rather than what should be gone (R5).
-func (r *Reader) late(rec kv.Record) bool {
-	return !mutantLateReads && rec.ExpireAt != 0 && r.Wall()-int64(kv.ExpiryLateMax/time.Millisecond) > rec.ExpireAt
+// only now one can. Then nothing is told rather than what should be gone (R5), and the loop hears of it.
+func (r *Reader) late(v *View, rec kv.Record) bool {
+	if mutantLateReads || rec.ExpireAt == 0 || r.Wall()-int64(kv.ExpiryLateMax/time.Millisecond) <= rec.ExpireAt {
+		return false
+	}
+	v.late.Store(true)
+	return true
 }
 
 // Proof is what makes a read of a replica good enough.
@@ -119,7 +125,7 @@ func (r *Reader) Look(v *View, key []byte, proof Proof) (g Get, done bool) {
 	rec, word, hit := r.Guard.Get(s.incarnation, key, v.time.Load())
 	g.word = word
 	if hit {
-		if r.late(rec) {
+		if r.late(v, rec) {
 			return Get{}, true
 		}
 		g.Record, g.Found = rec, true
@@ -142,7 +148,7 @@ func (r *Reader) Load(g *Get, key []byte) error {
 // Finish offers what was loaded to the cache and checks that it counts.
 func (r *Reader) Finish(g *Get, key []byte) {
 	if g.Found = g.loaded && !g.Record.ExpiredAt(g.view.time.Load()); g.Found {
-		if r.late(g.Record) {
+		if r.late(g.view, g.Record) {
 			*g = Get{}
 			return
 		}
@@ -184,7 +190,7 @@ func (r *Reader) Scan(v *View, q kv.ScanRequest) (kv.Chunk, error) {
 	chunk := kv.Chunk{Header: kv.Header{
 		Shard: v.shard, Epoch: s.descriptor.Epoch, Revision: kv.Revision(v.mayBeVisible.Load()), Node: r.Node,
 	}}
-	more, err := r.collect(it, q, time, &chunk)
+	more, err := r.collect(v, it, q, time, &chunk)
 	if err := errors.Join(err, it.Close()); err != nil {
 		return kv.Chunk{}, fmt.Errorf("read %v: %w", span, err)
 	}
@@ -198,7 +204,7 @@ func (r *Reader) Scan(v *View, q kv.ScanRequest) (kv.Chunk, error) {
 }
 
 // collect gathers the items of a chunk. more tells that the bound ended it, with the key to go on from in Resume.
-func (r *Reader) collect(it storage.Iterator, q kv.ScanRequest, time int64, chunk *kv.Chunk) (more bool, err error) {
+func (r *Reader) collect(v *View, it storage.Iterator, q kv.ScanRequest, time int64, chunk *kv.Chunk) (more bool, err error) {
 	size := 0
 	for it.Next() {
 		rec, err := it.Record()
@@ -208,7 +214,7 @@ func (r *Reader) collect(it storage.Iterator, q kv.ScanRequest, time int64, chun
 		if rec.ExpiredAt(time) {
 			continue
 		}
-		if r.late(rec) {
+		if r.late(v, rec) {
 			return false, &kv.NotLeaderError{Shard: chunk.Header.Shard}
 		}
 		if q.KeysOnly {
