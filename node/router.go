@@ -231,13 +231,23 @@ const (
 	// leaderlessMax is how long a request waits for a leader here. There may be one that this node cannot reach, and
 	// another can.
 	leaderlessMax = 3 * time.Second
+	// leaderlessRoutedMax is the same of a request whose client has a map: it asks another replica itself.
+	leaderlessRoutedMax = 200 * time.Millisecond
 	// answerReserve is left of a deadline for an answer that says "not done": at the deadline itself a caller hears
 	// nothing more, and must take a write for unknown.
 	answerReserve = 50 * time.Millisecond
 )
 
+// patience is until when a request that comes now waits for a leader.
+func patience(r kv.Route) time.Time {
+	if r.Version != 0 {
+		return time.Now().Add(leaderlessRoutedMax)
+	}
+	return time.Now().Add(leaderlessMax)
+}
+
 // again tells whether an attempt that failed is worth another, waits a little, and remembers what was learned.
-func (n *Node) again(ctx context.Context, d *kv.Descriptor, began time.Time, attempt int, err error) bool {
+func (n *Node) again(ctx context.Context, d *kv.Descriptor, until time.Time, attempt int, err error) bool {
 	if notLeader, ok := errors.AsType[*kv.NotLeaderError](err); ok {
 		n.learn(d.Shard, notLeader.Leader)
 	} else if !errors.As(err, new(*kv.StaleEpochError)) {
@@ -245,7 +255,7 @@ func (n *Node) again(ctx context.Context, d *kv.Descriptor, began time.Time, att
 	}
 	base := min(5*time.Millisecond<<min(attempt, 4), 50*time.Millisecond)
 	pause := base + randomJitter(base)
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause+answerReserve || time.Since(began) > leaderlessMax {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause+answerReserve || time.Now().After(until) {
 		return false
 	}
 	timer := time.NewTimer(pause)
@@ -260,7 +270,7 @@ func (n *Node) again(ctx context.Context, d *kv.Descriptor, began time.Time, att
 
 // Write carries a command out, on this node or the one that leads the shard, and tries again within the deadline what
 // was not done for want of a leader.
-func (n *Node) Write(ctx context.Context, _ kv.Route, c *kv.Command) (kv.Result, kv.Header, error) {
+func (n *Node) Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Result, kv.Header, error) {
 	// It counts from here to its end, also while it waits for a leader or for another node.
 	size := int64(c.Size())
 	defer n.budget.held.Add(-size)
@@ -268,7 +278,7 @@ func (n *Node) Write(ctx context.Context, _ kv.Route, c *kv.Command) (kv.Result,
 		return kv.Result{}, kv.Header{}, errBusy
 	}
 	encoded := shard.EncodeCommand(c)
-	for began, attempt := time.Now(), 0; ; attempt++ {
+	for until, attempt := patience(route), 0; ; attempt++ {
 		d, err := n.lookup(c)
 		if err != nil {
 			return kv.Result{}, kv.Header{}, err
@@ -277,7 +287,7 @@ func (n *Node) Write(ctx context.Context, _ kv.Route, c *kv.Command) (kv.Result,
 		if err == nil {
 			return finish(result, h)
 		}
-		if !n.again(ctx, d, began, attempt, err) {
+		if !n.again(ctx, d, until, attempt, err) {
 			return kv.Result{}, kv.Header{}, err
 		}
 	}
@@ -440,8 +450,8 @@ func (n *Node) TryGet(_ kv.Route, key []byte) (rec kv.Record, found bool, h kv.H
 }
 
 // Get reads a key, on this node or the one that leads the shard.
-func (n *Node) Get(ctx context.Context, _ kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error) {
-	for began, attempt := time.Now(), 0; ; attempt++ {
+func (n *Node) Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error) {
+	for until, attempt := patience(route), 0; ; attempt++ {
 		p := n.meta.Load()
 		if p == nil || !n.serving.Load() {
 			return kv.Record{}, false, kv.Header{}, n.notServing()
@@ -457,7 +467,7 @@ func (n *Node) Get(ctx context.Context, _ kv.Route, key []byte, level kv.Level) 
 		if err == nil {
 			return g.Record, g.Found, g.Header, nil
 		}
-		if !n.again(ctx, d, began, attempt, err) {
+		if !n.again(ctx, d, until, attempt, err) {
 			return kv.Record{}, false, kv.Header{}, err
 		}
 	}
@@ -544,8 +554,8 @@ func (n *Node) forwardGet(ctx context.Context, d *kv.Descriptor, key []byte, to 
 }
 
 // ScanChunk reads one shard's part of a span, at one revision.
-func (n *Node) ScanChunk(ctx context.Context, _ kv.Route, r kv.ScanRequest) (kv.Chunk, error) {
-	for began, attempt := time.Now(), 0; ; attempt++ {
+func (n *Node) ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest) (kv.Chunk, error) {
+	for until, attempt := patience(route), 0; ; attempt++ {
 		p := n.meta.Load()
 		if p == nil || !n.serving.Load() {
 			return kv.Chunk{}, n.notServing()
@@ -561,7 +571,7 @@ func (n *Node) ScanChunk(ctx context.Context, _ kv.Route, r kv.ScanRequest) (kv.
 		if err == nil {
 			return chunk, nil
 		}
-		if !n.again(ctx, d, began, attempt, err) {
+		if !n.again(ctx, d, until, attempt, err) {
 			return kv.Chunk{}, err
 		}
 	}

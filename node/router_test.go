@@ -14,15 +14,17 @@ import (
 // time left to tell the caller that nothing was done.
 func TestAgain(t *testing.T) {
 	n, d := &Node{}, &kv.Descriptor{Shard: 3}
-	again := func(left time.Duration, began time.Time, err error) bool {
+	again := func(left time.Duration, until time.Time, err error) bool {
 		ctx, cancel := context.WithTimeout(t.Context(), left)
 		defer cancel()
-		return n.again(ctx, d, began, 0, err)
+		return n.again(ctx, d, until, 0, err)
 	}
 	noLeader := &kv.NotLeaderError{Shard: 3}
-	require.True(t, again(time.Hour, time.Now(), noLeader))
-	require.True(t, again(time.Hour, time.Now(), &kv.StaleEpochError{}))
-	require.False(t, again(time.Hour, time.Now(), kv.ErrUnknown))
-	require.False(t, again(answerReserve-time.Millisecond, time.Now(), noLeader))
-	require.False(t, again(time.Hour, time.Now().Add(-2*leaderlessMax), noLeader))
+	require.True(t, again(time.Hour, time.Now().Add(time.Minute), noLeader))
+	require.True(t, again(time.Hour, time.Now().Add(time.Minute), &kv.StaleEpochError{}))
+	require.False(t, again(time.Hour, time.Now().Add(time.Minute), kv.ErrUnknown))
+	require.False(t, again(answerReserve-time.Millisecond, time.Now().Add(time.Minute), noLeader))
+	require.False(t, again(time.Hour, time.Now().Add(-time.Second), noLeader))
+	// A client that has a map asks another replica itself.
+	require.Greater(t, time.Until(patience(kv.Route{})), 5*time.Until(patience(kv.Route{Shard: 3, Version: 1})))
 }

@@ -207,7 +207,7 @@ func (n *Node) SetSetting(ctx context.Context, name, value string) error {
 
 // writeMeta has the meta group carry a command out.
 func (n *Node) writeMeta(ctx context.Context, m *kvdv1.MetaCommand) error {
-	for began, attempt := time.Now(), 0; ; attempt++ {
+	for until, attempt := patience(kv.Route{}), 0; ; attempt++ {
 		p := n.meta.Load()
 		if p == nil {
 			return n.notServing()
@@ -220,7 +220,7 @@ func (n *Node) writeMeta(ctx context.Context, m *kvdv1.MetaCommand) error {
 			}
 			return nil
 		}
-		if !n.again(ctx, d, began, attempt, err) {
+		if !n.again(ctx, d, until, attempt, err) {
 			return err
 		}
 	}
