@@ -139,12 +139,13 @@ func (r *Replica) settle(index kv.Index, b *kvdv1.Batch, results []kv.Result) {
 	})
 }
 
-// age gives up, as unknown, the proposals of an ended leadership of which nothing was heard for an election timeout.
+// age gives up, as unknown, the proposals of an ended leadership of which nothing was heard for half an election
+// timeout: a new leader is heard every few ticks, and without one the caller had better ask elsewhere.
 func (r *Replica) age() {
 	if len(r.doubtful) == 0 {
 		return
 	}
-	if r.doubted++; r.doubted >= r.election {
+	if r.doubted++; r.doubted >= (r.election+1)/2 {
 		r.giveUp()
 	}
 }
