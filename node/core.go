@@ -387,7 +387,7 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 		return
 	}
 	c.full.set(from, m.GetDiskFull())
-	if kind == raftpb.MsgApp && c.disk.Full && slices.ContainsFunc(m.GetEntries(), hasPayload) {
+	if kind == raftpb.MsgApp && c.disk.Full && !c.cutToRoom(m) {
 		return
 	}
 	if err := g.replica.Step(from, m); err != nil {
@@ -402,10 +402,6 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 	}
 	c.mark(g)
 }
-
-// hasPayload tells an entry with commands from the one of a new leader. That has a place on any disk: no read is answered
-// before a majority has it (L4).
-func hasPayload(e *kvdv1.RaftEntry) bool { return len(e.GetData()) > 0 }
 
 // written releases what waited for log batches.
 func (c *Core) written(id uint64) {

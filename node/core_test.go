@@ -265,6 +265,12 @@ func TestTimeWhileDiskIsFull(t *testing.T) {
 	}
 	require.True(t, rec.ExpiredAt(g.machine.Time()), "the time stands still")
 	require.EqualValues(t, 1, g.machine.(*shard.Machine).Keys(), "purging takes room")
+	applied, _ := g.machine.Applied()
+	for range 2 * expireFullTicks {
+		l.tick()
+	}
+	again, _ := g.machine.Applied()
+	require.Equal(t, applied, again, "what is hidden takes room again and again")
 	l.in.Disk = &Disk{}
 	for range 2 * expireTicks {
 		l.tick()

@@ -1,10 +1,14 @@
 package node
 
 import (
+	"slices"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/shard"
 )
 
-// A node whose disk is nearly full takes no entries with commands, and says so in each of its messages. While a majority
+// A node whose disk is nearly full takes no new entries with commands, and says so in each of its messages. While a majority
 // of a shard's voters has room its writes go on: a leader without room hands the leadership to one that has some, and
 // nobody hands it back before there is room again. Without such a majority writes are refused by whoever leads: they
 // could not be committed, and their callers would wait for an answer that does not come.
@@ -76,4 +80,38 @@ func (c *Core) handOver(g *group) {
 	if g.replica.HandOver(0, c.full) || g.replica.HandOver(0, nil) {
 		c.mark(g)
 	}
+}
+
+// cutToRoom leaves of an append the entries at its beginning for which there is a place on a full disk; with false that
+// are none of them.
+func (c *Core) cutToRoom(m *kvdv1.RaftMessage) bool {
+	n := slices.IndexFunc(m.Entries, func(e *kvdv1.RaftEntry) bool { return !c.hasPlace(e, m.GetTerm()) })
+	if n > 0 {
+		m.Entries = m.Entries[:n]
+	}
+	return n != 0
+}
+
+// hasPlace reports whether a full disk takes an entry of the leader of a term. That of a new leader, without commands, has
+// a place on any disk: no read is answered before a majority has it (L4). So has what stands before it in the new leader's
+// log, left by earlier ones, and a shard's time, before which what fell due can neither be shown nor denied (R5): both while
+// half of the reserve is left.
+func (c *Core) hasPlace(e *kvdv1.RaftEntry, term uint64) bool {
+	if len(e.GetData()) == 0 {
+		return true
+	}
+	return c.disk.FreeBytes >= c.disk.NeedBytes/2 && (e.GetTerm() < term || onlyTime(e.GetData()))
+}
+
+// timeBytesMax is more than an entry takes that moves a shard's time and does nothing else.
+const timeBytesMax = 128
+
+func onlyTime(payload []byte) bool {
+	if len(payload) > timeBytesMax {
+		return false
+	}
+	b, err := shard.Decode(payload)
+	return err == nil && !slices.ContainsFunc(b.GetCommands(), func(c *kvdv1.Command) bool {
+		return kv.Op(c.GetOp()) != kv.OpExpire || len(c.GetDue()) > 0
+	})
 }

@@ -371,6 +371,35 @@ func TestFollowerWithoutRoom(t *testing.T) {
 	require.True(t, f.answered(birth+2))
 }
 
+// TestPlaceOnFullDisks: what stands before the entry of a new leader in its log, and a shard's time after it, are taken while
+// half of the reserve is left; of an append with more, its beginning is.
+func TestPlaceOnFullDisks(t *testing.T) {
+	birth := uint64(kv.BirthIndex)
+	batch := func(c *kv.Command) []byte {
+		b, err := shard.Encode(&kvdv1.Batch{Node: 1, Life: 1 << 40, Seq: 1 << 40, StampMs: 1 << 41, Commands: []*kvdv1.Command{shard.EncodeCommand(c)}})
+		require.NoError(t, err)
+		return b
+	}
+	put := batch(&kv.Command{Op: kv.OpPut, Key: []byte("k")})
+	hours, purge := batch(&kv.Command{Op: kv.OpExpire}), batch(&kv.Command{Op: kv.OpExpire, Due: []kv.Due{{ExpireAt: 5, Key: []byte("k")}}})
+	for _, c := range []struct {
+		free, last uint64
+		after      []byte
+	}{{5, birth + 3, put}, {5, birth + 3, purge}, {5, birth + 4, hours}, {5, birth + 4, nil}, {4, birth, put}, {4, birth, nil}} {
+		f := newFollower(t)
+		f.turn(Input{Disk: &Disk{Full: true, FreeBytes: c.free, NeedBytes: 10}})
+		f.turn(Input{Envelopes: []*kvdv1.Envelope{{ClusterId: 7, FromNode: 1, FromLife: 1, ToNode: 2, Messages: []*kvdv1.RaftMessage{{
+			Shard: 1, From: f.replicaOn(1), To: f.replicaOn(2), Type: uint32(raftpb.MsgApp), Term: 6, Index: birth, LogTerm: uint64(kv.BirthTerm), Commit: birth,
+			Entries: []*kvdv1.RaftEntry{
+				{Index: birth + 1, Term: 5, Data: put}, {Index: birth + 2, Term: 6}, {Index: birth + 3, Term: 6, Data: hours}, {Index: birth + 4, Term: 6, Data: c.after},
+			},
+		}}}}})
+		f.written()
+		require.Equal(t, kv.Index(c.last), f.loaded().Last, "%+v", c)
+		require.Equal(t, c.last > birth, f.answered(c.last), "%+v", c)
+	}
+}
+
 // TestSnapshotWithoutRoom: a snapshot for which there is no room is refused before any of it is read, and one during which
 // the disk becomes full is given up; it leaves nothing beside the store.
 func TestSnapshotWithoutRoom(t *testing.T) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kvdstore/kvd/kv"
@@ -130,8 +131,8 @@ func (c *Core) syncState() {
 }
 
 // expire proposes, for the shards led here, their time and a bounded purge of what fell due (R4). The store's index of
-// expiries is a hint; what an entry purges is checked when it is applied. While the disk is full it is the time alone,
-// and more rarely: what is due is then hidden, and stored on (R5).
+// expiries is a hint; what an entry purges is checked when it is applied. While disks are full it is the time alone, and
+// only if that hides something, and with a full one here more rarely: what is due is then stored on (R5).
 func (c *Core) expire() {
 	c.catchUp()
 	every := uint64(expireTicks)
@@ -158,10 +159,14 @@ func (c *Core) expire() {
 	}
 	for _, g := range c.order {
 		if list := due[g]; len(list) > 0 {
-			g.expiring = true
-			if c.disk.Full {
+			if c.roomFor(g) != nil {
+				time := g.machine.Time()
+				if !slices.ContainsFunc(list, func(d kv.Due) bool { return d.ExpireAt > time }) {
+					continue // It is all hidden already.
+				}
 				list = nil
 			}
+			g.expiring = true
 			c.own(g, &kv.Command{Op: kv.OpExpire, Due: list}, expired{g})
 		}
 	}

@@ -56,6 +56,9 @@ func TestReadsOnFullDisks(t *testing.T) {
 func (w *world) askAll(t *testing.T) (writes, reads []*reading) {
 	for _, d := range w.shards.Descriptors() {
 		i := slices.IndexFunc(w.nodes, func(m *machine) bool {
+			if m.core == nil {
+				return false
+			}
 			lead, _, _ := m.views[d.Shard].Lead()
 			return lead == m.id
 		})
@@ -70,6 +73,33 @@ func (w *world) askAll(t *testing.T) (writes, reads []*reading) {
 	}
 	w.run(w.now + time.Second)
 	return writes, reads
+}
+
+// TestTailOnFullDisks: when no disk has room and the leader is lost, the next one's log ends with what the other follower
+// had no room for any more. That takes it: without it no reads would go on.
+func TestTailOnFullDisks(t *testing.T) {
+	for seed := range uint64(10) {
+		w := calm(t, seed)
+		w.run(8 * time.Second)
+		w.nodes[2].setFull(true)
+		w.run(w.now + 3*time.Second)
+		writes, _ := w.askAll(t)
+		for i := range writes {
+			require.NoError(t, writes[i].err, "seed %d", seed)
+		}
+		w.nodes[0].setFull(true)
+		w.nodes[1].setFull(true)
+		w.run(w.now + time.Second)
+		w.nodes[0].crash()
+		w.run(w.now + 5*time.Second)
+		writes, reads := w.askAll(t)
+		for i := range reads {
+			require.ErrorAs(t, writes[i].err, new(*kv.DiskFullError), "seed %d", seed)
+			require.True(t, reads[i].done, "seed %d, shard %d", seed, i)
+			require.NoError(t, reads[i].err, "seed %d, shard %d", seed, i)
+		}
+		require.NoError(t, w.err)
+	}
 }
 
 // setFull makes the disk of a node nearly full for good, or gives it room.
