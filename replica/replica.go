@@ -85,6 +85,8 @@ type Replica struct {
 	// written is the hard state that was last handed out to be written; commit is the newest known.
 	written *raftpb.HardState
 	commit  uint64
+	// commits are what was known to be committed at each of the last ticks, the oldest first.
+	commits [levelTicks]uint64
 	// replay is the commit of the start: until it is applied, the replica takes no part in elections (T5).
 	replay kv.Index
 
@@ -134,6 +136,9 @@ func New(c Config) (*Replica, error) {
 	}
 	r.term, r.commit, r.replay = hard.GetTerm(), hard.GetCommit(), kv.Index(hard.GetCommit())
 	r.written, r.last = hard, c.Last
+	for i := range r.commits {
+		r.commits[i] = r.commit
+	}
 	r.log = NewLog(LogStart{
 		Group: r.Group(), Store: c.Store, Hard: hard, Conf: c.Conf, Truncated: c.Truncated, TruncatedTerm: c.TruncatedTerm,
 		Last: c.Last, Snapshot: r.describe,
@@ -197,6 +202,8 @@ func (r *Replica) Tick() {
 	r.sinceHanding++
 	r.askedAt++
 	r.transferring = max(r.transferring-1, 0)
+	copy(r.commits[:], r.commits[1:])
+	r.commits[levelTicks-1] = r.commit
 	r.age()
 	if r.Installing() || r.Replaying() {
 		return
@@ -395,9 +402,12 @@ func (r *Replica) describe() (*raftpb.Snapshot, error) {
 	}}, nil
 }
 
-// levelEntries is how many entries a voter may be behind that is handed the leadership: in a second of load each turn
-// makes one.
-const levelEntries = 16
+// A voter that is handed the leadership may be behind by so many entries, or by what was committed in the last ticks: in a
+// second of load each turn makes an entry, and far away all that is known of a voter is old.
+const (
+	levelEntries = 16
+	levelTicks   = 4
+)
 
 // HandOver asks a voter that is active to take the leadership over (L5), at most once an election timeout: the voter
 // on `to`, if it has nearly all of the log and has applied it, or with 0 the one that is furthest, on a node that is not
@@ -408,7 +418,7 @@ func (r *Replica) HandOver(to kv.NodeID, except map[kv.NodeID]bool) bool {
 		return false
 	}
 	best, furthest := uint64(0), uint64(0)
-	level := max(uint64(r.last), levelEntries) - levelEntries
+	level := min(max(uint64(r.last), levelEntries)-levelEntries, r.commits[0])
 	for _, member := range r.descriptor.Replicas {
 		if member.Replica == r.id || member.Learner || to != 0 && member.Node != to || except[member.Node] {
 			continue

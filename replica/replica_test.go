@@ -341,7 +341,8 @@ func TestOverwrittenIsNotYetNotDone(t *testing.T) {
 	}
 }
 
-// TestHandOverToTheLevel: leadership goes to a named voter only when it has nearly all of the log and has applied it;
+// TestHandOverToTheLevel: leadership goes to a named voter only when it has nearly all of the log, or what was committed some
+// ticks ago, and has applied it;
 // of all the others to the one that has applied most.
 func TestHandOverToTheLevel(t *testing.T) {
 	lead := func(t *testing.T) (r *Replica, last uint64, tell func(from, match, applied uint64)) {
@@ -362,11 +363,30 @@ func TestHandOverToTheLevel(t *testing.T) {
 	r, last, tell := lead(t)
 	require.False(t, r.HandOver(2, nil), "nothing was heard of it")
 	tell(2, last-levelEntries-1, last-levelEntries-1)
+	tell(3, last, 0) // So that all of it is committed.
+	work(t, r)
+	for range levelTicks {
+		r.Tick()
+	}
 	require.False(t, r.HandOver(2, nil), "it lacks a part of the log")
 	tell(2, last, last-levelEntries-1)
 	require.False(t, r.HandOver(2, nil), "it has not applied its log")
 	require.False(t, r.HandOver(3, nil))
 	tell(2, last, last-levelEntries)
+	require.True(t, r.HandOver(2, nil))
+
+	// What was committed just now a voter need not have.
+	r, last, tell = lead(t)
+	before := r.commits[0]
+	require.Less(t, before, last-levelEntries)
+	tell(2, before, before-1)
+	tell(3, last, 0)
+	work(t, r)
+	for range levelTicks - 1 {
+		r.Tick()
+	}
+	require.False(t, r.HandOver(2, nil), "it has not applied what was committed before")
+	tell(2, before, before)
 	require.True(t, r.HandOver(2, nil))
 
 	r, last, tell = lead(t)

@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/node"
+	"github.com/kvdstore/kvd/shard"
 )
 
 // calm is a cluster without clients and faults.
@@ -72,6 +74,36 @@ func TestLeavingNodeGetsNothingBack(t *testing.T) {
 		leaving.crash()
 		leaving.start()
 		w.run(w.now + 6*time.Second)
+		require.NoError(t, w.err)
+		require.True(t, w.balanced(), "seed %d", seed)
+	}
+}
+
+// TestLeadersSpreadFar: they also go there when the nodes are far from each other and every shard is written to: then a
+// follower that keeps up is always some entries behind, by what the leader knows.
+func TestLeadersSpreadFar(t *testing.T) {
+	for seed := range uint64(3) {
+		w := calm(t, seed)
+		for _, a := range w.nodes {
+			for _, b := range w.nodes {
+				w.late[link{a.id, b.id}] = 50 * time.Millisecond
+			}
+		}
+		var write func()
+		write = func() {
+			for _, m := range w.nodes {
+				for _, d := range w.shards.Descriptors() {
+					if lead, _, _ := m.views[d.Shard].Lead(); lead == m.id {
+						c := &kv.Command{Op: kv.OpPut, Key: append(slices.Clone(d.Span.Start), 0, 'x'), Value: []byte("v")}
+						m.inbox.Submissions = append(m.inbox.Submissions, node.Submission{Shard: d.Shard, Command: shard.EncodeCommand(c), Bytes: c.Size()})
+						m.wake()
+					}
+				}
+			}
+			w.after(4*time.Millisecond, write)
+		}
+		w.after(100*time.Millisecond, write)
+		w.run(12 * time.Second)
 		require.NoError(t, w.err)
 		require.True(t, w.balanced(), "seed %d", seed)
 	}
