@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,7 +25,12 @@ func value(cmd *cobra.Command, arg string) ([]byte, error) {
 	case arg == "-":
 		return io.ReadAll(io.LimitReader(cmd.InOrStdin(), kv.ValueBytesMax+1))
 	case len(arg) > 1 && arg[0] == '@':
-		return os.ReadFile(arg[1:])
+		f, err := os.Open(arg[1:])
+		if err != nil {
+			return nil, err
+		}
+		text, err := io.ReadAll(io.LimitReader(f, kv.ValueBytesMax+1))
+		return text, errors.Join(err, f.Close())
 	}
 	return []byte(arg), nil
 }

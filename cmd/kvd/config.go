@@ -18,7 +18,6 @@ import (
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/env/v2"
-	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/providers/posflag"
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
@@ -154,7 +153,7 @@ func merge(flags *pflag.FlagSet, environ []string) (*koanf.Koanf, map[string]str
 	path := cmp.Or(given.String("config"), environment.String("config"))
 	if path != "" {
 		layer := koanf.New("\x00")
-		if err := layer.Load(file.Provider(path), yaml.Parser()); err != nil {
+		if err := layer.Load(textFile(path), yaml.Parser()); err != nil {
 			return nil, nil, fmt.Errorf("config: %s: %w", path, err)
 		}
 		if err := take(layer, "file "+path); err != nil {
@@ -166,6 +165,28 @@ func merge(flags *pflag.FlagSet, environ []string) (*koanf.Koanf, map[string]str
 	}
 	return k, from, take(given, "flag")
 }
+
+// textFile is the name of a file of settings or keys.
+type textFile string
+
+// ReadBytes reads it. What has no end, or is longer than anybody writes, is refused.
+func (f textFile) ReadBytes() ([]byte, error) {
+	r, err := os.Open(string(f))
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(r, textBytesMax+1))
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, err
+	}
+	if len(text) > textBytesMax {
+		return nil, &kv.InvalidError{Field: string(f), Bound: fmt.Sprintf("at most %d MiB", textBytesMax>>20)}
+	}
+	return text, nil
+}
+
+// Read is for files that need no parser.
+func (textFile) Read() (map[string]any, error) { return nil, errors.ErrUnsupported }
 
 // plain gives a value of the file as one would write it on the command line.
 func plain(value any) (string, bool) {
@@ -237,7 +258,7 @@ func (s *settings) check(k *koanf.Koanf) error {
 	if len(s.token) > tokenMax {
 		bad("cluster-token", fmt.Sprintf("at most %d characters", tokenMax))
 	}
-	s.cuts, err = raftmeta.InitialCuts(k.String("initial-shards"), os.ReadFile)
+	s.cuts, err = raftmeta.InitialCuts(k.String("initial-shards"), func(name string) ([]byte, error) { return textFile(name).ReadBytes() })
 	failed(err)
 	if !plainName(s.region) {
 		bad("region", nameBound)
@@ -282,6 +303,8 @@ func (s *settings) checkPlaces(bad func(field, bound string)) {
 const (
 	nameMax  = 64
 	tokenMax = 256
+	// textBytesMax bounds the files of settings and of keys.
+	textBytesMax = 64 << 20
 )
 
 var nameBound = fmt.Sprintf("at most %d characters, without =, comma or space", nameMax)
