@@ -163,4 +163,17 @@ func TestQueueOfAShardIsBounded(t *testing.T) {
 	n.release(stuck, size)
 	n.budget.writes.leave()
 	require.NoError(t, n.admit(stuck, size))
+
+	n = &Node{budget: newBudget()}
+	stuck = &View{}
+	small := 0
+	for n.admit(stuck, 100) == nil {
+		small++
+	}
+	require.Equal(t, kv.ProposalsAlways*3/4, small)
+	other := &View{}
+	for range kv.ProposalsAlways / 4 {
+		require.NoError(t, n.admit(other, 100))
+	}
+	require.Error(t, n.admit(other, 100))
 }

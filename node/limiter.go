@@ -38,6 +38,12 @@ func (l *limiter) enter() bool {
 // full reports whether enter would refuse now.
 func (l *limiter) full() bool { return l.waiting.Load() >= l.bound.Load() }
 
+// most is how many of those that may wait may be of one shard: one that is stuck must leave room for the others.
+func (l *limiter) most() int64 {
+	bound := l.bound.Load()
+	return bound - bound/4
+}
+
 // leave ends a request without learning from it.
 func (l *limiter) leave() { l.waiting.Add(-1) }
 

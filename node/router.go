@@ -76,8 +76,8 @@ func (n *Node) now() time.Duration { return time.Since(n.began) }
 // admit takes a command in, or refuses it before it has cost anything.
 func (n *Node) admit(v *View, size int64) error {
 	if n.budget.writes.enter() {
-		bytes, queued := n.budget.bytes.Add(size), v.queued.Add(size)
-		if bytes <= kv.ProposalBytesMax && queued <= kv.ShardProposalBytesMax {
+		bytes, queued, waiting := n.budget.bytes.Add(size), v.queued.Add(size), v.waiting.Add(1)
+		if bytes <= kv.ProposalBytesMax && queued <= kv.ShardProposalBytesMax && waiting <= n.budget.writes.most() {
 			return nil
 		}
 		n.release(v, size)
@@ -89,6 +89,7 @@ func (n *Node) admit(v *View, size int64) error {
 func (n *Node) release(v *View, size int64) {
 	n.budget.bytes.Add(-size)
 	v.queued.Add(-size)
+	v.waiting.Add(-1)
 }
 
 // outcome is how a command or a read ended.

@@ -38,8 +38,8 @@ type View struct {
 	wanted atomic.Bool
 	// late is set by readers that found a record past its time (R5); the loop clears it where the shard is led.
 	late atomic.Bool
-	// queued is the size of the commands that were accepted and not answered, in bytes.
-	queued atomic.Int64
+	// waiting counts the commands that were accepted and not answered, and queued is their size in bytes.
+	waiting, queued atomic.Int64
 	// reads counts the reads that were served; load is operations a second over the last seconds, times 1,000.
 	reads atomic.Int64
 	load  atomic.Int64
