@@ -4,152 +4,16 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
-	"github.com/kvdstore/kvd/raftmeta"
-	"github.com/kvdstore/kvd/replica"
 	"github.com/kvdstore/kvd/shard"
 )
 
 // attemptMax bounds one attempt to read from another node: one that is silent is not waited for, another is asked.
 const attemptMax = time.Second
-
-// budget bounds what the node has accepted and not answered yet.
-type budget struct {
-	// writes are the commands and the reads that wait for the loop.
-	writes *limiter
-	bytes  atomic.Int64
-	// held is the size of the writes that callers wait for, in bytes.
-	held atomic.Int64
-	// forwards are the writes on their way to each other node, so that one that is slow does not keep the others'.
-	forwards sync.Map // kv.NodeID: *passage
-}
-
-func newBudget() *budget {
-	return &budget{writes: newLimiter(kv.ProposalsAlways, kv.ProposalsMax, kv.ProposalLatencyMax)}
-}
-
-// passage are the writes on their way to one other node, by number and size.
-type passage struct {
-	*limiter
-	bytes atomic.Int64
-}
-
-// enter lets a write in. What it takes of bytes is given back by its caller.
-func (p *passage) enter(size int64) bool {
-	if p.limiter.enter() {
-		if p.bytes.Add(size) <= kv.ForwardBytesMax {
-			return true
-		}
-		p.bytes.Add(-size)
-		p.leave()
-	}
-	return false
-}
-
-// to is the passage to another node.
-func (b *budget) to(id kv.NodeID) *passage {
-	p, ok := b.forwards.Load(id)
-	if !ok {
-		p, _ = b.forwards.LoadOrStore(id, &passage{limiter: newLimiter(kv.ForwardsAlways, kv.ForwardsMax, kv.ForwardLatencyMax)})
-	}
-	return p.(*passage)
-}
-
-// full reports whether a write would be refused now wherever its shard is led.
-func (b *budget) full() bool {
-	full := b.writes.full()
-	b.forwards.Range(func(_, p any) bool {
-		full = full && p.(*passage).full()
-		return full
-	})
-	return full
-}
-
-// now is a clock for how long requests wait.
-func (n *Node) now() time.Duration { return time.Since(n.began) }
-
-// admit takes a command in, or refuses it before it has cost anything.
-func (n *Node) admit(v *View, size int64) error {
-	if n.budget.writes.enter() {
-		bytes, queued, waiting := n.budget.bytes.Add(size), v.queued.Add(size), v.waiting.Add(1)
-		if bytes <= kv.ProposalBytesMax && queued <= kv.ShardProposalBytesMax && waiting <= n.budget.writes.most() {
-			return nil
-		}
-		n.release(v, size)
-		n.budget.writes.leave()
-	}
-	return &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}
-}
-
-func (n *Node) release(v *View, size int64) {
-	n.budget.bytes.Add(-size)
-	v.queued.Add(-size)
-	v.waiting.Add(-1)
-}
-
-// outcome is how a command or a read ended.
-type outcome struct {
-	result kv.Result
-	err    error
-}
-
-// waiting is a caller in another goroutine. It gives its place in the budget back when it is told, not when the
-// caller has gone.
-type waiting struct {
-	node *Node
-	view *View
-	size int64
-	// since is when it was let in.
-	since time.Duration
-	done  func(kv.Result, error)
-}
-
-func (w *waiting) Done(r kv.Result, err error) {
-	w.node.release(w.view, w.size)
-	if err == nil {
-		w.node.budget.writes.answered(w.since, w.node.now())
-	} else {
-		w.node.budget.writes.leave()
-	}
-	w.done(r, err)
-}
-
-// submit hands a command, or with nil a read, to the loop.
-func (n *Node) submit(v *View, command *kvdv1.Command, size int, done func(kv.Result, error)) {
-	if n.stopping.Load() {
-		done(kv.Result{}, kv.ErrStopping)
-		return
-	}
-	if err := n.admit(v, int64(size)); err != nil {
-		done(kv.Result{}, err)
-		return
-	}
-	s := Submission{Shard: v.shard, Command: command, Bytes: size, Waiter: &waiting{n, v, int64(size), n.now(), done}}
-	n.inbox.add(func(in *Input) { in.Submissions = append(in.Submissions, s) })
-}
-
-var _ replica.Waiter = (*waiting)(nil)
-
-// channels are reused: one whose caller went away before the answer is not given back.
-var channels = sync.Pool{New: func() any { return make(chan outcome, 1) }}
-
-// await submits and waits.
-func (n *Node) await(ctx context.Context, v *View, command *kvdv1.Command, size int) (kv.Result, error) {
-	ch := channels.Get().(chan outcome)
-	n.submit(v, command, size, func(r kv.Result, err error) { ch <- outcome{r, err} })
-	select {
-	case o := <-ch:
-		channels.Put(ch)
-		return o.result, o.err
-	case <-ctx.Done():
-		return kv.Result{}, ctx.Err()
-	}
-}
 
 // lookup refuses a command that breaks a bound, and finds its shard: all its keys lie in one. The map is
 // this node's own copy: no request waits for the meta group (M7).
@@ -269,8 +133,8 @@ func (n *Node) again(ctx context.Context, d *kv.Descriptor, until time.Time, att
 	}
 }
 
-// Write carries a command out, on this node or the one that leads the shard, and tries again within the deadline what
-// was not done for want of a leader.
+// Write carries a command out, on this node or the one that leads the shard, and tries again for a while, within the
+// deadline, what was not done for want of a leader.
 func (n *Node) Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Result, kv.Header, error) {
 	// It counts from here to its end, also while it waits for a leader or for another node.
 	size := int64(c.Size())
@@ -397,17 +261,8 @@ type listening struct {
 	over  bool
 }
 
-var errBusy = &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}
-
-// Busy reports whether a write would be refused now wherever its shard is led.
-func (n *Node) Busy() bool { return n.budget.full() }
-
 // Submit is Write without waiting; done is called once, from any goroutine.
 func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
-	if n.Busy() {
-		done(kv.Result{}, kv.Header{}, errBusy)
-		return
-	}
 	d, err := n.lookup(c)
 	if err != nil {
 		done(kv.Result{}, kv.Header{}, err)
@@ -610,114 +465,6 @@ func (n *Node) scanHere(ctx context.Context, v *View, r kv.ScanRequest) (kv.Chun
 		}
 	}
 	return n.reader.Scan(v, r)
-}
-
-// Forward answers a request of another node, and never passes it on.
-func (n *Node) Forward(ctx context.Context, r *kvdv1.ForwardRequest) *kvdv1.ForwardResponse {
-	resp, op, err := n.forwarded(ctx, r)
-	if err != nil {
-		return &kvdv1.ForwardResponse{Error: wire.FromError(op, err, n.NodeAddress)}
-	}
-	return resp
-}
-
-func (n *Node) forwarded(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv1.ForwardResponse, wire.Op, error) {
-	p := n.meta.Load()
-	if p == nil || !n.serving.Load() {
-		return nil, wire.Read, n.notServing()
-	}
-	switch r := r.Request.(type) {
-	case *kvdv1.ForwardRequest_Get:
-		g, err := n.getHere(ctx, p.shards.Lookup(r.Get.GetKey()).Shard, r.Get.GetKey())
-		resp := &kvdv1.ForwardResponse{Header: wire.FromHeader(g.Header)}
-		if g.Found {
-			resp.Response = &kvdv1.ForwardResponse_Found{Found: &kvdv1.KeyValue{
-				Key: r.Get.GetKey(), Value: g.Record.Value, Revision: uint64(g.Record.Revision), ExpireAtMs: g.Record.ExpireAt,
-			}}
-		}
-		return resp, wire.Read, err
-	case *kvdv1.ForwardRequest_Scan:
-		return n.forwardedScan(ctx, p.shards, r.Scan)
-	case *kvdv1.ForwardRequest_Write:
-		return n.forwardedWrite(ctx, r.Write)
-	case *kvdv1.ForwardRequest_Meta:
-		return n.forwardedMeta(ctx, r.Meta)
-	}
-	return nil, wire.Read, kv.ErrUnsupported
-}
-
-func (n *Node) forwardedScan(ctx context.Context, shards *raftmeta.Map, s *kvdv1.ForwardScan) (*kvdv1.ForwardResponse, wire.Op, error) {
-	id := shards.Lookup(s.GetStart()).Shard
-	v := n.views[id]
-	if v == nil {
-		return nil, wire.Read, &kv.NotLeaderError{Shard: id}
-	}
-	chunk, err := n.scanHere(ctx, v, kv.ScanRequest{
-		Span: kv.Span{Start: s.GetStart(), End: s.GetEnd()}, Limit: int(s.GetLimit()), KeysOnly: s.GetKeysOnly(), Bytes: int(min(s.GetBytes(), kv.ScanChunkBytes)),
-	})
-	if err != nil {
-		return nil, wire.Read, err
-	}
-	out := &kvdv1.ScanResponse{Resume: chunk.Resume}
-	for _, item := range chunk.Items {
-		out.Items = append(out.Items, &kvdv1.KeyValue{
-			Key: item.Key, Value: item.Record.Value, Revision: uint64(item.Record.Revision), ExpireAtMs: item.Record.ExpireAt,
-		})
-	}
-	return &kvdv1.ForwardResponse{Header: wire.FromHeader(chunk.Header), Response: &kvdv1.ForwardResponse_Scan{Scan: out}}, wire.Read, nil
-}
-
-func (n *Node) forwardedWrite(ctx context.Context, c *kvdv1.Command) (*kvdv1.ForwardResponse, wire.Op, error) {
-	command, err := shard.DecodeCommand(c)
-	if err != nil {
-		return nil, wire.Write, &kv.InvalidError{Field: "command", Bound: err.Error()}
-	}
-	switch command.Op {
-	case kv.OpPut, kv.OpDelete, kv.OpDeleteRange, kv.OpIncrement, kv.OpTxn:
-	default:
-		return nil, wire.Write, &kv.InvalidError{Field: "command", Bound: "one of a client"}
-	}
-	d, err := n.lookup(&command)
-	if err != nil {
-		return nil, wire.Write, err
-	}
-	return n.writeHere(ctx, d.Shard, &command)
-}
-
-// forwardedMeta looks at a command before it is proposed: an unknown one in the log would stop every replica of the meta
-// group for ever, and one that is too large would reach none.
-func (n *Node) forwardedMeta(ctx context.Context, m *kvdv1.MetaCommand) (*kvdv1.ForwardResponse, wire.Op, error) {
-	if err := raftmeta.CheckCommand(m); err != nil {
-		return nil, wire.Write, err
-	}
-	value, err := m.MarshalVT()
-	if err != nil {
-		return nil, wire.Write, err
-	}
-	c := &kv.Command{Op: kv.OpMeta, Value: value}
-	if err := shard.CheckCommand(c); err != nil {
-		return nil, wire.Write, err
-	}
-	return n.writeHere(ctx, kv.MetaShard, c)
-}
-
-// writeHere carries a command out if its shard is led here.
-func (n *Node) writeHere(ctx context.Context, id kv.ShardID, c *kv.Command) (*kvdv1.ForwardResponse, wire.Op, error) {
-	v := n.views[id]
-	if v == nil {
-		return nil, wire.Write, &kv.NotLeaderError{Shard: id}
-	}
-	if s := v.state.Load(); !s.leader {
-		return nil, wire.Write, &kv.NotLeaderError{Shard: id, Leader: s.lead}
-	}
-	result, err := n.await(ctx, v, shard.EncodeCommand(c), c.Size())
-	result, h, err := n.written(v, result, err)
-	if err != nil {
-		return nil, wire.Write, err
-	}
-	return &kvdv1.ForwardResponse{
-		Header: wire.FromHeader(h), Response: &kvdv1.ForwardResponse_Write{Write: shard.EncodeResult(&result)},
-	}, wire.Write, nil
 }
 
 // NodeAddress gives the address of a node, empty when unknown.
