@@ -20,6 +20,9 @@ const (
 	OpChecksum
 	// OpMeta is a command of the meta group.
 	OpMeta
+	// OpShape changes the span or the standing of the shard, or prepares that: a split, a merge and their steps. Not a
+	// write: no revision.
+	OpShape
 )
 
 // Level is the consistency that a read asks for.
@@ -180,8 +183,10 @@ const (
 	WrongShard
 	// NotANumber: the counter holds something that is no decimal 64-bit number, or the sum overflows.
 	NotANumber
-	// Refused: the command breaks a bound; Reason says which.
+	// Refused: the command breaks a bound, or comes at the wrong time; Reason says which.
 	Refused
+	// Frozen: the shard is being merged into its left neighbour and serves nothing; another try finds it there.
+	Frozen
 )
 
 // Result is what a command's application gives.

@@ -14,6 +14,9 @@ type Replica struct {
 	Replica ReplicaID
 	// Learner receives the log and does not vote.
 	Learner bool
+	// While the configuration is joint: Incoming votes in the new one only; Outgoing votes in the old one only, and is a
+	// learner afterwards.
+	Incoming, Outgoing bool
 }
 
 // Descriptor is what the shard map holds of a shard. It is shared and never changed in place.
@@ -44,13 +47,34 @@ func (d *Descriptor) NodeOf(id ReplicaID) NodeID {
 	return 0
 }
 
-// Voters counts the members that vote.
+// Voters counts the members that vote; of a joint configuration, in the new one.
 func (d *Descriptor) Voters() int {
 	n := 0
 	for _, r := range d.Replicas {
-		if !r.Learner {
+		if !r.Learner && !r.Outgoing {
 			n++
 		}
 	}
 	return n
+}
+
+// VotersBefore counts the members that vote in the old configuration of a joint one; else it is Voters.
+func (d *Descriptor) VotersBefore() int {
+	n := 0
+	for _, r := range d.Replicas {
+		if !r.Learner && !r.Incoming {
+			n++
+		}
+	}
+	return n
+}
+
+// Joint reports that the group is between two configurations.
+func (d *Descriptor) Joint() bool {
+	return slices.ContainsFunc(d.Replicas, func(r Replica) bool { return r.Incoming || r.Outgoing })
+}
+
+// Newer reports that the epoch is above another: none of its halves is lower, and one is higher.
+func (e Epoch) Newer(than Epoch) bool {
+	return e != than && e.Version >= than.Version && e.Config >= than.Config
 }

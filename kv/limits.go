@@ -95,6 +95,27 @@ const (
 	// further ones wait.
 	ClientInFlightMax      = 4096
 	ClientInFlightBytesMax = 64 << 20
+	// ReportShardsMax bounds the shards of one report to the leader of the meta group.
+	ReportShardsMax = 512
+	// OrdersMax bounds the orders of one round of the plan, and those that wait at a node.
+	OrdersMax = 256
+	// GoalsMax bounds the goals that the meta group has at a time; a further one is refused.
+	GoalsMax = 256
+	// RulesMax bounds the placement rules, and NodesMax the nodes of a cluster.
+	RulesMax = 256
+	NodesMax = 1024
+	// ShardsMax bounds the shards of a cluster.
+	ShardsMax = 64 << 10
+	// AbsorbedMax bounds the absorbed shards that a shard remembers, and AbsorbedMapMax those that the map does.
+	AbsorbedMax    = 8
+	AbsorbedMapMax = 4096
+	// ParkedMax bounds the votes that wait on a node for the split that their shard is born in (S5).
+	ParkedMax = 256
+	// EventsMax bounds the events that a node remembers.
+	EventsMax = 4096
+	// SamplesMax bounds the keys that a replica remembers of its latest requests, one of each SampleEvery.
+	SamplesMax  = 512
+	SampleEvery = 32
 	// FoundingNodesMax bounds the list that a static cluster is founded from.
 	FoundingNodesMax = 64
 )

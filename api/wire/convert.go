@@ -51,7 +51,7 @@ func FromDescriptor(d *kv.Descriptor, leader kv.NodeID) *kvdv1.Descriptor {
 	}
 	for _, r := range d.Replicas {
 		x.Replicas = append(x.Replicas, &kvdv1.Replica{
-			Node: uint64(r.Node), Replica: uint64(r.Replica), Learner: r.Learner,
+			Node: uint64(r.Node), Replica: uint64(r.Replica), Learner: r.Learner, Incoming: r.Incoming, Outgoing: r.Outgoing,
 		})
 	}
 	return x
@@ -69,6 +69,7 @@ func ToDescriptor(d *kvdv1.Descriptor) *kv.Descriptor {
 	for _, r := range d.Replicas {
 		x.Replicas = append(x.Replicas, kv.Replica{
 			Node: kv.NodeID(r.GetNode()), Replica: kv.ReplicaID(r.GetReplica()), Learner: r.GetLearner(),
+			Incoming: r.GetIncoming(), Outgoing: r.GetOutgoing(),
 		})
 	}
 	return x

@@ -23,6 +23,1417 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type GoalStatusResponse_State int32
+
+const (
+	// The map has it, and it is not reached.
+	GoalStatusResponse_OPEN     GoalStatusResponse_State = 0
+	GoalStatusResponse_DONE     GoalStatusResponse_State = 1
+	GoalStatusResponse_GIVEN_UP GoalStatusResponse_State = 2
+	// Neither the map nor the events of the nodes that answered know of it.
+	GoalStatusResponse_UNKNOWN_GOAL GoalStatusResponse_State = 3
+)
+
+// Enum value maps for GoalStatusResponse_State.
+var (
+	GoalStatusResponse_State_name = map[int32]string{
+		0: "OPEN",
+		1: "DONE",
+		2: "GIVEN_UP",
+		3: "UNKNOWN_GOAL",
+	}
+	GoalStatusResponse_State_value = map[string]int32{
+		"OPEN":         0,
+		"DONE":         1,
+		"GIVEN_UP":     2,
+		"UNKNOWN_GOAL": 3,
+	}
+)
+
+func (x GoalStatusResponse_State) Enum() *GoalStatusResponse_State {
+	p := new(GoalStatusResponse_State)
+	*p = x
+	return p
+}
+
+func (x GoalStatusResponse_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GoalStatusResponse_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_kvd_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (GoalStatusResponse_State) Type() protoreflect.EnumType {
+	return &file_kvd_v1_admin_proto_enumTypes[0]
+}
+
+func (x GoalStatusResponse_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GoalStatusResponse_State.Descriptor instead.
+func (GoalStatusResponse_State) EnumDescriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{5, 0}
+}
+
+type SplitShardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shard; 0 with a key: the one that holds the key.
+	Shard uint64 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Where; empty lets kvd choose.
+	Key           []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	DryRun        bool   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitShardRequest) Reset() {
+	*x = SplitShardRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitShardRequest) ProtoMessage() {}
+
+func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
+func (*SplitShardRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *SplitShardRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *SplitShardRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *SplitShardRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type MergeShardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The left shard; it absorbs its right neighbour.
+	Shard         uint64 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	DryRun        bool   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeShardRequest) Reset() {
+	*x = MergeShardRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeShardRequest) ProtoMessage() {}
+
+func (x *MergeShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeShardRequest.ProtoReflect.Descriptor instead.
+func (*MergeShardRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *MergeShardRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *MergeShardRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type MoveReplicaRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	FromNode      uint64                 `protobuf:"varint,2,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
+	ToNode        uint64                 `protobuf:"varint,3,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveReplicaRequest) Reset() {
+	*x = MoveReplicaRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveReplicaRequest) ProtoMessage() {}
+
+func (x *MoveReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveReplicaRequest.ProtoReflect.Descriptor instead.
+func (*MoveReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *MoveReplicaRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *MoveReplicaRequest) GetFromNode() uint64 {
+	if x != nil {
+		return x.FromNode
+	}
+	return 0
+}
+
+func (x *MoveReplicaRequest) GetToNode() uint64 {
+	if x != nil {
+		return x.ToNode
+	}
+	return 0
+}
+
+func (x *MoveReplicaRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type GoalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With its ids; without an id after a dry run.
+	Goal *Goal `protobuf:"bytes,1,opt,name=goal,proto3" json:"goal,omitempty"`
+	// The steps that are left, for people.
+	Steps         []string `protobuf:"bytes,2,rep,name=steps,proto3" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoalResponse) Reset() {
+	*x = GoalResponse{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoalResponse) ProtoMessage() {}
+
+func (x *GoalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoalResponse.ProtoReflect.Descriptor instead.
+func (*GoalResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GoalResponse) GetGoal() *Goal {
+	if x != nil {
+		return x.Goal
+	}
+	return nil
+}
+
+func (x *GoalResponse) GetSteps() []string {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+type GoalStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Goal          uint64                 `protobuf:"varint,1,opt,name=goal,proto3" json:"goal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoalStatusRequest) Reset() {
+	*x = GoalStatusRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoalStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoalStatusRequest) ProtoMessage() {}
+
+func (x *GoalStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoalStatusRequest.ProtoReflect.Descriptor instead.
+func (*GoalStatusRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GoalStatusRequest) GetGoal() uint64 {
+	if x != nil {
+		return x.Goal
+	}
+	return 0
+}
+
+type GoalStatusResponse struct {
+	state protoimpl.MessageState   `protogen:"open.v1"`
+	State GoalStatusResponse_State `protobuf:"varint,1,opt,name=state,proto3,enum=kvd.v1.GoalStatusResponse_State" json:"state,omitempty"`
+	Goal  *Goal                    `protobuf:"bytes,2,opt,name=goal,proto3" json:"goal,omitempty"`
+	// What is being done now, and what it waits for.
+	Progress      string `protobuf:"bytes,3,opt,name=progress,proto3" json:"progress,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoalStatusResponse) Reset() {
+	*x = GoalStatusResponse{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoalStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoalStatusResponse) ProtoMessage() {}
+
+func (x *GoalStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoalStatusResponse.ProtoReflect.Descriptor instead.
+func (*GoalStatusResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GoalStatusResponse) GetState() GoalStatusResponse_State {
+	if x != nil {
+		return x.State
+	}
+	return GoalStatusResponse_OPEN
+}
+
+func (x *GoalStatusResponse) GetGoal() *Goal {
+	if x != nil {
+		return x.Goal
+	}
+	return nil
+}
+
+func (x *GoalStatusResponse) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+type TransferLeaderRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	ToNode        uint64                 `protobuf:"varint,2,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeaderRequest) Reset() {
+	*x = TransferLeaderRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeaderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeaderRequest) ProtoMessage() {}
+
+func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TransferLeaderRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *TransferLeaderRequest) GetToNode() uint64 {
+	if x != nil {
+		return x.ToNode
+	}
+	return 0
+}
+
+func (x *TransferLeaderRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type TransferLeaderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node that leads now, as far as the answering node knows.
+	Leader        uint64 `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeaderResponse) Reset() {
+	*x = TransferLeaderResponse{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeaderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeaderResponse) ProtoMessage() {}
+
+func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *TransferLeaderResponse) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+type SetDrainingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Draining      bool                   `protobuf:"varint,2,opt,name=draining,proto3" json:"draining,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDrainingRequest) Reset() {
+	*x = SetDrainingRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDrainingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDrainingRequest) ProtoMessage() {}
+
+func (x *SetDrainingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDrainingRequest.ProtoReflect.Descriptor instead.
+func (*SetDrainingRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SetDrainingRequest) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *SetDrainingRequest) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+type SetDrainingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Replicas that are still on the node, by the map.
+	Replicas      uint32 `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDrainingResponse) Reset() {
+	*x = SetDrainingResponse{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDrainingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDrainingResponse) ProtoMessage() {}
+
+func (x *SetDrainingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDrainingResponse.ProtoReflect.Descriptor instead.
+func (*SetDrainingResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetDrainingResponse) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+type RemoveNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeRequest) Reset() {
+	*x = RemoveNodeRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeRequest) ProtoMessage() {}
+
+func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
+func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RemoveNodeRequest) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+type RemoveNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeResponse) Reset() {
+	*x = RemoveNodeResponse{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeResponse) ProtoMessage() {}
+
+func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
+func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+type RulesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RulesRequest) Reset() {
+	*x = RulesRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RulesRequest) ProtoMessage() {}
+
+func (x *RulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RulesRequest.ProtoReflect.Descriptor instead.
+func (*RulesRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+type RulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*Rule                `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RulesResponse) Reset() {
+	*x = RulesResponse{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RulesResponse) ProtoMessage() {}
+
+func (x *RulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RulesResponse.ProtoReflect.Descriptor instead.
+func (*RulesResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RulesResponse) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type SetRuleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Without regions: remove the rule of the prefix.
+	Rule          *Rule `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRuleRequest) Reset() {
+	*x = SetRuleRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRuleRequest) ProtoMessage() {}
+
+func (x *SetRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRuleRequest.ProtoReflect.Descriptor instead.
+func (*SetRuleRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SetRuleRequest) GetRule() *Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+type SetRuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRuleResponse) Reset() {
+	*x = SetRuleResponse{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRuleResponse) ProtoMessage() {}
+
+func (x *SetRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRuleResponse.ProtoReflect.Descriptor instead.
+func (*SetRuleResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+type WhyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The shard; 0 with a key: the one that holds the key.
+	Shard         uint64 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Key           []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhyRequest) Reset() {
+	*x = WhyRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhyRequest) ProtoMessage() {}
+
+func (x *WhyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhyRequest.ProtoReflect.Descriptor instead.
+func (*WhyRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *WhyRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *WhyRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+type WhyResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Shard    *ShardInfo             `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Goal     *Goal                  `protobuf:"bytes,2,opt,name=goal,proto3" json:"goal,omitempty"`
+	Progress string                 `protobuf:"bytes,3,opt,name=progress,proto3" json:"progress,omitempty"`
+	// What the plan thinks of the shard now, a line for each thing that it considered: what it would do, and why it
+	// does not.
+	Verdicts []string `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	// Newest last.
+	Events        []*Event `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhyResponse) Reset() {
+	*x = WhyResponse{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhyResponse) ProtoMessage() {}
+
+func (x *WhyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhyResponse.ProtoReflect.Descriptor instead.
+func (*WhyResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *WhyResponse) GetShard() *ShardInfo {
+	if x != nil {
+		return x.Shard
+	}
+	return nil
+}
+
+func (x *WhyResponse) GetGoal() *Goal {
+	if x != nil {
+		return x.Goal
+	}
+	return nil
+}
+
+func (x *WhyResponse) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *WhyResponse) GetVerdicts() []string {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
+func (x *WhyResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+type EventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most so many of the newest; 0 is 100.
+	Limit uint32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Only of this shard, 0 for all.
+	Shard         uint64 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsRequest) Reset() {
+	*x = EventsRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsRequest) ProtoMessage() {}
+
+func (x *EventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
+func (*EventsRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *EventsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *EventsRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+type EventsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	SilentNodes   []uint64               `protobuf:"varint,2,rep,packed,name=silent_nodes,json=silentNodes,proto3" json:"silent_nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsResponse) Reset() {
+	*x = EventsResponse{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsResponse) ProtoMessage() {}
+
+func (x *EventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
+func (*EventsResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *EventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *EventsResponse) GetSilentNodes() []uint64 {
+	if x != nil {
+		return x.SilentNodes
+	}
+	return nil
+}
+
+type HotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most so many shards; 0 is 10.
+	Limit         uint32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HotRequest) Reset() {
+	*x = HotRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HotRequest) ProtoMessage() {}
+
+func (x *HotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HotRequest.ProtoReflect.Descriptor instead.
+func (*HotRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *HotRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type HotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shards        []*HotShard            `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`
+	SilentNodes   []uint64               `protobuf:"varint,2,rep,packed,name=silent_nodes,json=silentNodes,proto3" json:"silent_nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HotResponse) Reset() {
+	*x = HotResponse{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HotResponse) ProtoMessage() {}
+
+func (x *HotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HotResponse.ProtoReflect.Descriptor instead.
+func (*HotResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *HotResponse) GetShards() []*HotShard {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+func (x *HotResponse) GetSilentNodes() []uint64 {
+	if x != nil {
+		return x.SilentNodes
+	}
+	return nil
+}
+
+type HotShard struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard *ShardInfo             `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// The keys that were sampled most often, with their share of the shard's requests, the hottest first.
+	Keys          []*HotKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HotShard) Reset() {
+	*x = HotShard{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HotShard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HotShard) ProtoMessage() {}
+
+func (x *HotShard) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HotShard.ProtoReflect.Descriptor instead.
+func (*HotShard) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *HotShard) GetShard() *ShardInfo {
+	if x != nil {
+		return x.Shard
+	}
+	return nil
+}
+
+func (x *HotShard) GetKeys() []*HotKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type HotKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Share         float64                `protobuf:"fixed64,2,opt,name=share,proto3" json:"share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HotKey) Reset() {
+	*x = HotKey{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HotKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HotKey) ProtoMessage() {}
+
+func (x *HotKey) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HotKey.ProtoReflect.Descriptor instead.
+func (*HotKey) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *HotKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *HotKey) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+type BackupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By its id and its span as the client knows them; a split since is answered with a stale epoch.
+	Shard         uint64 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Version       uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *BackupRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *BackupRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type BackupChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first chunk: what the shard is, and at which revision.
+	Shard *ShardInfo `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Pairs in key order, in the encoding of package snapshot, and their xxhash64.
+	Pairs    []byte `protobuf:"bytes,2,opt,name=pairs,proto3" json:"pairs,omitempty"`
+	Checksum uint64 `protobuf:"varint,3,opt,name=checksum,proto3" json:"checksum,omitempty"`
+	// The last chunk: how many keys there were, and the xxhash64 over the checksums of all chunks.
+	Last          bool   `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
+	Keys          uint64 `protobuf:"varint,5,opt,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupChunk) Reset() {
+	*x = BackupChunk{}
+	mi := &file_kvd_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupChunk) ProtoMessage() {}
+
+func (x *BackupChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
+func (*BackupChunk) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *BackupChunk) GetShard() *ShardInfo {
+	if x != nil {
+		return x.Shard
+	}
+	return nil
+}
+
+func (x *BackupChunk) GetPairs() []byte {
+	if x != nil {
+		return x.Pairs
+	}
+	return nil
+}
+
+func (x *BackupChunk) GetChecksum() uint64 {
+	if x != nil {
+		return x.Checksum
+	}
+	return 0
+}
+
+func (x *BackupChunk) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *BackupChunk) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
 type ShardsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -31,7 +1442,7 @@ type ShardsRequest struct {
 
 func (x *ShardsRequest) Reset() {
 	*x = ShardsRequest{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[0]
+	mi := &file_kvd_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -43,7 +1454,7 @@ func (x *ShardsRequest) String() string {
 func (*ShardsRequest) ProtoMessage() {}
 
 func (x *ShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[0]
+	mi := &file_kvd_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -56,7 +1467,7 @@ func (x *ShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardsRequest.ProtoReflect.Descriptor instead.
 func (*ShardsRequest) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type ShardsResponse struct {
@@ -70,7 +1481,7 @@ type ShardsResponse struct {
 
 func (x *ShardsResponse) Reset() {
 	*x = ShardsResponse{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[1]
+	mi := &file_kvd_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -82,7 +1493,7 @@ func (x *ShardsResponse) String() string {
 func (*ShardsResponse) ProtoMessage() {}
 
 func (x *ShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[1]
+	mi := &file_kvd_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -95,7 +1506,7 @@ func (x *ShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardsResponse.ProtoReflect.Descriptor instead.
 func (*ShardsResponse) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ShardsResponse) GetShards() []*ShardInfo {
@@ -120,16 +1531,21 @@ type ShardInfo struct {
 	Keys  uint64 `protobuf:"varint,2,opt,name=keys,proto3" json:"keys,omitempty"`
 	Bytes uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Operations a second over the last ten seconds, as the leader counts them.
-	Load          float64 `protobuf:"fixed64,4,opt,name=load,proto3" json:"load,omitempty"`
-	Revision      uint64  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	Term          uint64  `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	Load     float64 `protobuf:"fixed64,4,opt,name=load,proto3" json:"load,omitempty"`
+	Revision uint64  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	Term     uint64  `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	// Since when the shard has its present span, in Unix milliseconds of its own time; 0 since the founding.
+	SinceMs       int64   `protobuf:"varint,7,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	Asleep        bool    `protobuf:"varint,8,opt,name=asleep,proto3" json:"asleep,omitempty"`
+	Reads         float64 `protobuf:"fixed64,9,opt,name=reads,proto3" json:"reads,omitempty"`
+	Writes        float64 `protobuf:"fixed64,10,opt,name=writes,proto3" json:"writes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ShardInfo) Reset() {
 	*x = ShardInfo{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[2]
+	mi := &file_kvd_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -141,7 +1557,7 @@ func (x *ShardInfo) String() string {
 func (*ShardInfo) ProtoMessage() {}
 
 func (x *ShardInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[2]
+	mi := &file_kvd_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -154,7 +1570,7 @@ func (x *ShardInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardInfo.ProtoReflect.Descriptor instead.
 func (*ShardInfo) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ShardInfo) GetDescriptor_() *Descriptor {
@@ -199,6 +1615,34 @@ func (x *ShardInfo) GetTerm() uint64 {
 	return 0
 }
 
+func (x *ShardInfo) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *ShardInfo) GetAsleep() bool {
+	if x != nil {
+		return x.Asleep
+	}
+	return false
+}
+
+func (x *ShardInfo) GetReads() float64 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
+func (x *ShardInfo) GetWrites() float64 {
+	if x != nil {
+		return x.Writes
+	}
+	return 0
+}
+
 type NodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -207,7 +1651,7 @@ type NodesRequest struct {
 
 func (x *NodesRequest) Reset() {
 	*x = NodesRequest{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[3]
+	mi := &file_kvd_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -219,7 +1663,7 @@ func (x *NodesRequest) String() string {
 func (*NodesRequest) ProtoMessage() {}
 
 func (x *NodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[3]
+	mi := &file_kvd_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -232,7 +1676,7 @@ func (x *NodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesRequest.ProtoReflect.Descriptor instead.
 func (*NodesRequest) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 type NodesResponse struct {
@@ -244,7 +1688,7 @@ type NodesResponse struct {
 
 func (x *NodesResponse) Reset() {
 	*x = NodesResponse{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[4]
+	mi := &file_kvd_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -256,7 +1700,7 @@ func (x *NodesResponse) String() string {
 func (*NodesResponse) ProtoMessage() {}
 
 func (x *NodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[4]
+	mi := &file_kvd_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -269,7 +1713,7 @@ func (x *NodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesResponse.ProtoReflect.Descriptor instead.
 func (*NodesResponse) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NodesResponse) GetNodes() []*NodeInfo {
@@ -282,18 +1726,21 @@ func (x *NodesResponse) GetNodes() []*NodeInfo {
 type NodeInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// "up", or "suspect" when the answering node has not heard of it for 3 s.
+	// "up"; "draining"; "suspect" when the answering node has not heard of it for 3 s, "down" after the setting
+	// dead-after.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// Whether it votes in the meta group, and whether it leads it.
-	MetaVoter     bool `protobuf:"varint,3,opt,name=meta_voter,json=metaVoter,proto3" json:"meta_voter,omitempty"`
-	MetaLeader    bool `protobuf:"varint,4,opt,name=meta_leader,json=metaLeader,proto3" json:"meta_leader,omitempty"`
+	MetaVoter  bool `protobuf:"varint,3,opt,name=meta_voter,json=metaVoter,proto3" json:"meta_voter,omitempty"`
+	MetaLeader bool `protobuf:"varint,4,opt,name=meta_leader,json=metaLeader,proto3" json:"meta_leader,omitempty"`
+	// Replicas by the map.
+	Replicas      uint32 `protobuf:"varint,5,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[5]
+	mi := &file_kvd_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +1752,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[5]
+	mi := &file_kvd_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +1765,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NodeInfo) GetNode() *Node {
@@ -349,6 +1796,13 @@ func (x *NodeInfo) GetMetaLeader() bool {
 	return false
 }
 
+func (x *NodeInfo) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -357,7 +1811,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[6]
+	mi := &file_kvd_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +1823,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[6]
+	mi := &file_kvd_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +1836,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type StatusResponse struct {
@@ -415,7 +1869,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[7]
+	mi := &file_kvd_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +1881,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[7]
+	mi := &file_kvd_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +1894,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StatusResponse) GetNode() *Node {
@@ -595,13 +2049,18 @@ type ReplicaInfo struct {
 	Load       float64 `protobuf:"fixed64,13,opt,name=load,proto3" json:"load,omitempty"`
 	// The descriptor that the replica has applied.
 	Descriptor_   *Descriptor `protobuf:"bytes,14,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Asleep        bool        `protobuf:"varint,15,opt,name=asleep,proto3" json:"asleep,omitempty"`
+	Reads         float64     `protobuf:"fixed64,16,opt,name=reads,proto3" json:"reads,omitempty"`
+	Writes        float64     `protobuf:"fixed64,17,opt,name=writes,proto3" json:"writes,omitempty"`
+	SinceMs       int64       `protobuf:"varint,18,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	HotKeys       []*HotKey   `protobuf:"bytes,19,rep,name=hot_keys,json=hotKeys,proto3" json:"hot_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaInfo) Reset() {
 	*x = ReplicaInfo{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[8]
+	mi := &file_kvd_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +2072,7 @@ func (x *ReplicaInfo) String() string {
 func (*ReplicaInfo) ProtoMessage() {}
 
 func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[8]
+	mi := &file_kvd_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +2085,7 @@ func (x *ReplicaInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaInfo.ProtoReflect.Descriptor instead.
 func (*ReplicaInfo) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReplicaInfo) GetShard() uint64 {
@@ -727,6 +2186,41 @@ func (x *ReplicaInfo) GetDescriptor_() *Descriptor {
 	return nil
 }
 
+func (x *ReplicaInfo) GetAsleep() bool {
+	if x != nil {
+		return x.Asleep
+	}
+	return false
+}
+
+func (x *ReplicaInfo) GetReads() float64 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetWrites() float64 {
+	if x != nil {
+		return x.Writes
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *ReplicaInfo) GetHotKeys() []*HotKey {
+	if x != nil {
+		return x.HotKeys
+	}
+	return nil
+}
+
 type GetSettingsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -735,7 +2229,7 @@ type GetSettingsRequest struct {
 
 func (x *GetSettingsRequest) Reset() {
 	*x = GetSettingsRequest{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[9]
+	mi := &file_kvd_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +2241,7 @@ func (x *GetSettingsRequest) String() string {
 func (*GetSettingsRequest) ProtoMessage() {}
 
 func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[9]
+	mi := &file_kvd_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +2254,7 @@ func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 type GetSettingsResponse struct {
@@ -772,7 +2266,7 @@ type GetSettingsResponse struct {
 
 func (x *GetSettingsResponse) Reset() {
 	*x = GetSettingsResponse{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[10]
+	mi := &file_kvd_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +2278,7 @@ func (x *GetSettingsResponse) String() string {
 func (*GetSettingsResponse) ProtoMessage() {}
 
 func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[10]
+	mi := &file_kvd_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +2291,7 @@ func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetSettingsResponse) GetSettings() []*Setting {
@@ -821,7 +2315,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[11]
+	mi := &file_kvd_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +2327,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[11]
+	mi := &file_kvd_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +2340,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Setting) GetName() string {
@@ -895,7 +2389,7 @@ type SetSettingRequest struct {
 
 func (x *SetSettingRequest) Reset() {
 	*x = SetSettingRequest{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[12]
+	mi := &file_kvd_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +2401,7 @@ func (x *SetSettingRequest) String() string {
 func (*SetSettingRequest) ProtoMessage() {}
 
 func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[12]
+	mi := &file_kvd_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +2414,7 @@ func (x *SetSettingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingRequest.ProtoReflect.Descriptor instead.
 func (*SetSettingRequest) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SetSettingRequest) GetName() string {
@@ -946,7 +2440,7 @@ type SetSettingResponse struct {
 
 func (x *SetSettingResponse) Reset() {
 	*x = SetSettingResponse{}
-	mi := &file_kvd_v1_admin_proto_msgTypes[13]
+	mi := &file_kvd_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +2452,7 @@ func (x *SetSettingResponse) String() string {
 func (*SetSettingResponse) ProtoMessage() {}
 
 func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_admin_proto_msgTypes[13]
+	mi := &file_kvd_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +2465,7 @@ func (x *SetSettingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingResponse.ProtoReflect.Descriptor instead.
 func (*SetSettingResponse) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_kvd_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetSettingResponse) GetSetting() *Setting {
@@ -985,11 +2479,94 @@ var File_kvd_v1_admin_proto protoreflect.FileDescriptor
 
 const file_kvd_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x12kvd/v1/admin.proto\x12\x06kvd.v1\x1a\x0fkvd/v1/kv.proto\"\x0f\n" +
+	"\x12kvd/v1/admin.proto\x12\x06kvd.v1\x1a\x0fkvd/v1/kv.proto\x1a\x10kvd/v1/log.proto\"T\n" +
+	"\x11SplitShardRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"B\n" +
+	"\x11MergeShardRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"y\n" +
+	"\x12MoveReplicaRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x1b\n" +
+	"\tfrom_node\x18\x02 \x01(\x04R\bfromNode\x12\x17\n" +
+	"\ato_node\x18\x03 \x01(\x04R\x06toNode\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"F\n" +
+	"\fGoalResponse\x12 \n" +
+	"\x04goal\x18\x01 \x01(\v2\f.kvd.v1.GoalR\x04goal\x12\x14\n" +
+	"\x05steps\x18\x02 \x03(\tR\x05steps\"'\n" +
+	"\x11GoalStatusRequest\x12\x12\n" +
+	"\x04goal\x18\x01 \x01(\x04R\x04goal\"\xc7\x01\n" +
+	"\x12GoalStatusResponse\x126\n" +
+	"\x05state\x18\x01 \x01(\x0e2 .kvd.v1.GoalStatusResponse.StateR\x05state\x12 \n" +
+	"\x04goal\x18\x02 \x01(\v2\f.kvd.v1.GoalR\x04goal\x12\x1a\n" +
+	"\bprogress\x18\x03 \x01(\tR\bprogress\";\n" +
+	"\x05State\x12\b\n" +
+	"\x04OPEN\x10\x00\x12\b\n" +
+	"\x04DONE\x10\x01\x12\f\n" +
+	"\bGIVEN_UP\x10\x02\x12\x10\n" +
+	"\fUNKNOWN_GOAL\x10\x03\"_\n" +
+	"\x15TransferLeaderRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
+	"\ato_node\x18\x02 \x01(\x04R\x06toNode\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"0\n" +
+	"\x16TransferLeaderResponse\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\x04R\x06leader\"D\n" +
+	"\x12SetDrainingRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x1a\n" +
+	"\bdraining\x18\x02 \x01(\bR\bdraining\"1\n" +
+	"\x13SetDrainingResponse\x12\x1a\n" +
+	"\breplicas\x18\x01 \x01(\rR\breplicas\"'\n" +
+	"\x11RemoveNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\"\x14\n" +
+	"\x12RemoveNodeResponse\"\x0e\n" +
+	"\fRulesRequest\"3\n" +
+	"\rRulesResponse\x12\"\n" +
+	"\x05rules\x18\x01 \x03(\v2\f.kvd.v1.RuleR\x05rules\"2\n" +
+	"\x0eSetRuleRequest\x12 \n" +
+	"\x04rule\x18\x01 \x01(\v2\f.kvd.v1.RuleR\x04rule\"\x11\n" +
+	"\x0fSetRuleResponse\"4\n" +
+	"\n" +
+	"WhyRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"\xb7\x01\n" +
+	"\vWhyResponse\x12'\n" +
+	"\x05shard\x18\x01 \x01(\v2\x11.kvd.v1.ShardInfoR\x05shard\x12 \n" +
+	"\x04goal\x18\x02 \x01(\v2\f.kvd.v1.GoalR\x04goal\x12\x1a\n" +
+	"\bprogress\x18\x03 \x01(\tR\bprogress\x12\x1a\n" +
+	"\bverdicts\x18\x04 \x03(\tR\bverdicts\x12%\n" +
+	"\x06events\x18\x05 \x03(\v2\r.kvd.v1.EventR\x06events\";\n" +
+	"\rEventsRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\x04R\x05shard\"Z\n" +
+	"\x0eEventsResponse\x12%\n" +
+	"\x06events\x18\x01 \x03(\v2\r.kvd.v1.EventR\x06events\x12!\n" +
+	"\fsilent_nodes\x18\x02 \x03(\x04R\vsilentNodes\"\"\n" +
+	"\n" +
+	"HotRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\rR\x05limit\"Z\n" +
+	"\vHotResponse\x12(\n" +
+	"\x06shards\x18\x01 \x03(\v2\x10.kvd.v1.HotShardR\x06shards\x12!\n" +
+	"\fsilent_nodes\x18\x02 \x03(\x04R\vsilentNodes\"W\n" +
+	"\bHotShard\x12'\n" +
+	"\x05shard\x18\x01 \x01(\v2\x11.kvd.v1.ShardInfoR\x05shard\x12\"\n" +
+	"\x04keys\x18\x02 \x03(\v2\x0e.kvd.v1.HotKeyR\x04keys\"0\n" +
+	"\x06HotKey\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\x01R\x05share\"?\n" +
+	"\rBackupRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\x90\x01\n" +
+	"\vBackupChunk\x12'\n" +
+	"\x05shard\x18\x01 \x01(\v2\x11.kvd.v1.ShardInfoR\x05shard\x12\x14\n" +
+	"\x05pairs\x18\x02 \x01(\fR\x05pairs\x12\x1a\n" +
+	"\bchecksum\x18\x03 \x01(\x04R\bchecksum\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\bR\x04last\x12\x12\n" +
+	"\x04keys\x18\x05 \x01(\x04R\x04keys\"\x0f\n" +
 	"\rShardsRequest\"^\n" +
 	"\x0eShardsResponse\x12)\n" +
 	"\x06shards\x18\x01 \x03(\v2\x11.kvd.v1.ShardInfoR\x06shards\x12!\n" +
-	"\fsilent_nodes\x18\x02 \x03(\x04R\vsilentNodes\"\xad\x01\n" +
+	"\fsilent_nodes\x18\x02 \x03(\x04R\vsilentNodes\"\x8e\x02\n" +
 	"\tShardInfo\x122\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x12.kvd.v1.DescriptorR\n" +
@@ -998,17 +2575,23 @@ const file_kvd_v1_admin_proto_rawDesc = "" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04load\x18\x04 \x01(\x01R\x04load\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x12\n" +
-	"\x04term\x18\x06 \x01(\x04R\x04term\"\x0e\n" +
+	"\x04term\x18\x06 \x01(\x04R\x04term\x12\x19\n" +
+	"\bsince_ms\x18\a \x01(\x03R\asinceMs\x12\x16\n" +
+	"\x06asleep\x18\b \x01(\bR\x06asleep\x12\x14\n" +
+	"\x05reads\x18\t \x01(\x01R\x05reads\x12\x16\n" +
+	"\x06writes\x18\n" +
+	" \x01(\x01R\x06writes\"\x0e\n" +
 	"\fNodesRequest\"7\n" +
 	"\rNodesResponse\x12&\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x10.kvd.v1.NodeInfoR\x05nodes\"\x82\x01\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x10.kvd.v1.NodeInfoR\x05nodes\"\x9e\x01\n" +
 	"\bNodeInfo\x12 \n" +
 	"\x04node\x18\x01 \x01(\v2\f.kvd.v1.NodeR\x04node\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1d\n" +
 	"\n" +
 	"meta_voter\x18\x03 \x01(\bR\tmetaVoter\x12\x1f\n" +
 	"\vmeta_leader\x18\x04 \x01(\bR\n" +
-	"metaLeader\"\x0f\n" +
+	"metaLeader\x12\x1a\n" +
+	"\breplicas\x18\x05 \x01(\rR\breplicas\"\x0f\n" +
 	"\rStatusRequest\"\xdc\x04\n" +
 	"\x0eStatusResponse\x12 \n" +
 	"\x04node\x18\x01 \x01(\v2\f.kvd.v1.NodeR\x04node\x12\x18\n" +
@@ -1035,7 +2618,7 @@ const file_kvd_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"cache_hits\x18\x11 \x01(\x04R\tcacheHits\x12!\n" +
 	"\fcache_misses\x18\x12 \x01(\x04R\vcacheMisses\x12)\n" +
-	"\x05local\x18\x13 \x03(\v2\x13.kvd.v1.ReplicaInfoR\x05local\"\xfe\x02\n" +
+	"\x05local\x18\x13 \x03(\v2\x13.kvd.v1.ReplicaInfoR\x05local\"\x8a\x04\n" +
 	"\vReplicaInfo\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
@@ -1054,7 +2637,12 @@ const file_kvd_v1_admin_proto_rawDesc = "" +
 	"\x04load\x18\r \x01(\x01R\x04load\x122\n" +
 	"\n" +
 	"descriptor\x18\x0e \x01(\v2\x12.kvd.v1.DescriptorR\n" +
-	"descriptor\"\x14\n" +
+	"descriptor\x12\x16\n" +
+	"\x06asleep\x18\x0f \x01(\bR\x06asleep\x12\x14\n" +
+	"\x05reads\x18\x10 \x01(\x01R\x05reads\x12\x16\n" +
+	"\x06writes\x18\x11 \x01(\x01R\x06writes\x12\x19\n" +
+	"\bsince_ms\x18\x12 \x01(\x03R\asinceMs\x12)\n" +
+	"\bhot_keys\x18\x13 \x03(\v2\x0e.kvd.v1.HotKeyR\ahotKeys\"\x14\n" +
 	"\x12GetSettingsRequest\"B\n" +
 	"\x13GetSettingsResponse\x12+\n" +
 	"\bsettings\x18\x01 \x03(\v2\x0f.kvd.v1.SettingR\bsettings\"\x82\x01\n" +
@@ -1068,14 +2656,31 @@ const file_kvd_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"?\n" +
 	"\x12SetSettingResponse\x12)\n" +
-	"\asetting\x18\x01 \x01(\v2\x0f.kvd.v1.SettingR\asetting2\xbc\x02\n" +
+	"\asetting\x18\x01 \x01(\v2\x0f.kvd.v1.SettingR\asetting2\xe1\b\n" +
 	"\x05Admin\x127\n" +
 	"\x06Shards\x12\x15.kvd.v1.ShardsRequest\x1a\x16.kvd.v1.ShardsResponse\x124\n" +
 	"\x05Nodes\x12\x14.kvd.v1.NodesRequest\x1a\x15.kvd.v1.NodesResponse\x127\n" +
 	"\x06Status\x12\x15.kvd.v1.StatusRequest\x1a\x16.kvd.v1.StatusResponse\x12F\n" +
 	"\vGetSettings\x12\x1a.kvd.v1.GetSettingsRequest\x1a\x1b.kvd.v1.GetSettingsResponse\x12C\n" +
 	"\n" +
-	"SetSetting\x12\x19.kvd.v1.SetSettingRequest\x1a\x1a.kvd.v1.SetSettingResponseB*Z(github.com/kvdstore/kvd/api/kvd/v1;kvdv1b\x06proto3"
+	"SetSetting\x12\x19.kvd.v1.SetSettingRequest\x1a\x1a.kvd.v1.SetSettingResponse\x12=\n" +
+	"\n" +
+	"SplitShard\x12\x19.kvd.v1.SplitShardRequest\x1a\x14.kvd.v1.GoalResponse\x12=\n" +
+	"\n" +
+	"MergeShard\x12\x19.kvd.v1.MergeShardRequest\x1a\x14.kvd.v1.GoalResponse\x12?\n" +
+	"\vMoveReplica\x12\x1a.kvd.v1.MoveReplicaRequest\x1a\x14.kvd.v1.GoalResponse\x12C\n" +
+	"\n" +
+	"GoalStatus\x12\x19.kvd.v1.GoalStatusRequest\x1a\x1a.kvd.v1.GoalStatusResponse\x12O\n" +
+	"\x0eTransferLeader\x12\x1d.kvd.v1.TransferLeaderRequest\x1a\x1e.kvd.v1.TransferLeaderResponse\x12F\n" +
+	"\vSetDraining\x12\x1a.kvd.v1.SetDrainingRequest\x1a\x1b.kvd.v1.SetDrainingResponse\x12C\n" +
+	"\n" +
+	"RemoveNode\x12\x19.kvd.v1.RemoveNodeRequest\x1a\x1a.kvd.v1.RemoveNodeResponse\x124\n" +
+	"\x05Rules\x12\x14.kvd.v1.RulesRequest\x1a\x15.kvd.v1.RulesResponse\x12:\n" +
+	"\aSetRule\x12\x16.kvd.v1.SetRuleRequest\x1a\x17.kvd.v1.SetRuleResponse\x12.\n" +
+	"\x03Why\x12\x12.kvd.v1.WhyRequest\x1a\x13.kvd.v1.WhyResponse\x127\n" +
+	"\x06Events\x12\x15.kvd.v1.EventsRequest\x1a\x16.kvd.v1.EventsResponse\x12.\n" +
+	"\x03Hot\x12\x12.kvd.v1.HotRequest\x1a\x13.kvd.v1.HotResponse\x126\n" +
+	"\x06Backup\x12\x15.kvd.v1.BackupRequest\x1a\x13.kvd.v1.BackupChunk0\x01B*Z(github.com/kvdstore/kvd/api/kvd/v1;kvdv1b\x06proto3"
 
 var (
 	file_kvd_v1_admin_proto_rawDescOnce sync.Once
@@ -1089,50 +2694,121 @@ func file_kvd_v1_admin_proto_rawDescGZIP() []byte {
 	return file_kvd_v1_admin_proto_rawDescData
 }
 
-var file_kvd_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_kvd_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_kvd_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_kvd_v1_admin_proto_goTypes = []any{
-	(*ShardsRequest)(nil),       // 0: kvd.v1.ShardsRequest
-	(*ShardsResponse)(nil),      // 1: kvd.v1.ShardsResponse
-	(*ShardInfo)(nil),           // 2: kvd.v1.ShardInfo
-	(*NodesRequest)(nil),        // 3: kvd.v1.NodesRequest
-	(*NodesResponse)(nil),       // 4: kvd.v1.NodesResponse
-	(*NodeInfo)(nil),            // 5: kvd.v1.NodeInfo
-	(*StatusRequest)(nil),       // 6: kvd.v1.StatusRequest
-	(*StatusResponse)(nil),      // 7: kvd.v1.StatusResponse
-	(*ReplicaInfo)(nil),         // 8: kvd.v1.ReplicaInfo
-	(*GetSettingsRequest)(nil),  // 9: kvd.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil), // 10: kvd.v1.GetSettingsResponse
-	(*Setting)(nil),             // 11: kvd.v1.Setting
-	(*SetSettingRequest)(nil),   // 12: kvd.v1.SetSettingRequest
-	(*SetSettingResponse)(nil),  // 13: kvd.v1.SetSettingResponse
-	(*Descriptor)(nil),          // 14: kvd.v1.Descriptor
-	(*Node)(nil),                // 15: kvd.v1.Node
+	(GoalStatusResponse_State)(0),  // 0: kvd.v1.GoalStatusResponse.State
+	(*SplitShardRequest)(nil),      // 1: kvd.v1.SplitShardRequest
+	(*MergeShardRequest)(nil),      // 2: kvd.v1.MergeShardRequest
+	(*MoveReplicaRequest)(nil),     // 3: kvd.v1.MoveReplicaRequest
+	(*GoalResponse)(nil),           // 4: kvd.v1.GoalResponse
+	(*GoalStatusRequest)(nil),      // 5: kvd.v1.GoalStatusRequest
+	(*GoalStatusResponse)(nil),     // 6: kvd.v1.GoalStatusResponse
+	(*TransferLeaderRequest)(nil),  // 7: kvd.v1.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil), // 8: kvd.v1.TransferLeaderResponse
+	(*SetDrainingRequest)(nil),     // 9: kvd.v1.SetDrainingRequest
+	(*SetDrainingResponse)(nil),    // 10: kvd.v1.SetDrainingResponse
+	(*RemoveNodeRequest)(nil),      // 11: kvd.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),     // 12: kvd.v1.RemoveNodeResponse
+	(*RulesRequest)(nil),           // 13: kvd.v1.RulesRequest
+	(*RulesResponse)(nil),          // 14: kvd.v1.RulesResponse
+	(*SetRuleRequest)(nil),         // 15: kvd.v1.SetRuleRequest
+	(*SetRuleResponse)(nil),        // 16: kvd.v1.SetRuleResponse
+	(*WhyRequest)(nil),             // 17: kvd.v1.WhyRequest
+	(*WhyResponse)(nil),            // 18: kvd.v1.WhyResponse
+	(*EventsRequest)(nil),          // 19: kvd.v1.EventsRequest
+	(*EventsResponse)(nil),         // 20: kvd.v1.EventsResponse
+	(*HotRequest)(nil),             // 21: kvd.v1.HotRequest
+	(*HotResponse)(nil),            // 22: kvd.v1.HotResponse
+	(*HotShard)(nil),               // 23: kvd.v1.HotShard
+	(*HotKey)(nil),                 // 24: kvd.v1.HotKey
+	(*BackupRequest)(nil),          // 25: kvd.v1.BackupRequest
+	(*BackupChunk)(nil),            // 26: kvd.v1.BackupChunk
+	(*ShardsRequest)(nil),          // 27: kvd.v1.ShardsRequest
+	(*ShardsResponse)(nil),         // 28: kvd.v1.ShardsResponse
+	(*ShardInfo)(nil),              // 29: kvd.v1.ShardInfo
+	(*NodesRequest)(nil),           // 30: kvd.v1.NodesRequest
+	(*NodesResponse)(nil),          // 31: kvd.v1.NodesResponse
+	(*NodeInfo)(nil),               // 32: kvd.v1.NodeInfo
+	(*StatusRequest)(nil),          // 33: kvd.v1.StatusRequest
+	(*StatusResponse)(nil),         // 34: kvd.v1.StatusResponse
+	(*ReplicaInfo)(nil),            // 35: kvd.v1.ReplicaInfo
+	(*GetSettingsRequest)(nil),     // 36: kvd.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),    // 37: kvd.v1.GetSettingsResponse
+	(*Setting)(nil),                // 38: kvd.v1.Setting
+	(*SetSettingRequest)(nil),      // 39: kvd.v1.SetSettingRequest
+	(*SetSettingResponse)(nil),     // 40: kvd.v1.SetSettingResponse
+	(*Goal)(nil),                   // 41: kvd.v1.Goal
+	(*Rule)(nil),                   // 42: kvd.v1.Rule
+	(*Event)(nil),                  // 43: kvd.v1.Event
+	(*Descriptor)(nil),             // 44: kvd.v1.Descriptor
+	(*Node)(nil),                   // 45: kvd.v1.Node
 }
 var file_kvd_v1_admin_proto_depIdxs = []int32{
-	2,  // 0: kvd.v1.ShardsResponse.shards:type_name -> kvd.v1.ShardInfo
-	14, // 1: kvd.v1.ShardInfo.descriptor:type_name -> kvd.v1.Descriptor
-	5,  // 2: kvd.v1.NodesResponse.nodes:type_name -> kvd.v1.NodeInfo
-	15, // 3: kvd.v1.NodeInfo.node:type_name -> kvd.v1.Node
-	15, // 4: kvd.v1.StatusResponse.node:type_name -> kvd.v1.Node
-	8,  // 5: kvd.v1.StatusResponse.local:type_name -> kvd.v1.ReplicaInfo
-	14, // 6: kvd.v1.ReplicaInfo.descriptor:type_name -> kvd.v1.Descriptor
-	11, // 7: kvd.v1.GetSettingsResponse.settings:type_name -> kvd.v1.Setting
-	11, // 8: kvd.v1.SetSettingResponse.setting:type_name -> kvd.v1.Setting
-	0,  // 9: kvd.v1.Admin.Shards:input_type -> kvd.v1.ShardsRequest
-	3,  // 10: kvd.v1.Admin.Nodes:input_type -> kvd.v1.NodesRequest
-	6,  // 11: kvd.v1.Admin.Status:input_type -> kvd.v1.StatusRequest
-	9,  // 12: kvd.v1.Admin.GetSettings:input_type -> kvd.v1.GetSettingsRequest
-	12, // 13: kvd.v1.Admin.SetSetting:input_type -> kvd.v1.SetSettingRequest
-	1,  // 14: kvd.v1.Admin.Shards:output_type -> kvd.v1.ShardsResponse
-	4,  // 15: kvd.v1.Admin.Nodes:output_type -> kvd.v1.NodesResponse
-	7,  // 16: kvd.v1.Admin.Status:output_type -> kvd.v1.StatusResponse
-	10, // 17: kvd.v1.Admin.GetSettings:output_type -> kvd.v1.GetSettingsResponse
-	13, // 18: kvd.v1.Admin.SetSetting:output_type -> kvd.v1.SetSettingResponse
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	41, // 0: kvd.v1.GoalResponse.goal:type_name -> kvd.v1.Goal
+	0,  // 1: kvd.v1.GoalStatusResponse.state:type_name -> kvd.v1.GoalStatusResponse.State
+	41, // 2: kvd.v1.GoalStatusResponse.goal:type_name -> kvd.v1.Goal
+	42, // 3: kvd.v1.RulesResponse.rules:type_name -> kvd.v1.Rule
+	42, // 4: kvd.v1.SetRuleRequest.rule:type_name -> kvd.v1.Rule
+	29, // 5: kvd.v1.WhyResponse.shard:type_name -> kvd.v1.ShardInfo
+	41, // 6: kvd.v1.WhyResponse.goal:type_name -> kvd.v1.Goal
+	43, // 7: kvd.v1.WhyResponse.events:type_name -> kvd.v1.Event
+	43, // 8: kvd.v1.EventsResponse.events:type_name -> kvd.v1.Event
+	23, // 9: kvd.v1.HotResponse.shards:type_name -> kvd.v1.HotShard
+	29, // 10: kvd.v1.HotShard.shard:type_name -> kvd.v1.ShardInfo
+	24, // 11: kvd.v1.HotShard.keys:type_name -> kvd.v1.HotKey
+	29, // 12: kvd.v1.BackupChunk.shard:type_name -> kvd.v1.ShardInfo
+	29, // 13: kvd.v1.ShardsResponse.shards:type_name -> kvd.v1.ShardInfo
+	44, // 14: kvd.v1.ShardInfo.descriptor:type_name -> kvd.v1.Descriptor
+	32, // 15: kvd.v1.NodesResponse.nodes:type_name -> kvd.v1.NodeInfo
+	45, // 16: kvd.v1.NodeInfo.node:type_name -> kvd.v1.Node
+	45, // 17: kvd.v1.StatusResponse.node:type_name -> kvd.v1.Node
+	35, // 18: kvd.v1.StatusResponse.local:type_name -> kvd.v1.ReplicaInfo
+	44, // 19: kvd.v1.ReplicaInfo.descriptor:type_name -> kvd.v1.Descriptor
+	24, // 20: kvd.v1.ReplicaInfo.hot_keys:type_name -> kvd.v1.HotKey
+	38, // 21: kvd.v1.GetSettingsResponse.settings:type_name -> kvd.v1.Setting
+	38, // 22: kvd.v1.SetSettingResponse.setting:type_name -> kvd.v1.Setting
+	27, // 23: kvd.v1.Admin.Shards:input_type -> kvd.v1.ShardsRequest
+	30, // 24: kvd.v1.Admin.Nodes:input_type -> kvd.v1.NodesRequest
+	33, // 25: kvd.v1.Admin.Status:input_type -> kvd.v1.StatusRequest
+	36, // 26: kvd.v1.Admin.GetSettings:input_type -> kvd.v1.GetSettingsRequest
+	39, // 27: kvd.v1.Admin.SetSetting:input_type -> kvd.v1.SetSettingRequest
+	1,  // 28: kvd.v1.Admin.SplitShard:input_type -> kvd.v1.SplitShardRequest
+	2,  // 29: kvd.v1.Admin.MergeShard:input_type -> kvd.v1.MergeShardRequest
+	3,  // 30: kvd.v1.Admin.MoveReplica:input_type -> kvd.v1.MoveReplicaRequest
+	5,  // 31: kvd.v1.Admin.GoalStatus:input_type -> kvd.v1.GoalStatusRequest
+	7,  // 32: kvd.v1.Admin.TransferLeader:input_type -> kvd.v1.TransferLeaderRequest
+	9,  // 33: kvd.v1.Admin.SetDraining:input_type -> kvd.v1.SetDrainingRequest
+	11, // 34: kvd.v1.Admin.RemoveNode:input_type -> kvd.v1.RemoveNodeRequest
+	13, // 35: kvd.v1.Admin.Rules:input_type -> kvd.v1.RulesRequest
+	15, // 36: kvd.v1.Admin.SetRule:input_type -> kvd.v1.SetRuleRequest
+	17, // 37: kvd.v1.Admin.Why:input_type -> kvd.v1.WhyRequest
+	19, // 38: kvd.v1.Admin.Events:input_type -> kvd.v1.EventsRequest
+	21, // 39: kvd.v1.Admin.Hot:input_type -> kvd.v1.HotRequest
+	25, // 40: kvd.v1.Admin.Backup:input_type -> kvd.v1.BackupRequest
+	28, // 41: kvd.v1.Admin.Shards:output_type -> kvd.v1.ShardsResponse
+	31, // 42: kvd.v1.Admin.Nodes:output_type -> kvd.v1.NodesResponse
+	34, // 43: kvd.v1.Admin.Status:output_type -> kvd.v1.StatusResponse
+	37, // 44: kvd.v1.Admin.GetSettings:output_type -> kvd.v1.GetSettingsResponse
+	40, // 45: kvd.v1.Admin.SetSetting:output_type -> kvd.v1.SetSettingResponse
+	4,  // 46: kvd.v1.Admin.SplitShard:output_type -> kvd.v1.GoalResponse
+	4,  // 47: kvd.v1.Admin.MergeShard:output_type -> kvd.v1.GoalResponse
+	4,  // 48: kvd.v1.Admin.MoveReplica:output_type -> kvd.v1.GoalResponse
+	6,  // 49: kvd.v1.Admin.GoalStatus:output_type -> kvd.v1.GoalStatusResponse
+	8,  // 50: kvd.v1.Admin.TransferLeader:output_type -> kvd.v1.TransferLeaderResponse
+	10, // 51: kvd.v1.Admin.SetDraining:output_type -> kvd.v1.SetDrainingResponse
+	12, // 52: kvd.v1.Admin.RemoveNode:output_type -> kvd.v1.RemoveNodeResponse
+	14, // 53: kvd.v1.Admin.Rules:output_type -> kvd.v1.RulesResponse
+	16, // 54: kvd.v1.Admin.SetRule:output_type -> kvd.v1.SetRuleResponse
+	18, // 55: kvd.v1.Admin.Why:output_type -> kvd.v1.WhyResponse
+	20, // 56: kvd.v1.Admin.Events:output_type -> kvd.v1.EventsResponse
+	22, // 57: kvd.v1.Admin.Hot:output_type -> kvd.v1.HotResponse
+	26, // 58: kvd.v1.Admin.Backup:output_type -> kvd.v1.BackupChunk
+	41, // [41:59] is the sub-list for method output_type
+	23, // [23:41] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_kvd_v1_admin_proto_init() }
@@ -1141,18 +2817,20 @@ func file_kvd_v1_admin_proto_init() {
 		return
 	}
 	file_kvd_v1_kv_proto_init()
+	file_kvd_v1_log_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvd_v1_admin_proto_rawDesc), len(file_kvd_v1_admin_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   14,
+			NumEnums:      1,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_kvd_v1_admin_proto_goTypes,
 		DependencyIndexes: file_kvd_v1_admin_proto_depIdxs,
+		EnumInfos:         file_kvd_v1_admin_proto_enumTypes,
 		MessageInfos:      file_kvd_v1_admin_proto_msgTypes,
 	}.Build()
 	File_kvd_v1_admin_proto = out.File

@@ -508,7 +508,12 @@ type Replica struct {
 	Node    uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
 	Replica uint64                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
 	// A learner receives the log and does not vote.
-	Learner       bool `protobuf:"varint,3,opt,name=learner,proto3" json:"learner,omitempty"`
+	Learner bool `protobuf:"varint,3,opt,name=learner,proto3" json:"learner,omitempty"`
+	// While the group goes from one configuration to another (a joint configuration): this replica votes in the new
+	// one only.
+	Incoming bool `protobuf:"varint,4,opt,name=incoming,proto3" json:"incoming,omitempty"`
+	// The same: this replica votes in the old one only, and is a learner afterwards.
+	Outgoing      bool `protobuf:"varint,5,opt,name=outgoing,proto3" json:"outgoing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -560,6 +565,20 @@ func (x *Replica) GetReplica() uint64 {
 func (x *Replica) GetLearner() bool {
 	if x != nil {
 		return x.Learner
+	}
+	return false
+}
+
+func (x *Replica) GetIncoming() bool {
+	if x != nil {
+		return x.Incoming
+	}
+	return false
+}
+
+func (x *Replica) GetOutgoing() bool {
+	if x != nil {
+		return x.Outgoing
 	}
 	return false
 }
@@ -3021,11 +3040,13 @@ const file_kvd_v1_kv_proto_rawDesc = "" +
 	"\x03end\x18\x03 \x01(\fR\x03end\x12#\n" +
 	"\x05epoch\x18\x04 \x01(\v2\r.kvd.v1.EpochR\x05epoch\x12+\n" +
 	"\breplicas\x18\x05 \x03(\v2\x0f.kvd.v1.ReplicaR\breplicas\x12\x16\n" +
-	"\x06leader\x18\x06 \x01(\x04R\x06leader\"Q\n" +
+	"\x06leader\x18\x06 \x01(\x04R\x06leader\"\x89\x01\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x18\n" +
-	"\alearner\x18\x03 \x01(\bR\alearner\"`\n" +
+	"\alearner\x18\x03 \x01(\bR\alearner\x12\x1a\n" +
+	"\bincoming\x18\x04 \x01(\bR\bincoming\x12\x1a\n" +
+	"\boutgoing\x18\x05 \x01(\bR\boutgoing\"`\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +

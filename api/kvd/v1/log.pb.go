@@ -76,7 +76,7 @@ func (x StoreRecord_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StoreRecord_Phase.Descriptor instead.
 func (StoreRecord_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{12, 0}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{38, 0}
 }
 
 // Batch is the payload of one Raft entry.
@@ -160,21 +160,23 @@ func (x *Batch) GetCommands() []*Command {
 
 // Command is one kv.Command.
 type Command struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Op            uint32                 `protobuf:"varint,1,opt,name=op,proto3" json:"op,omitempty"`
-	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	End           []byte                 `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
-	Value         []byte                 `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
-	Condition     *CommandCondition      `protobuf:"bytes,5,opt,name=condition,proto3" json:"condition,omitempty"`
-	TtlMs         int64                  `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
-	ExpireAtMs    int64                  `protobuf:"varint,7,opt,name=expire_at_ms,json=expireAtMs,proto3" json:"expire_at_ms,omitempty"`
-	Delta         int64                  `protobuf:"varint,8,opt,name=delta,proto3" json:"delta,omitempty"`
-	Limit         uint32                 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
-	Compare       []*CommandCompare      `protobuf:"bytes,10,rep,name=compare,proto3" json:"compare,omitempty"`
-	Then          []*CommandTxnOp        `protobuf:"bytes,11,rep,name=then,proto3" json:"then,omitempty"`
-	Else          []*CommandTxnOp        `protobuf:"bytes,12,rep,name=else,proto3" json:"else,omitempty"`
-	Due           []*CommandDue          `protobuf:"bytes,13,rep,name=due,proto3" json:"due,omitempty"`
-	Id            uint64                 `protobuf:"varint,14,opt,name=id,proto3" json:"id,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Op         uint32                 `protobuf:"varint,1,opt,name=op,proto3" json:"op,omitempty"`
+	Key        []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	End        []byte                 `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`
+	Value      []byte                 `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	Condition  *CommandCondition      `protobuf:"bytes,5,opt,name=condition,proto3" json:"condition,omitempty"`
+	TtlMs      int64                  `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	ExpireAtMs int64                  `protobuf:"varint,7,opt,name=expire_at_ms,json=expireAtMs,proto3" json:"expire_at_ms,omitempty"`
+	Delta      int64                  `protobuf:"varint,8,opt,name=delta,proto3" json:"delta,omitempty"`
+	Limit      uint32                 `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
+	Compare    []*CommandCompare      `protobuf:"bytes,10,rep,name=compare,proto3" json:"compare,omitempty"`
+	Then       []*CommandTxnOp        `protobuf:"bytes,11,rep,name=then,proto3" json:"then,omitempty"`
+	Else       []*CommandTxnOp        `protobuf:"bytes,12,rep,name=else,proto3" json:"else,omitempty"`
+	Due        []*CommandDue          `protobuf:"bytes,13,rep,name=due,proto3" json:"due,omitempty"`
+	Id         uint64                 `protobuf:"varint,14,opt,name=id,proto3" json:"id,omitempty"`
+	// Of an operation that changes the shape of the shard.
+	Shape         *Shape `protobuf:"bytes,15,opt,name=shape,proto3" json:"shape,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +309,1096 @@ func (x *Command) GetId() uint64 {
 	return 0
 }
 
+func (x *Command) GetShape() *Shape {
+	if x != nil {
+		return x.Shape
+	}
+	return nil
+}
+
+// Shape is a command that changes the span or the standing of a shard, or prepares that. It is the only command of its
+// entry, and ends its step.
+type Shape struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From which the command was computed; refused at apply if either half differs. Of an unfreeze: the right shard's
+	// when the merge was intended.
+	Epoch *Epoch `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Types that are valid to be assigned to Shape:
+	//
+	//	*Shape_Measure
+	//	*Shape_Split
+	//	*Shape_Intent
+	//	*Shape_Freeze
+	//	*Shape_Merge
+	//	*Shape_Abort
+	//	*Shape_Unfreeze
+	//	*Shape_Settle
+	Shape         isShape_Shape `protobuf_oneof:"shape"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shape) Reset() {
+	*x = Shape{}
+	mi := &file_kvd_v1_log_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shape) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shape) ProtoMessage() {}
+
+func (x *Shape) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shape.ProtoReflect.Descriptor instead.
+func (*Shape) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Shape) GetEpoch() *Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *Shape) GetShape() isShape_Shape {
+	if x != nil {
+		return x.Shape
+	}
+	return nil
+}
+
+func (x *Shape) GetMeasure() *Measure {
+	if x != nil {
+		if x, ok := x.Shape.(*Shape_Measure); ok {
+			return x.Measure
+		}
+	}
+	return nil
+}
+
+func (x *Shape) GetSplit() *Split {
+	if x != nil {
+		if x, ok := x.Shape.(*Shape_Split); ok {
+			return x.Split
+		}
+	}
+	return nil
+}
+
+func (x *Shape) GetIntent() *Intent {
+	if x != nil {
+		if x, ok := x.Shape.(*Shape_Intent); ok {
+			return x.Intent
+		}
+	}
+	return nil
+}
+
+func (x *Shape) GetFreeze() *Freeze {
+	if x != nil {
+		if x, ok := x.Shape.(*Shape_Freeze); ok {
+			return x.Freeze
+		}
+	}
+	return nil
+}
+
+func (x *Shape) GetMerge() *Merge {
+	if x != nil {
+		if x, ok := x.Shape.(*Shape_Merge); ok {
+			return x.Merge
+		}
+	}
+	return nil
+}
+
+func (x *Shape) GetAbort() *Abort {
+	if x != nil {
+		if x, ok := x.Shape.(*Shape_Abort); ok {
+			return x.Abort
+		}
+	}
+	return nil
+}
+
+func (x *Shape) GetUnfreeze() *Unfreeze {
+	if x != nil {
+		if x, ok := x.Shape.(*Shape_Unfreeze); ok {
+			return x.Unfreeze
+		}
+	}
+	return nil
+}
+
+func (x *Shape) GetSettle() *Settle {
+	if x != nil {
+		if x, ok := x.Shape.(*Shape_Settle); ok {
+			return x.Settle
+		}
+	}
+	return nil
+}
+
+type isShape_Shape interface {
+	isShape_Shape()
+}
+
+type Shape_Measure struct {
+	Measure *Measure `protobuf:"bytes,2,opt,name=measure,proto3,oneof"`
+}
+
+type Shape_Split struct {
+	Split *Split `protobuf:"bytes,3,opt,name=split,proto3,oneof"`
+}
+
+type Shape_Intent struct {
+	Intent *Intent `protobuf:"bytes,4,opt,name=intent,proto3,oneof"`
+}
+
+type Shape_Freeze struct {
+	Freeze *Freeze `protobuf:"bytes,5,opt,name=freeze,proto3,oneof"`
+}
+
+type Shape_Merge struct {
+	Merge *Merge `protobuf:"bytes,6,opt,name=merge,proto3,oneof"`
+}
+
+type Shape_Abort struct {
+	Abort *Abort `protobuf:"bytes,7,opt,name=abort,proto3,oneof"`
+}
+
+type Shape_Unfreeze struct {
+	Unfreeze *Unfreeze `protobuf:"bytes,8,opt,name=unfreeze,proto3,oneof"`
+}
+
+type Shape_Settle struct {
+	Settle *Settle `protobuf:"bytes,9,opt,name=settle,proto3,oneof"`
+}
+
+func (*Shape_Measure) isShape_Shape() {}
+
+func (*Shape_Split) isShape_Shape() {}
+
+func (*Shape_Intent) isShape_Shape() {}
+
+func (*Shape_Freeze) isShape_Shape() {}
+
+func (*Shape_Merge) isShape_Shape() {}
+
+func (*Shape_Abort) isShape_Shape() {}
+
+func (*Shape_Unfreeze) isShape_Shape() {}
+
+func (*Shape_Settle) isShape_Shape() {}
+
+// Measure makes the shard count what changes at or above a key from here on, so that a split there knows the sizes of
+// both halves. A later one replaces it.
+type Measure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Measure) Reset() {
+	*x = Measure{}
+	mi := &file_kvd_v1_log_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Measure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Measure) ProtoMessage() {}
+
+func (x *Measure) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Measure.ProtoReflect.Descriptor instead.
+func (*Measure) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Measure) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Measure) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// Split makes the part at and above the key a shard of its own (S1).
+type Split struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The new shard and its replicas: one on each node of the parent's, learners where those are.
+	Child    uint64     `protobuf:"varint,2,opt,name=child,proto3" json:"child,omitempty"`
+	Replicas []*Replica `protobuf:"bytes,3,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// Node whose replica of the child stands for election at once: the one that proposed it (S5).
+	Heir uint64 `protobuf:"varint,4,opt,name=heir,proto3" json:"heir,omitempty"`
+	// The measure that is in force, and what the right part held at its index.
+	Measure       uint64 `protobuf:"varint,5,opt,name=measure,proto3" json:"measure,omitempty"`
+	Keys          uint64 `protobuf:"varint,6,opt,name=keys,proto3" json:"keys,omitempty"`
+	Bytes         uint64 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Expiring      uint64 `protobuf:"varint,8,opt,name=expiring,proto3" json:"expiring,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Split) Reset() {
+	*x = Split{}
+	mi := &file_kvd_v1_log_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Split) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Split) ProtoMessage() {}
+
+func (x *Split) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Split.ProtoReflect.Descriptor instead.
+func (*Split) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Split) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Split) GetChild() uint64 {
+	if x != nil {
+		return x.Child
+	}
+	return 0
+}
+
+func (x *Split) GetReplicas() []*Replica {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *Split) GetHeir() uint64 {
+	if x != nil {
+		return x.Heir
+	}
+	return 0
+}
+
+func (x *Split) GetMeasure() uint64 {
+	if x != nil {
+		return x.Measure
+	}
+	return 0
+}
+
+func (x *Split) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *Split) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Split) GetExpiring() uint64 {
+	if x != nil {
+		return x.Expiring
+	}
+	return 0
+}
+
+// Intent begins a merge in the left shard's log (G1).
+type Intent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The goal's id; names the merge.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The right neighbour as the map has it, with its epoch.
+	Right *Descriptor `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	// Absorbed shards that no node holds any more: they are forgotten.
+	Forget        []uint64 `protobuf:"varint,3,rep,packed,name=forget,proto3" json:"forget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Intent) Reset() {
+	*x = Intent{}
+	mi := &file_kvd_v1_log_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Intent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Intent) ProtoMessage() {}
+
+func (x *Intent) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Intent.ProtoReflect.Descriptor instead.
+func (*Intent) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Intent) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Intent) GetRight() *Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+func (x *Intent) GetForget() []uint64 {
+	if x != nil {
+		return x.Forget
+	}
+	return nil
+}
+
+// Freeze stops the right shard (G1). Its index is f.
+type Freeze struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Left          uint64                 `protobuf:"varint,2,opt,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Freeze) Reset() {
+	*x = Freeze{}
+	mi := &file_kvd_v1_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Freeze) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Freeze) ProtoMessage() {}
+
+func (x *Freeze) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
+func (*Freeze) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Freeze) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Freeze) GetLeft() uint64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+// Merge makes the left shard absorb the right one (G1, G3).
+type Merge struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The right shard's state at f: applied index, descriptor, revision, time, counters and replica ids count.
+	Right         *ShardState `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Merge) Reset() {
+	*x = Merge{}
+	mi := &file_kvd_v1_log_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Merge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Merge) ProtoMessage() {}
+
+func (x *Merge) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Merge.ProtoReflect.Descriptor instead.
+func (*Merge) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Merge) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Merge) GetRight() *ShardState {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+// Abort gives a merge up, in the left shard's log.
+type Abort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Abort) Reset() {
+	*x = Abort{}
+	mi := &file_kvd_v1_log_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Abort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Abort) ProtoMessage() {}
+
+func (x *Abort) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Abort.ProtoReflect.Descriptor instead.
+func (*Abort) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Abort) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// Unfreeze ends the freeze of an aborted merge in the right shard's log, or keeps it from coming (G2).
+type Unfreeze struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unfreeze) Reset() {
+	*x = Unfreeze{}
+	mi := &file_kvd_v1_log_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unfreeze) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unfreeze) ProtoMessage() {}
+
+func (x *Unfreeze) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unfreeze.ProtoReflect.Descriptor instead.
+func (*Unfreeze) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Unfreeze) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// Settle says in the left shard's log that the right one has confirmed the end of an aborted merge.
+type Settle struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settle) Reset() {
+	*x = Settle{}
+	mi := &file_kvd_v1_log_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settle) ProtoMessage() {}
+
+func (x *Settle) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settle.ProtoReflect.Descriptor instead.
+func (*Settle) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Settle) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// ConfChange is the context of a configuration change in a group's log. One of its parts is set.
+type ConfChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From which it was computed; refused at apply if either half differs.
+	Epoch *Epoch `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Learners to be added, with their nodes.
+	Add []*Replica `protobuf:"bytes,2,rep,name=add,proto3" json:"add,omitempty"`
+	// Enter a joint configuration in which these learners become voters, and these voters learners.
+	Promote []uint64 `protobuf:"varint,3,rep,packed,name=promote,proto3" json:"promote,omitempty"`
+	Demote  []uint64 `protobuf:"varint,4,rep,packed,name=demote,proto3" json:"demote,omitempty"`
+	// Leave the joint configuration.
+	Leave bool `protobuf:"varint,5,opt,name=leave,proto3" json:"leave,omitempty"`
+	// Learners to be removed.
+	Remove        []uint64 `protobuf:"varint,6,rep,packed,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfChange) Reset() {
+	*x = ConfChange{}
+	mi := &file_kvd_v1_log_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfChange) ProtoMessage() {}
+
+func (x *ConfChange) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfChange.ProtoReflect.Descriptor instead.
+func (*ConfChange) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ConfChange) GetEpoch() *Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *ConfChange) GetAdd() []*Replica {
+	if x != nil {
+		return x.Add
+	}
+	return nil
+}
+
+func (x *ConfChange) GetPromote() []uint64 {
+	if x != nil {
+		return x.Promote
+	}
+	return nil
+}
+
+func (x *ConfChange) GetDemote() []uint64 {
+	if x != nil {
+		return x.Demote
+	}
+	return nil
+}
+
+func (x *ConfChange) GetLeave() bool {
+	if x != nil {
+		return x.Leave
+	}
+	return false
+}
+
+func (x *ConfChange) GetRemove() []uint64 {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+// SplitPair is what a split has made of one shard, as it was at the split.
+type SplitPair struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Left          *Descriptor            `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`
+	Right         *Descriptor            `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitPair) Reset() {
+	*x = SplitPair{}
+	mi := &file_kvd_v1_log_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitPair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitPair) ProtoMessage() {}
+
+func (x *SplitPair) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitPair.ProtoReflect.Descriptor instead.
+func (*SplitPair) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SplitPair) GetLeft() *Descriptor {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *SplitPair) GetRight() *Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+// MeasureState is a Measure in force: what has changed since its index in the part at and above its key.
+type MeasureState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Keys          int64                  `protobuf:"varint,4,opt,name=keys,proto3" json:"keys,omitempty"`
+	Bytes         int64                  `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Expiring      int64                  `protobuf:"varint,6,opt,name=expiring,proto3" json:"expiring,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeasureState) Reset() {
+	*x = MeasureState{}
+	mi := &file_kvd_v1_log_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeasureState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeasureState) ProtoMessage() {}
+
+func (x *MeasureState) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeasureState.ProtoReflect.Descriptor instead.
+func (*MeasureState) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *MeasureState) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *MeasureState) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *MeasureState) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *MeasureState) GetKeys() int64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *MeasureState) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *MeasureState) GetExpiring() int64 {
+	if x != nil {
+		return x.Expiring
+	}
+	return 0
+}
+
+// IntentState is an open merge of the left shard, or one that was given up and is not settled.
+type IntentState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Right         *Descriptor            `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Aborted       bool                   `protobuf:"varint,4,opt,name=aborted,proto3" json:"aborted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntentState) Reset() {
+	*x = IntentState{}
+	mi := &file_kvd_v1_log_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntentState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntentState) ProtoMessage() {}
+
+func (x *IntentState) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntentState.ProtoReflect.Descriptor instead.
+func (*IntentState) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *IntentState) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *IntentState) GetRight() *Descriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+func (x *IntentState) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *IntentState) GetAborted() bool {
+	if x != nil {
+		return x.Aborted
+	}
+	return false
+}
+
+// FrozenState tells that a shard is frozen, and since which index (f).
+type FrozenState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Left          uint64                 `protobuf:"varint,2,opt,name=left,proto3" json:"left,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FrozenState) Reset() {
+	*x = FrozenState{}
+	mi := &file_kvd_v1_log_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FrozenState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FrozenState) ProtoMessage() {}
+
+func (x *FrozenState) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FrozenState.ProtoReflect.Descriptor instead.
+func (*FrozenState) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *FrozenState) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *FrozenState) GetLeft() uint64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *FrozenState) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// Absorbed is a shard that was merged into its left neighbour (G3).
+type Absorbed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Where its log ended (f), and its replicas there.
+	Index    uint64     `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Replicas []*Replica `protobuf:"bytes,3,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// The index of the Merge in the left shard's log.
+	Merged        uint64 `protobuf:"varint,4,opt,name=merged,proto3" json:"merged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Absorbed) Reset() {
+	*x = Absorbed{}
+	mi := &file_kvd_v1_log_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Absorbed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Absorbed) ProtoMessage() {}
+
+func (x *Absorbed) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Absorbed.ProtoReflect.Descriptor instead.
+func (*Absorbed) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Absorbed) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Absorbed) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Absorbed) GetReplicas() []*Replica {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *Absorbed) GetMerged() uint64 {
+	if x != nil {
+		return x.Merged
+	}
+	return 0
+}
+
 type CommandCondition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -318,7 +1410,7 @@ type CommandCondition struct {
 
 func (x *CommandCondition) Reset() {
 	*x = CommandCondition{}
-	mi := &file_kvd_v1_log_proto_msgTypes[2]
+	mi := &file_kvd_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +1422,7 @@ func (x *CommandCondition) String() string {
 func (*CommandCondition) ProtoMessage() {}
 
 func (x *CommandCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[2]
+	mi := &file_kvd_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +1435,7 @@ func (x *CommandCondition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandCondition.ProtoReflect.Descriptor instead.
 func (*CommandCondition) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{2}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CommandCondition) GetKind() uint32 {
@@ -377,7 +1469,7 @@ type CommandCompare struct {
 
 func (x *CommandCompare) Reset() {
 	*x = CommandCompare{}
-	mi := &file_kvd_v1_log_proto_msgTypes[3]
+	mi := &file_kvd_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +1481,7 @@ func (x *CommandCompare) String() string {
 func (*CommandCompare) ProtoMessage() {}
 
 func (x *CommandCompare) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[3]
+	mi := &file_kvd_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +1494,7 @@ func (x *CommandCompare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandCompare.ProtoReflect.Descriptor instead.
 func (*CommandCompare) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{3}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CommandCompare) GetKey() []byte {
@@ -432,7 +1524,7 @@ type CommandTxnOp struct {
 
 func (x *CommandTxnOp) Reset() {
 	*x = CommandTxnOp{}
-	mi := &file_kvd_v1_log_proto_msgTypes[4]
+	mi := &file_kvd_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +1536,7 @@ func (x *CommandTxnOp) String() string {
 func (*CommandTxnOp) ProtoMessage() {}
 
 func (x *CommandTxnOp) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[4]
+	mi := &file_kvd_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +1549,7 @@ func (x *CommandTxnOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandTxnOp.ProtoReflect.Descriptor instead.
 func (*CommandTxnOp) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{4}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CommandTxnOp) GetKind() uint32 {
@@ -505,7 +1597,7 @@ type CommandDue struct {
 
 func (x *CommandDue) Reset() {
 	*x = CommandDue{}
-	mi := &file_kvd_v1_log_proto_msgTypes[5]
+	mi := &file_kvd_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +1609,7 @@ func (x *CommandDue) String() string {
 func (*CommandDue) ProtoMessage() {}
 
 func (x *CommandDue) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[5]
+	mi := &file_kvd_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +1622,7 @@ func (x *CommandDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandDue.ProtoReflect.Descriptor instead.
 func (*CommandDue) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{5}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CommandDue) GetExpireAtMs() int64 {
@@ -565,7 +1657,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_kvd_v1_log_proto_msgTypes[6]
+	mi := &file_kvd_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +1669,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[6]
+	mi := &file_kvd_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +1682,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CommandResult) GetStatus() uint32 {
@@ -679,14 +1771,24 @@ type ShardState struct {
 	// Keys with an expiry.
 	Expiring uint64 `protobuf:"varint,16,opt,name=expiring,proto3" json:"expiring,omitempty"`
 	// The meta group's state, in its replicas only.
-	Meta          *MetaState `protobuf:"bytes,17,opt,name=meta,proto3" json:"meta,omitempty"`
+	Meta    *MetaState    `protobuf:"bytes,17,opt,name=meta,proto3" json:"meta,omitempty"`
+	Measure *MeasureState `protobuf:"bytes,18,opt,name=measure,proto3" json:"measure,omitempty"`
+	// The last split of this shard, or the one that it was born in: reported until the map has it (M1).
+	Birth    *SplitPair   `protobuf:"bytes,19,opt,name=birth,proto3" json:"birth,omitempty"`
+	Intent   *IntentState `protobuf:"bytes,20,opt,name=intent,proto3" json:"intent,omitempty"`
+	Frozen   *FrozenState `protobuf:"bytes,21,opt,name=frozen,proto3" json:"frozen,omitempty"`
+	Absorbed []*Absorbed  `protobuf:"bytes,22,rep,name=absorbed,proto3" json:"absorbed,omitempty"`
+	// The last merge that an Unfreeze was applied for.
+	Unfrozen uint64 `protobuf:"varint,23,opt,name=unfrozen,proto3" json:"unfrozen,omitempty"`
+	// Since when the shard has its present span, in Unix milliseconds of its own time; 0 since the founding.
+	SinceMs       int64 `protobuf:"varint,24,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ShardState) Reset() {
 	*x = ShardState{}
-	mi := &file_kvd_v1_log_proto_msgTypes[7]
+	mi := &file_kvd_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +1800,7 @@ func (x *ShardState) String() string {
 func (*ShardState) ProtoMessage() {}
 
 func (x *ShardState) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[7]
+	mi := &file_kvd_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +1813,7 @@ func (x *ShardState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardState.ProtoReflect.Descriptor instead.
 func (*ShardState) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ShardState) GetReplica() uint64 {
@@ -833,6 +1935,55 @@ func (x *ShardState) GetMeta() *MetaState {
 	return nil
 }
 
+func (x *ShardState) GetMeasure() *MeasureState {
+	if x != nil {
+		return x.Measure
+	}
+	return nil
+}
+
+func (x *ShardState) GetBirth() *SplitPair {
+	if x != nil {
+		return x.Birth
+	}
+	return nil
+}
+
+func (x *ShardState) GetIntent() *IntentState {
+	if x != nil {
+		return x.Intent
+	}
+	return nil
+}
+
+func (x *ShardState) GetFrozen() *FrozenState {
+	if x != nil {
+		return x.Frozen
+	}
+	return nil
+}
+
+func (x *ShardState) GetAbsorbed() []*Absorbed {
+	if x != nil {
+		return x.Absorbed
+	}
+	return nil
+}
+
+func (x *ShardState) GetUnfrozen() uint64 {
+	if x != nil {
+		return x.Unfrozen
+	}
+	return 0
+}
+
+func (x *ShardState) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
 // MetaState is the metadata of a cluster.
 type MetaState struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -853,13 +2004,20 @@ type MetaState struct {
 	// Milliseconds of a tick, and ticks of an election timeout (L9).
 	TickMs        uint32 `protobuf:"varint,11,opt,name=tick_ms,json=tickMs,proto3" json:"tick_ms,omitempty"`
 	ElectionTicks uint32 `protobuf:"varint,12,opt,name=election_ticks,json=electionTicks,proto3" json:"election_ticks,omitempty"`
+	// What is to become of shards, at most one for each, in the order of their ids.
+	Goals    []*Goal `protobuf:"bytes,13,rep,name=goals,proto3" json:"goals,omitempty"`
+	NextGoal uint64  `protobuf:"varint,14,opt,name=next_goal,json=nextGoal,proto3" json:"next_goal,omitempty"`
+	// Placement rules, by prefix.
+	Rules []*Rule `protobuf:"bytes,15,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Shards that were merged away, in the order of their merges; the oldest are forgotten past a bound.
+	Absorbed      []*AbsorbedShard `protobuf:"bytes,16,rep,name=absorbed,proto3" json:"absorbed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MetaState) Reset() {
 	*x = MetaState{}
-	mi := &file_kvd_v1_log_proto_msgTypes[8]
+	mi := &file_kvd_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +2029,7 @@ func (x *MetaState) String() string {
 func (*MetaState) ProtoMessage() {}
 
 func (x *MetaState) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[8]
+	mi := &file_kvd_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +2042,7 @@ func (x *MetaState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetaState.ProtoReflect.Descriptor instead.
 func (*MetaState) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *MetaState) GetClusterId() uint64 {
@@ -971,18 +2129,600 @@ func (x *MetaState) GetElectionTicks() uint32 {
 	return 0
 }
 
+func (x *MetaState) GetGoals() []*Goal {
+	if x != nil {
+		return x.Goals
+	}
+	return nil
+}
+
+func (x *MetaState) GetNextGoal() uint64 {
+	if x != nil {
+		return x.NextGoal
+	}
+	return 0
+}
+
+func (x *MetaState) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *MetaState) GetAbsorbed() []*AbsorbedShard {
+	if x != nil {
+		return x.Absorbed
+	}
+	return nil
+}
+
+// Goal is what the meta group has decided of a shard; the steps follow from it, from the map and from reports.
+type Goal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Shard uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Epoch of the shard in the map when the goal was set.
+	Epoch *Epoch `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Why, with the figures.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// An operator asked for it, not the plan.
+	ByOperator bool `protobuf:"varint,5,opt,name=by_operator,json=byOperator,proto3" json:"by_operator,omitempty"`
+	// When it was set, in Unix milliseconds.
+	SinceMs int64 `protobuf:"varint,6,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	// Types that are valid to be assigned to Goal:
+	//
+	//	*Goal_Split
+	//	*Goal_Replicas
+	//	*Goal_Merge
+	Goal          isGoal_Goal `protobuf_oneof:"goal"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Goal) Reset() {
+	*x = Goal{}
+	mi := &file_kvd_v1_log_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Goal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Goal) ProtoMessage() {}
+
+func (x *Goal) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Goal.ProtoReflect.Descriptor instead.
+func (*Goal) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Goal) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Goal) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Goal) GetEpoch() *Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *Goal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Goal) GetByOperator() bool {
+	if x != nil {
+		return x.ByOperator
+	}
+	return false
+}
+
+func (x *Goal) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *Goal) GetGoal() isGoal_Goal {
+	if x != nil {
+		return x.Goal
+	}
+	return nil
+}
+
+func (x *Goal) GetSplit() *SplitGoal {
+	if x != nil {
+		if x, ok := x.Goal.(*Goal_Split); ok {
+			return x.Split
+		}
+	}
+	return nil
+}
+
+func (x *Goal) GetReplicas() *ReplicasGoal {
+	if x != nil {
+		if x, ok := x.Goal.(*Goal_Replicas); ok {
+			return x.Replicas
+		}
+	}
+	return nil
+}
+
+func (x *Goal) GetMerge() *MergeGoal {
+	if x != nil {
+		if x, ok := x.Goal.(*Goal_Merge); ok {
+			return x.Merge
+		}
+	}
+	return nil
+}
+
+type isGoal_Goal interface {
+	isGoal_Goal()
+}
+
+type Goal_Split struct {
+	Split *SplitGoal `protobuf:"bytes,7,opt,name=split,proto3,oneof"`
+}
+
+type Goal_Replicas struct {
+	Replicas *ReplicasGoal `protobuf:"bytes,8,opt,name=replicas,proto3,oneof"`
+}
+
+type Goal_Merge struct {
+	Merge *MergeGoal `protobuf:"bytes,9,opt,name=merge,proto3,oneof"`
+}
+
+func (*Goal_Split) isGoal_Goal() {}
+
+func (*Goal_Replicas) isGoal_Goal() {}
+
+func (*Goal_Merge) isGoal_Goal() {}
+
+type SplitGoal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where; empty lets the shard's leader choose.
+	Key []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The leader chooses the key that halves the load, not the size.
+	ByLoad bool `protobuf:"varint,2,opt,name=by_load,json=byLoad,proto3" json:"by_load,omitempty"`
+	// Given by the meta group: the new shard's id and its replicas.
+	Child         uint64     `protobuf:"varint,3,opt,name=child,proto3" json:"child,omitempty"`
+	Replicas      []*Replica `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitGoal) Reset() {
+	*x = SplitGoal{}
+	mi := &file_kvd_v1_log_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitGoal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitGoal) ProtoMessage() {}
+
+func (x *SplitGoal) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitGoal.ProtoReflect.Descriptor instead.
+func (*SplitGoal) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SplitGoal) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *SplitGoal) GetByLoad() bool {
+	if x != nil {
+		return x.ByLoad
+	}
+	return false
+}
+
+func (x *SplitGoal) GetChild() uint64 {
+	if x != nil {
+		return x.Child
+	}
+	return 0
+}
+
+func (x *SplitGoal) GetReplicas() []*Replica {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+type ReplicasGoal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Voters to be, as learners are added; the replica ids are given by the meta group.
+	Add []*Replica `protobuf:"bytes,1,rep,name=add,proto3" json:"add,omitempty"`
+	// Nodes whose replicas are to go.
+	Remove        []uint64 `protobuf:"varint,2,rep,packed,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicasGoal) Reset() {
+	*x = ReplicasGoal{}
+	mi := &file_kvd_v1_log_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicasGoal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicasGoal) ProtoMessage() {}
+
+func (x *ReplicasGoal) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicasGoal.ProtoReflect.Descriptor instead.
+func (*ReplicasGoal) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ReplicasGoal) GetAdd() []*Replica {
+	if x != nil {
+		return x.Add
+	}
+	return nil
+}
+
+func (x *ReplicasGoal) GetRemove() []uint64 {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+type MergeGoal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The right neighbour.
+	Right         uint64 `protobuf:"varint,1,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeGoal) Reset() {
+	*x = MergeGoal{}
+	mi := &file_kvd_v1_log_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeGoal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeGoal) ProtoMessage() {}
+
+func (x *MergeGoal) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeGoal.ProtoReflect.Descriptor instead.
+func (*MergeGoal) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *MergeGoal) GetRight() uint64 {
+	if x != nil {
+		return x.Right
+	}
+	return 0
+}
+
+// Rule places what begins with a prefix.
+type Rule struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Prefix []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Replicas stay in these regions.
+	Regions []string `protobuf:"bytes,2,rep,name=regions,proto3" json:"regions,omitempty"`
+	// The leader stays in this region; empty is any of them.
+	Leader        string `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rule) Reset() {
+	*x = Rule{}
+	mi := &file_kvd_v1_log_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rule) ProtoMessage() {}
+
+func (x *Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rule.ProtoReflect.Descriptor instead.
+func (*Rule) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Rule) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *Rule) GetRegions() []string {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+func (x *Rule) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+// AbsorbedShard is what the map keeps of a shard that was merged away (G3).
+type AbsorbedShard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Descriptor_   *Descriptor            `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Absorber      uint64                 `protobuf:"varint,2,opt,name=absorber,proto3" json:"absorber,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbsorbedShard) Reset() {
+	*x = AbsorbedShard{}
+	mi := &file_kvd_v1_log_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbsorbedShard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbsorbedShard) ProtoMessage() {}
+
+func (x *AbsorbedShard) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbsorbedShard.ProtoReflect.Descriptor instead.
+func (*AbsorbedShard) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *AbsorbedShard) GetDescriptor_() *Descriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *AbsorbedShard) GetAbsorber() uint64 {
+	if x != nil {
+		return x.Absorber
+	}
+	return 0
+}
+
+// Event is something that was decided or has happened to shards and nodes.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unix milliseconds of the meta group's time.
+	TimeMs int64 `protobuf:"varint,1,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// "split", "merge", "move", "repair", "join", "drain", ...
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// "wanted", "done", "given up", "refused".
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Shard uint64 `protobuf:"varint,4,opt,name=shard,proto3" json:"shard,omitempty"`
+	Node  uint64 `protobuf:"varint,5,opt,name=node,proto3" json:"node,omitempty"`
+	// Goal, 0 for none.
+	Goal uint64 `protobuf:"varint,6,opt,name=goal,proto3" json:"goal,omitempty"`
+	Text string `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"`
+	// Version of the metadata that it came with.
+	Version uint64 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
+	// The other shard of a split or a merge.
+	Other         uint64 `protobuf:"varint,9,opt,name=other,proto3" json:"other,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_kvd_v1_log_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Event) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *Event) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Event) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Event) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Event) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *Event) GetGoal() uint64 {
+	if x != nil {
+		return x.Goal
+	}
+	return 0
+}
+
+func (x *Event) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Event) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Event) GetOther() uint64 {
+	if x != nil {
+		return x.Other
+	}
+	return 0
+}
+
 type MetaNode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Id of the data directory: a node that comes back with another is refused.
-	StoreId       uint64 `protobuf:"varint,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	StoreId uint64 `protobuf:"varint,2,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	// Everything is to be moved off this node.
+	Draining      bool `protobuf:"varint,3,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MetaNode) Reset() {
 	*x = MetaNode{}
-	mi := &file_kvd_v1_log_proto_msgTypes[9]
+	mi := &file_kvd_v1_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +2734,7 @@ func (x *MetaNode) String() string {
 func (*MetaNode) ProtoMessage() {}
 
 func (x *MetaNode) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[9]
+	mi := &file_kvd_v1_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +2747,7 @@ func (x *MetaNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetaNode.ProtoReflect.Descriptor instead.
 func (*MetaNode) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MetaNode) GetNode() *Node {
@@ -1024,6 +2764,13 @@ func (x *MetaNode) GetStoreId() uint64 {
 	return 0
 }
 
+func (x *MetaNode) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 type SettingValue struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1034,7 +2781,7 @@ type SettingValue struct {
 
 func (x *SettingValue) Reset() {
 	*x = SettingValue{}
-	mi := &file_kvd_v1_log_proto_msgTypes[10]
+	mi := &file_kvd_v1_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +2793,7 @@ func (x *SettingValue) String() string {
 func (*SettingValue) ProtoMessage() {}
 
 func (x *SettingValue) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[10]
+	mi := &file_kvd_v1_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +2806,7 @@ func (x *SettingValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingValue.ProtoReflect.Descriptor instead.
 func (*SettingValue) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SettingValue) GetName() string {
@@ -1083,6 +2830,13 @@ type MetaCommand struct {
 	//
 	//	*MetaCommand_SetSetting
 	//	*MetaCommand_UpdateNode
+	//	*MetaCommand_Join
+	//	*MetaCommand_SetDraining
+	//	*MetaCommand_RemoveNode
+	//	*MetaCommand_Report
+	//	*MetaCommand_SetGoal
+	//	*MetaCommand_DropGoal
+	//	*MetaCommand_SetRule
 	Command       isMetaCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1090,7 +2844,7 @@ type MetaCommand struct {
 
 func (x *MetaCommand) Reset() {
 	*x = MetaCommand{}
-	mi := &file_kvd_v1_log_proto_msgTypes[11]
+	mi := &file_kvd_v1_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +2856,7 @@ func (x *MetaCommand) String() string {
 func (*MetaCommand) ProtoMessage() {}
 
 func (x *MetaCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[11]
+	mi := &file_kvd_v1_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +2869,7 @@ func (x *MetaCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetaCommand.ProtoReflect.Descriptor instead.
 func (*MetaCommand) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MetaCommand) GetCommand() isMetaCommand_Command {
@@ -1143,6 +2897,69 @@ func (x *MetaCommand) GetUpdateNode() *MetaNode {
 	return nil
 }
 
+func (x *MetaCommand) GetJoin() *MetaNode {
+	if x != nil {
+		if x, ok := x.Command.(*MetaCommand_Join); ok {
+			return x.Join
+		}
+	}
+	return nil
+}
+
+func (x *MetaCommand) GetSetDraining() *SetDraining {
+	if x != nil {
+		if x, ok := x.Command.(*MetaCommand_SetDraining); ok {
+			return x.SetDraining
+		}
+	}
+	return nil
+}
+
+func (x *MetaCommand) GetRemoveNode() *RemoveNode {
+	if x != nil {
+		if x, ok := x.Command.(*MetaCommand_RemoveNode); ok {
+			return x.RemoveNode
+		}
+	}
+	return nil
+}
+
+func (x *MetaCommand) GetReport() *ReportShards {
+	if x != nil {
+		if x, ok := x.Command.(*MetaCommand_Report); ok {
+			return x.Report
+		}
+	}
+	return nil
+}
+
+func (x *MetaCommand) GetSetGoal() *Goal {
+	if x != nil {
+		if x, ok := x.Command.(*MetaCommand_SetGoal); ok {
+			return x.SetGoal
+		}
+	}
+	return nil
+}
+
+func (x *MetaCommand) GetDropGoal() *DropGoal {
+	if x != nil {
+		if x, ok := x.Command.(*MetaCommand_DropGoal); ok {
+			return x.DropGoal
+		}
+	}
+	return nil
+}
+
+func (x *MetaCommand) GetSetRule() *Rule {
+	if x != nil {
+		if x, ok := x.Command.(*MetaCommand_SetRule); ok {
+			return x.SetRule
+		}
+	}
+	return nil
+}
+
 type isMetaCommand_Command interface {
 	isMetaCommand_Command()
 }
@@ -1156,9 +2973,250 @@ type MetaCommand_UpdateNode struct {
 	UpdateNode *MetaNode `protobuf:"bytes,2,opt,name=update_node,json=updateNode,proto3,oneof"`
 }
 
+type MetaCommand_Join struct {
+	// A new node, without an id, which the result's counter gives; asked again for the same store it gives the same (B2).
+	Join *MetaNode `protobuf:"bytes,3,opt,name=join,proto3,oneof"`
+}
+
+type MetaCommand_SetDraining struct {
+	SetDraining *SetDraining `protobuf:"bytes,4,opt,name=set_draining,json=setDraining,proto3,oneof"`
+}
+
+type MetaCommand_RemoveNode struct {
+	// A node that holds no replicas any more.
+	RemoveNode *RemoveNode `protobuf:"bytes,5,opt,name=remove_node,json=removeNode,proto3,oneof"`
+}
+
+type MetaCommand_Report struct {
+	// What shards have become (M1).
+	Report *ReportShards `protobuf:"bytes,6,opt,name=report,proto3,oneof"`
+}
+
+type MetaCommand_SetGoal struct {
+	// A goal without ids; the result's counter gives the goal's. Refused if the epoch is not the map's (M2).
+	SetGoal *Goal `protobuf:"bytes,7,opt,name=set_goal,json=setGoal,proto3,oneof"`
+}
+
+type MetaCommand_DropGoal struct {
+	DropGoal *DropGoal `protobuf:"bytes,8,opt,name=drop_goal,json=dropGoal,proto3,oneof"`
+}
+
+type MetaCommand_SetRule struct {
+	// A rule without regions removes that of the prefix.
+	SetRule *Rule `protobuf:"bytes,9,opt,name=set_rule,json=setRule,proto3,oneof"`
+}
+
 func (*MetaCommand_SetSetting) isMetaCommand_Command() {}
 
 func (*MetaCommand_UpdateNode) isMetaCommand_Command() {}
+
+func (*MetaCommand_Join) isMetaCommand_Command() {}
+
+func (*MetaCommand_SetDraining) isMetaCommand_Command() {}
+
+func (*MetaCommand_RemoveNode) isMetaCommand_Command() {}
+
+func (*MetaCommand_Report) isMetaCommand_Command() {}
+
+func (*MetaCommand_SetGoal) isMetaCommand_Command() {}
+
+func (*MetaCommand_DropGoal) isMetaCommand_Command() {}
+
+func (*MetaCommand_SetRule) isMetaCommand_Command() {}
+
+type SetDraining struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Draining      bool                   `protobuf:"varint,2,opt,name=draining,proto3" json:"draining,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDraining) Reset() {
+	*x = SetDraining{}
+	mi := &file_kvd_v1_log_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDraining) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDraining) ProtoMessage() {}
+
+func (x *SetDraining) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDraining.ProtoReflect.Descriptor instead.
+func (*SetDraining) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *SetDraining) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *SetDraining) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+type RemoveNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNode) Reset() {
+	*x = RemoveNode{}
+	mi := &file_kvd_v1_log_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNode) ProtoMessage() {}
+
+func (x *RemoveNode) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
+func (*RemoveNode) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RemoveNode) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+// ReportShards: together they tile what they replace, and each is newer than what the map has of it.
+type ReportShards struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Descriptors   []*Descriptor          `protobuf:"bytes,1,rep,name=descriptors,proto3" json:"descriptors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportShards) Reset() {
+	*x = ReportShards{}
+	mi := &file_kvd_v1_log_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportShards) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportShards) ProtoMessage() {}
+
+func (x *ReportShards) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportShards.ProtoReflect.Descriptor instead.
+func (*ReportShards) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ReportShards) GetDescriptors() []*Descriptor {
+	if x != nil {
+		return x.Descriptors
+	}
+	return nil
+}
+
+type DropGoal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Goal  uint64                 `protobuf:"varint,1,opt,name=goal,proto3" json:"goal,omitempty"`
+	// Why it is given up.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropGoal) Reset() {
+	*x = DropGoal{}
+	mi := &file_kvd_v1_log_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropGoal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropGoal) ProtoMessage() {}
+
+func (x *DropGoal) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_log_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropGoal.ProtoReflect.Descriptor instead.
+func (*DropGoal) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *DropGoal) GetGoal() uint64 {
+	if x != nil {
+		return x.Goal
+	}
+	return 0
+}
+
+func (x *DropGoal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
 
 // StoreRecord is the file STORE of a data directory.
 type StoreRecord struct {
@@ -1179,7 +3237,7 @@ type StoreRecord struct {
 
 func (x *StoreRecord) Reset() {
 	*x = StoreRecord{}
-	mi := &file_kvd_v1_log_proto_msgTypes[12]
+	mi := &file_kvd_v1_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +3249,7 @@ func (x *StoreRecord) String() string {
 func (*StoreRecord) ProtoMessage() {}
 
 func (x *StoreRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[12]
+	mi := &file_kvd_v1_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +3262,7 @@ func (x *StoreRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreRecord.ProtoReflect.Descriptor instead.
 func (*StoreRecord) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StoreRecord) GetFormat() uint32 {
@@ -1271,7 +3329,7 @@ type Founding struct {
 
 func (x *Founding) Reset() {
 	*x = Founding{}
-	mi := &file_kvd_v1_log_proto_msgTypes[13]
+	mi := &file_kvd_v1_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +3341,7 @@ func (x *Founding) String() string {
 func (*Founding) ProtoMessage() {}
 
 func (x *Founding) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_log_proto_msgTypes[13]
+	mi := &file_kvd_v1_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +3354,7 @@ func (x *Founding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founding.ProtoReflect.Descriptor instead.
 func (*Founding) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_kvd_v1_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Founding) GetMeta() *MetaState {
@@ -1330,7 +3388,7 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\x04life\x18\x02 \x01(\x04R\x04life\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x19\n" +
 	"\bstamp_ms\x18\x04 \x01(\x03R\astampMs\x12+\n" +
-	"\bcommands\x18\x05 \x03(\v2\x0f.kvd.v1.CommandR\bcommands\"\xac\x03\n" +
+	"\bcommands\x18\x05 \x03(\v2\x0f.kvd.v1.CommandR\bcommands\"\xd1\x03\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\rR\x02op\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x10\n" +
@@ -1347,7 +3405,79 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\x04then\x18\v \x03(\v2\x14.kvd.v1.CommandTxnOpR\x04then\x12(\n" +
 	"\x04else\x18\f \x03(\v2\x14.kvd.v1.CommandTxnOpR\x04else\x12$\n" +
 	"\x03due\x18\r \x03(\v2\x12.kvd.v1.CommandDueR\x03due\x12\x0e\n" +
-	"\x02id\x18\x0e \x01(\x04R\x02id\"X\n" +
+	"\x02id\x18\x0e \x01(\x04R\x02id\x12#\n" +
+	"\x05shape\x18\x0f \x01(\v2\r.kvd.v1.ShapeR\x05shape\"\x85\x03\n" +
+	"\x05Shape\x12#\n" +
+	"\x05epoch\x18\x01 \x01(\v2\r.kvd.v1.EpochR\x05epoch\x12+\n" +
+	"\ameasure\x18\x02 \x01(\v2\x0f.kvd.v1.MeasureH\x00R\ameasure\x12%\n" +
+	"\x05split\x18\x03 \x01(\v2\r.kvd.v1.SplitH\x00R\x05split\x12(\n" +
+	"\x06intent\x18\x04 \x01(\v2\x0e.kvd.v1.IntentH\x00R\x06intent\x12(\n" +
+	"\x06freeze\x18\x05 \x01(\v2\x0e.kvd.v1.FreezeH\x00R\x06freeze\x12%\n" +
+	"\x05merge\x18\x06 \x01(\v2\r.kvd.v1.MergeH\x00R\x05merge\x12%\n" +
+	"\x05abort\x18\a \x01(\v2\r.kvd.v1.AbortH\x00R\x05abort\x12.\n" +
+	"\bunfreeze\x18\b \x01(\v2\x10.kvd.v1.UnfreezeH\x00R\bunfreeze\x12(\n" +
+	"\x06settle\x18\t \x01(\v2\x0e.kvd.v1.SettleH\x00R\x06settleB\a\n" +
+	"\x05shape\"+\n" +
+	"\aMeasure\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"\xd0\x01\n" +
+	"\x05Split\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05child\x18\x02 \x01(\x04R\x05child\x12+\n" +
+	"\breplicas\x18\x03 \x03(\v2\x0f.kvd.v1.ReplicaR\breplicas\x12\x12\n" +
+	"\x04heir\x18\x04 \x01(\x04R\x04heir\x12\x18\n" +
+	"\ameasure\x18\x05 \x01(\x04R\ameasure\x12\x12\n" +
+	"\x04keys\x18\x06 \x01(\x04R\x04keys\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x1a\n" +
+	"\bexpiring\x18\b \x01(\x04R\bexpiring\"Z\n" +
+	"\x06Intent\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
+	"\x05right\x18\x02 \x01(\v2\x12.kvd.v1.DescriptorR\x05right\x12\x16\n" +
+	"\x06forget\x18\x03 \x03(\x04R\x06forget\",\n" +
+	"\x06Freeze\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04left\x18\x02 \x01(\x04R\x04left\"A\n" +
+	"\x05Merge\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
+	"\x05right\x18\x02 \x01(\v2\x12.kvd.v1.ShardStateR\x05right\"\x17\n" +
+	"\x05Abort\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\x1a\n" +
+	"\bUnfreeze\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\x18\n" +
+	"\x06Settle\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xb4\x01\n" +
+	"\n" +
+	"ConfChange\x12#\n" +
+	"\x05epoch\x18\x01 \x01(\v2\r.kvd.v1.EpochR\x05epoch\x12!\n" +
+	"\x03add\x18\x02 \x03(\v2\x0f.kvd.v1.ReplicaR\x03add\x12\x18\n" +
+	"\apromote\x18\x03 \x03(\x04R\apromote\x12\x16\n" +
+	"\x06demote\x18\x04 \x03(\x04R\x06demote\x12\x14\n" +
+	"\x05leave\x18\x05 \x01(\bR\x05leave\x12\x16\n" +
+	"\x06remove\x18\x06 \x03(\x04R\x06remove\"]\n" +
+	"\tSplitPair\x12&\n" +
+	"\x04left\x18\x01 \x01(\v2\x12.kvd.v1.DescriptorR\x04left\x12(\n" +
+	"\x05right\x18\x02 \x01(\v2\x12.kvd.v1.DescriptorR\x05right\"\x8c\x01\n" +
+	"\fMeasureState\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04keys\x18\x04 \x01(\x03R\x04keys\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12\x1a\n" +
+	"\bexpiring\x18\x06 \x01(\x03R\bexpiring\"w\n" +
+	"\vIntentState\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
+	"\x05right\x18\x02 \x01(\v2\x12.kvd.v1.DescriptorR\x05right\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x18\n" +
+	"\aaborted\x18\x04 \x01(\bR\aaborted\"G\n" +
+	"\vFrozenState\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04left\x18\x02 \x01(\x04R\x04left\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"{\n" +
+	"\bAbsorbed\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12+\n" +
+	"\breplicas\x18\x03 \x03(\v2\x0f.kvd.v1.ReplicaR\breplicas\x12\x16\n" +
+	"\x06merged\x18\x04 \x01(\x04R\x06merged\"X\n" +
 	"\x10CommandCondition\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
@@ -1376,7 +3506,7 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\x06resume\x18\x06 \x01(\fR\x06resume\x12\x1c\n" +
 	"\tsucceeded\x18\a \x01(\bR\tsucceeded\x12%\n" +
 	"\x03ops\x18\b \x03(\v2\x13.kvd.v1.TxnOpResultR\x03ops\x12\x16\n" +
-	"\x06reason\x18\t \x01(\tR\x06reason\"\xa1\x04\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\"\xb9\x06\n" +
 	"\n" +
 	"ShardState\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\x04R\areplica\x122\n" +
@@ -1400,7 +3530,14 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\x04keys\x18\x0e \x01(\x04R\x04keys\x12\x14\n" +
 	"\x05bytes\x18\x0f \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\bexpiring\x18\x10 \x01(\x04R\bexpiring\x12%\n" +
-	"\x04meta\x18\x11 \x01(\v2\x11.kvd.v1.MetaStateR\x04meta\"\xc4\x03\n" +
+	"\x04meta\x18\x11 \x01(\v2\x11.kvd.v1.MetaStateR\x04meta\x12.\n" +
+	"\ameasure\x18\x12 \x01(\v2\x14.kvd.v1.MeasureStateR\ameasure\x12'\n" +
+	"\x05birth\x18\x13 \x01(\v2\x11.kvd.v1.SplitPairR\x05birth\x12+\n" +
+	"\x06intent\x18\x14 \x01(\v2\x13.kvd.v1.IntentStateR\x06intent\x12+\n" +
+	"\x06frozen\x18\x15 \x01(\v2\x13.kvd.v1.FrozenStateR\x06frozen\x12,\n" +
+	"\babsorbed\x18\x16 \x03(\v2\x10.kvd.v1.AbsorbedR\babsorbed\x12\x1a\n" +
+	"\bunfrozen\x18\x17 \x01(\x04R\bunfrozen\x12\x19\n" +
+	"\bsince_ms\x18\x18 \x01(\x03R\asinceMs\"\xdc\x04\n" +
 	"\tMetaState\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x18\n" +
@@ -1416,19 +3553,84 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\x0fcluster_version\x18\n" +
 	" \x01(\rR\x0eclusterVersion\x12\x17\n" +
 	"\atick_ms\x18\v \x01(\rR\x06tickMs\x12%\n" +
-	"\x0eelection_ticks\x18\f \x01(\rR\relectionTicks\"G\n" +
+	"\x0eelection_ticks\x18\f \x01(\rR\relectionTicks\x12\"\n" +
+	"\x05goals\x18\r \x03(\v2\f.kvd.v1.GoalR\x05goals\x12\x1b\n" +
+	"\tnext_goal\x18\x0e \x01(\x04R\bnextGoal\x12\"\n" +
+	"\x05rules\x18\x0f \x03(\v2\f.kvd.v1.RuleR\x05rules\x121\n" +
+	"\babsorbed\x18\x10 \x03(\v2\x15.kvd.v1.AbsorbedShardR\babsorbed\"\xb7\x02\n" +
+	"\x04Goal\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12#\n" +
+	"\x05epoch\x18\x03 \x01(\v2\r.kvd.v1.EpochR\x05epoch\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vby_operator\x18\x05 \x01(\bR\n" +
+	"byOperator\x12\x19\n" +
+	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\x12)\n" +
+	"\x05split\x18\a \x01(\v2\x11.kvd.v1.SplitGoalH\x00R\x05split\x122\n" +
+	"\breplicas\x18\b \x01(\v2\x14.kvd.v1.ReplicasGoalH\x00R\breplicas\x12)\n" +
+	"\x05merge\x18\t \x01(\v2\x11.kvd.v1.MergeGoalH\x00R\x05mergeB\x06\n" +
+	"\x04goal\"y\n" +
+	"\tSplitGoal\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x17\n" +
+	"\aby_load\x18\x02 \x01(\bR\x06byLoad\x12\x14\n" +
+	"\x05child\x18\x03 \x01(\x04R\x05child\x12+\n" +
+	"\breplicas\x18\x04 \x03(\v2\x0f.kvd.v1.ReplicaR\breplicas\"I\n" +
+	"\fReplicasGoal\x12!\n" +
+	"\x03add\x18\x01 \x03(\v2\x0f.kvd.v1.ReplicaR\x03add\x12\x16\n" +
+	"\x06remove\x18\x02 \x03(\x04R\x06remove\"!\n" +
+	"\tMergeGoal\x12\x14\n" +
+	"\x05right\x18\x01 \x01(\x04R\x05right\"P\n" +
+	"\x04Rule\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x18\n" +
+	"\aregions\x18\x02 \x03(\tR\aregions\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\tR\x06leader\"_\n" +
+	"\rAbsorbedShard\x122\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x12.kvd.v1.DescriptorR\n" +
+	"descriptor\x12\x1a\n" +
+	"\babsorber\x18\x02 \x01(\x04R\babsorber\"\xcc\x01\n" +
+	"\x05Event\x12\x17\n" +
+	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
+	"\x05shard\x18\x04 \x01(\x04R\x05shard\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\x04R\x04node\x12\x12\n" +
+	"\x04goal\x18\x06 \x01(\x04R\x04goal\x12\x12\n" +
+	"\x04text\x18\a \x01(\tR\x04text\x12\x18\n" +
+	"\aversion\x18\b \x01(\x04R\aversion\x12\x14\n" +
+	"\x05other\x18\t \x01(\x04R\x05other\"c\n" +
 	"\bMetaNode\x12 \n" +
 	"\x04node\x18\x01 \x01(\v2\f.kvd.v1.NodeR\x04node\x12\x19\n" +
-	"\bstore_id\x18\x02 \x01(\x04R\astoreId\"8\n" +
+	"\bstore_id\x18\x02 \x01(\x04R\astoreId\x12\x1a\n" +
+	"\bdraining\x18\x03 \x01(\bR\bdraining\"8\n" +
 	"\fSettingValue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x86\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xd6\x03\n" +
 	"\vMetaCommand\x127\n" +
 	"\vset_setting\x18\x01 \x01(\v2\x14.kvd.v1.SettingValueH\x00R\n" +
 	"setSetting\x123\n" +
 	"\vupdate_node\x18\x02 \x01(\v2\x10.kvd.v1.MetaNodeH\x00R\n" +
-	"updateNodeB\t\n" +
-	"\acommand\"\xa5\x02\n" +
+	"updateNode\x12&\n" +
+	"\x04join\x18\x03 \x01(\v2\x10.kvd.v1.MetaNodeH\x00R\x04join\x128\n" +
+	"\fset_draining\x18\x04 \x01(\v2\x13.kvd.v1.SetDrainingH\x00R\vsetDraining\x125\n" +
+	"\vremove_node\x18\x05 \x01(\v2\x12.kvd.v1.RemoveNodeH\x00R\n" +
+	"removeNode\x12.\n" +
+	"\x06report\x18\x06 \x01(\v2\x14.kvd.v1.ReportShardsH\x00R\x06report\x12)\n" +
+	"\bset_goal\x18\a \x01(\v2\f.kvd.v1.GoalH\x00R\asetGoal\x12/\n" +
+	"\tdrop_goal\x18\b \x01(\v2\x10.kvd.v1.DropGoalH\x00R\bdropGoal\x12)\n" +
+	"\bset_rule\x18\t \x01(\v2\f.kvd.v1.RuleH\x00R\asetRuleB\t\n" +
+	"\acommand\"=\n" +
+	"\vSetDraining\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x1a\n" +
+	"\bdraining\x18\x02 \x01(\bR\bdraining\" \n" +
+	"\n" +
+	"RemoveNode\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\"D\n" +
+	"\fReportShards\x124\n" +
+	"\vdescriptors\x18\x01 \x03(\v2\x12.kvd.v1.DescriptorR\vdescriptors\"6\n" +
+	"\bDropGoal\x12\x12\n" +
+	"\x04goal\x18\x01 \x01(\x04R\x04goal\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa5\x02\n" +
 	"\vStoreRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\x04R\astoreId\x12\x1d\n" +
@@ -1461,53 +3663,123 @@ func file_kvd_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_kvd_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kvd_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_kvd_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_kvd_v1_log_proto_goTypes = []any{
 	(StoreRecord_Phase)(0),   // 0: kvd.v1.StoreRecord.Phase
 	(*Batch)(nil),            // 1: kvd.v1.Batch
 	(*Command)(nil),          // 2: kvd.v1.Command
-	(*CommandCondition)(nil), // 3: kvd.v1.CommandCondition
-	(*CommandCompare)(nil),   // 4: kvd.v1.CommandCompare
-	(*CommandTxnOp)(nil),     // 5: kvd.v1.CommandTxnOp
-	(*CommandDue)(nil),       // 6: kvd.v1.CommandDue
-	(*CommandResult)(nil),    // 7: kvd.v1.CommandResult
-	(*ShardState)(nil),       // 8: kvd.v1.ShardState
-	(*MetaState)(nil),        // 9: kvd.v1.MetaState
-	(*MetaNode)(nil),         // 10: kvd.v1.MetaNode
-	(*SettingValue)(nil),     // 11: kvd.v1.SettingValue
-	(*MetaCommand)(nil),      // 12: kvd.v1.MetaCommand
-	(*StoreRecord)(nil),      // 13: kvd.v1.StoreRecord
-	(*Founding)(nil),         // 14: kvd.v1.Founding
-	(*TxnOpResult)(nil),      // 15: kvd.v1.TxnOpResult
-	(*Descriptor)(nil),       // 16: kvd.v1.Descriptor
-	(*Node)(nil),             // 17: kvd.v1.Node
+	(*Shape)(nil),            // 3: kvd.v1.Shape
+	(*Measure)(nil),          // 4: kvd.v1.Measure
+	(*Split)(nil),            // 5: kvd.v1.Split
+	(*Intent)(nil),           // 6: kvd.v1.Intent
+	(*Freeze)(nil),           // 7: kvd.v1.Freeze
+	(*Merge)(nil),            // 8: kvd.v1.Merge
+	(*Abort)(nil),            // 9: kvd.v1.Abort
+	(*Unfreeze)(nil),         // 10: kvd.v1.Unfreeze
+	(*Settle)(nil),           // 11: kvd.v1.Settle
+	(*ConfChange)(nil),       // 12: kvd.v1.ConfChange
+	(*SplitPair)(nil),        // 13: kvd.v1.SplitPair
+	(*MeasureState)(nil),     // 14: kvd.v1.MeasureState
+	(*IntentState)(nil),      // 15: kvd.v1.IntentState
+	(*FrozenState)(nil),      // 16: kvd.v1.FrozenState
+	(*Absorbed)(nil),         // 17: kvd.v1.Absorbed
+	(*CommandCondition)(nil), // 18: kvd.v1.CommandCondition
+	(*CommandCompare)(nil),   // 19: kvd.v1.CommandCompare
+	(*CommandTxnOp)(nil),     // 20: kvd.v1.CommandTxnOp
+	(*CommandDue)(nil),       // 21: kvd.v1.CommandDue
+	(*CommandResult)(nil),    // 22: kvd.v1.CommandResult
+	(*ShardState)(nil),       // 23: kvd.v1.ShardState
+	(*MetaState)(nil),        // 24: kvd.v1.MetaState
+	(*Goal)(nil),             // 25: kvd.v1.Goal
+	(*SplitGoal)(nil),        // 26: kvd.v1.SplitGoal
+	(*ReplicasGoal)(nil),     // 27: kvd.v1.ReplicasGoal
+	(*MergeGoal)(nil),        // 28: kvd.v1.MergeGoal
+	(*Rule)(nil),             // 29: kvd.v1.Rule
+	(*AbsorbedShard)(nil),    // 30: kvd.v1.AbsorbedShard
+	(*Event)(nil),            // 31: kvd.v1.Event
+	(*MetaNode)(nil),         // 32: kvd.v1.MetaNode
+	(*SettingValue)(nil),     // 33: kvd.v1.SettingValue
+	(*MetaCommand)(nil),      // 34: kvd.v1.MetaCommand
+	(*SetDraining)(nil),      // 35: kvd.v1.SetDraining
+	(*RemoveNode)(nil),       // 36: kvd.v1.RemoveNode
+	(*ReportShards)(nil),     // 37: kvd.v1.ReportShards
+	(*DropGoal)(nil),         // 38: kvd.v1.DropGoal
+	(*StoreRecord)(nil),      // 39: kvd.v1.StoreRecord
+	(*Founding)(nil),         // 40: kvd.v1.Founding
+	(*Epoch)(nil),            // 41: kvd.v1.Epoch
+	(*Replica)(nil),          // 42: kvd.v1.Replica
+	(*Descriptor)(nil),       // 43: kvd.v1.Descriptor
+	(*TxnOpResult)(nil),      // 44: kvd.v1.TxnOpResult
+	(*Node)(nil),             // 45: kvd.v1.Node
 }
 var file_kvd_v1_log_proto_depIdxs = []int32{
 	2,  // 0: kvd.v1.Batch.commands:type_name -> kvd.v1.Command
-	3,  // 1: kvd.v1.Command.condition:type_name -> kvd.v1.CommandCondition
-	4,  // 2: kvd.v1.Command.compare:type_name -> kvd.v1.CommandCompare
-	5,  // 3: kvd.v1.Command.then:type_name -> kvd.v1.CommandTxnOp
-	5,  // 4: kvd.v1.Command.else:type_name -> kvd.v1.CommandTxnOp
-	6,  // 5: kvd.v1.Command.due:type_name -> kvd.v1.CommandDue
-	3,  // 6: kvd.v1.CommandCompare.condition:type_name -> kvd.v1.CommandCondition
-	15, // 7: kvd.v1.CommandResult.ops:type_name -> kvd.v1.TxnOpResult
-	16, // 8: kvd.v1.ShardState.descriptor:type_name -> kvd.v1.Descriptor
-	9,  // 9: kvd.v1.ShardState.meta:type_name -> kvd.v1.MetaState
-	10, // 10: kvd.v1.MetaState.nodes:type_name -> kvd.v1.MetaNode
-	16, // 11: kvd.v1.MetaState.descriptors:type_name -> kvd.v1.Descriptor
-	16, // 12: kvd.v1.MetaState.meta:type_name -> kvd.v1.Descriptor
-	11, // 13: kvd.v1.MetaState.settings:type_name -> kvd.v1.SettingValue
-	17, // 14: kvd.v1.MetaNode.node:type_name -> kvd.v1.Node
-	11, // 15: kvd.v1.MetaCommand.set_setting:type_name -> kvd.v1.SettingValue
-	10, // 16: kvd.v1.MetaCommand.update_node:type_name -> kvd.v1.MetaNode
-	0,  // 17: kvd.v1.StoreRecord.phase:type_name -> kvd.v1.StoreRecord.Phase
-	14, // 18: kvd.v1.StoreRecord.founding:type_name -> kvd.v1.Founding
-	9,  // 19: kvd.v1.Founding.meta:type_name -> kvd.v1.MetaState
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	18, // 1: kvd.v1.Command.condition:type_name -> kvd.v1.CommandCondition
+	19, // 2: kvd.v1.Command.compare:type_name -> kvd.v1.CommandCompare
+	20, // 3: kvd.v1.Command.then:type_name -> kvd.v1.CommandTxnOp
+	20, // 4: kvd.v1.Command.else:type_name -> kvd.v1.CommandTxnOp
+	21, // 5: kvd.v1.Command.due:type_name -> kvd.v1.CommandDue
+	3,  // 6: kvd.v1.Command.shape:type_name -> kvd.v1.Shape
+	41, // 7: kvd.v1.Shape.epoch:type_name -> kvd.v1.Epoch
+	4,  // 8: kvd.v1.Shape.measure:type_name -> kvd.v1.Measure
+	5,  // 9: kvd.v1.Shape.split:type_name -> kvd.v1.Split
+	6,  // 10: kvd.v1.Shape.intent:type_name -> kvd.v1.Intent
+	7,  // 11: kvd.v1.Shape.freeze:type_name -> kvd.v1.Freeze
+	8,  // 12: kvd.v1.Shape.merge:type_name -> kvd.v1.Merge
+	9,  // 13: kvd.v1.Shape.abort:type_name -> kvd.v1.Abort
+	10, // 14: kvd.v1.Shape.unfreeze:type_name -> kvd.v1.Unfreeze
+	11, // 15: kvd.v1.Shape.settle:type_name -> kvd.v1.Settle
+	42, // 16: kvd.v1.Split.replicas:type_name -> kvd.v1.Replica
+	43, // 17: kvd.v1.Intent.right:type_name -> kvd.v1.Descriptor
+	23, // 18: kvd.v1.Merge.right:type_name -> kvd.v1.ShardState
+	41, // 19: kvd.v1.ConfChange.epoch:type_name -> kvd.v1.Epoch
+	42, // 20: kvd.v1.ConfChange.add:type_name -> kvd.v1.Replica
+	43, // 21: kvd.v1.SplitPair.left:type_name -> kvd.v1.Descriptor
+	43, // 22: kvd.v1.SplitPair.right:type_name -> kvd.v1.Descriptor
+	43, // 23: kvd.v1.IntentState.right:type_name -> kvd.v1.Descriptor
+	42, // 24: kvd.v1.Absorbed.replicas:type_name -> kvd.v1.Replica
+	18, // 25: kvd.v1.CommandCompare.condition:type_name -> kvd.v1.CommandCondition
+	44, // 26: kvd.v1.CommandResult.ops:type_name -> kvd.v1.TxnOpResult
+	43, // 27: kvd.v1.ShardState.descriptor:type_name -> kvd.v1.Descriptor
+	24, // 28: kvd.v1.ShardState.meta:type_name -> kvd.v1.MetaState
+	14, // 29: kvd.v1.ShardState.measure:type_name -> kvd.v1.MeasureState
+	13, // 30: kvd.v1.ShardState.birth:type_name -> kvd.v1.SplitPair
+	15, // 31: kvd.v1.ShardState.intent:type_name -> kvd.v1.IntentState
+	16, // 32: kvd.v1.ShardState.frozen:type_name -> kvd.v1.FrozenState
+	17, // 33: kvd.v1.ShardState.absorbed:type_name -> kvd.v1.Absorbed
+	32, // 34: kvd.v1.MetaState.nodes:type_name -> kvd.v1.MetaNode
+	43, // 35: kvd.v1.MetaState.descriptors:type_name -> kvd.v1.Descriptor
+	43, // 36: kvd.v1.MetaState.meta:type_name -> kvd.v1.Descriptor
+	33, // 37: kvd.v1.MetaState.settings:type_name -> kvd.v1.SettingValue
+	25, // 38: kvd.v1.MetaState.goals:type_name -> kvd.v1.Goal
+	29, // 39: kvd.v1.MetaState.rules:type_name -> kvd.v1.Rule
+	30, // 40: kvd.v1.MetaState.absorbed:type_name -> kvd.v1.AbsorbedShard
+	41, // 41: kvd.v1.Goal.epoch:type_name -> kvd.v1.Epoch
+	26, // 42: kvd.v1.Goal.split:type_name -> kvd.v1.SplitGoal
+	27, // 43: kvd.v1.Goal.replicas:type_name -> kvd.v1.ReplicasGoal
+	28, // 44: kvd.v1.Goal.merge:type_name -> kvd.v1.MergeGoal
+	42, // 45: kvd.v1.SplitGoal.replicas:type_name -> kvd.v1.Replica
+	42, // 46: kvd.v1.ReplicasGoal.add:type_name -> kvd.v1.Replica
+	43, // 47: kvd.v1.AbsorbedShard.descriptor:type_name -> kvd.v1.Descriptor
+	45, // 48: kvd.v1.MetaNode.node:type_name -> kvd.v1.Node
+	33, // 49: kvd.v1.MetaCommand.set_setting:type_name -> kvd.v1.SettingValue
+	32, // 50: kvd.v1.MetaCommand.update_node:type_name -> kvd.v1.MetaNode
+	32, // 51: kvd.v1.MetaCommand.join:type_name -> kvd.v1.MetaNode
+	35, // 52: kvd.v1.MetaCommand.set_draining:type_name -> kvd.v1.SetDraining
+	36, // 53: kvd.v1.MetaCommand.remove_node:type_name -> kvd.v1.RemoveNode
+	37, // 54: kvd.v1.MetaCommand.report:type_name -> kvd.v1.ReportShards
+	25, // 55: kvd.v1.MetaCommand.set_goal:type_name -> kvd.v1.Goal
+	38, // 56: kvd.v1.MetaCommand.drop_goal:type_name -> kvd.v1.DropGoal
+	29, // 57: kvd.v1.MetaCommand.set_rule:type_name -> kvd.v1.Rule
+	43, // 58: kvd.v1.ReportShards.descriptors:type_name -> kvd.v1.Descriptor
+	0,  // 59: kvd.v1.StoreRecord.phase:type_name -> kvd.v1.StoreRecord.Phase
+	40, // 60: kvd.v1.StoreRecord.founding:type_name -> kvd.v1.Founding
+	24, // 61: kvd.v1.Founding.meta:type_name -> kvd.v1.MetaState
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_kvd_v1_log_proto_init() }
@@ -1516,9 +3788,31 @@ func file_kvd_v1_log_proto_init() {
 		return
 	}
 	file_kvd_v1_kv_proto_init()
-	file_kvd_v1_log_proto_msgTypes[11].OneofWrappers = []any{
+	file_kvd_v1_log_proto_msgTypes[2].OneofWrappers = []any{
+		(*Shape_Measure)(nil),
+		(*Shape_Split)(nil),
+		(*Shape_Intent)(nil),
+		(*Shape_Freeze)(nil),
+		(*Shape_Merge)(nil),
+		(*Shape_Abort)(nil),
+		(*Shape_Unfreeze)(nil),
+		(*Shape_Settle)(nil),
+	}
+	file_kvd_v1_log_proto_msgTypes[24].OneofWrappers = []any{
+		(*Goal_Split)(nil),
+		(*Goal_Replicas)(nil),
+		(*Goal_Merge)(nil),
+	}
+	file_kvd_v1_log_proto_msgTypes[33].OneofWrappers = []any{
 		(*MetaCommand_SetSetting)(nil),
 		(*MetaCommand_UpdateNode)(nil),
+		(*MetaCommand_Join)(nil),
+		(*MetaCommand_SetDraining)(nil),
+		(*MetaCommand_RemoveNode)(nil),
+		(*MetaCommand_Report)(nil),
+		(*MetaCommand_SetGoal)(nil),
+		(*MetaCommand_DropGoal)(nil),
+		(*MetaCommand_SetRule)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1526,7 +3820,7 @@ func file_kvd_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvd_v1_log_proto_rawDesc), len(file_kvd_v1_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

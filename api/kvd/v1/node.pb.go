@@ -72,7 +72,146 @@ func (x FoundRequest_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FoundRequest_Step.Descriptor instead.
 func (FoundRequest_Step) EnumDescriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{17, 0}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{27, 0}
+}
+
+type JoinRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// HOST:PORT that others reach the node at.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Region  string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	// Synced before asking; asking again with it gives the same node id.
+	StoreId uint64 `protobuf:"varint,4,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	// Version of the protocol that the joiner speaks.
+	Version       uint32 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinRequest) Reset() {
+	*x = JoinRequest{}
+	mi := &file_kvd_v1_node_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinRequest) ProtoMessage() {}
+
+func (x *JoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
+func (*JoinRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *JoinRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetStoreId() uint64 {
+	if x != nil {
+		return x.StoreId
+	}
+	return 0
+}
+
+func (x *JoinRequest) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type JoinResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     uint64                 `protobuf:"varint,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	NodeId        uint64                 `protobuf:"varint,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Meta          *MetaState             `protobuf:"bytes,3,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinResponse) Reset() {
+	*x = JoinResponse{}
+	mi := &file_kvd_v1_node_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinResponse) ProtoMessage() {}
+
+func (x *JoinResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
+func (*JoinResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *JoinResponse) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *JoinResponse) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *JoinResponse) GetMeta() *MetaState {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
 }
 
 // Envelope is what one node says to another in one turn.
@@ -84,15 +223,22 @@ type Envelope struct {
 	// Life of the sender's process.
 	FromLife uint64 `protobuf:"varint,4,opt,name=from_life,json=fromLife,proto3" json:"from_life,omitempty"`
 	// Version of the protocol that the sender speaks, in the hello.
-	Version       uint32         `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
-	Messages      []*RaftMessage `protobuf:"bytes,6,rep,name=messages,proto3" json:"messages,omitempty"`
+	Version  uint32         `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
+	Messages []*RaftMessage `protobuf:"bytes,6,rep,name=messages,proto3" json:"messages,omitempty"`
+	// For the node that leads the meta group.
+	Report *NodeReport `protobuf:"bytes,7,opt,name=report,proto3" json:"report,omitempty"`
+	// From the node that leads the meta group, or a left shard's leader, for those that lead the shards.
+	Orders []*Order `protobuf:"bytes,8,rep,name=orders,proto3" json:"orders,omitempty"`
+	// A replica that may have been removed asks the leader of the meta group (M4), which answers with words.
+	Questions     []*Question `protobuf:"bytes,9,rep,name=questions,proto3" json:"questions,omitempty"`
+	Words         []*Word     `protobuf:"bytes,10,rep,name=words,proto3" json:"words,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Envelope) Reset() {
 	*x = Envelope{}
-	mi := &file_kvd_v1_node_proto_msgTypes[0]
+	mi := &file_kvd_v1_node_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -104,7 +250,7 @@ func (x *Envelope) String() string {
 func (*Envelope) ProtoMessage() {}
 
 func (x *Envelope) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[0]
+	mi := &file_kvd_v1_node_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -117,7 +263,7 @@ func (x *Envelope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Envelope.ProtoReflect.Descriptor instead.
 func (*Envelope) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{0}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Envelope) GetClusterId() uint64 {
@@ -162,6 +308,791 @@ func (x *Envelope) GetMessages() []*RaftMessage {
 	return nil
 }
 
+func (x *Envelope) GetReport() *NodeReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *Envelope) GetOrders() []*Order {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+func (x *Envelope) GetQuestions() []*Question {
+	if x != nil {
+		return x.Questions
+	}
+	return nil
+}
+
+func (x *Envelope) GetWords() []*Word {
+	if x != nil {
+		return x.Words
+	}
+	return nil
+}
+
+// NodeReport is what a node tells the leader of the meta group every second.
+type NodeReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Term of the meta group's leader that it is for.
+	Term          uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	DiskFreeBytes uint64 `protobuf:"varint,2,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	DiskFull      bool   `protobuf:"varint,3,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
+	// Of all replicas here: how many, and the bytes of their keys and values.
+	Replicas uint64 `protobuf:"varint,4,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Bytes    uint64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Share of one core that the loop is busy.
+	Busy float64 `protobuf:"fixed64,6,opt,name=busy,proto3" json:"busy,omitempty"`
+	// Shards led here whose figures have changed since this leader was told, at most kv.ReportShardsMax of them; and a
+	// part of the others, in turns.
+	Shards []*ShardReport `protobuf:"bytes,7,rep,name=shards,proto3" json:"shards,omitempty"`
+	// Orders that were refused.
+	Refusals      []*Refusal `protobuf:"bytes,8,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeReport) Reset() {
+	*x = NodeReport{}
+	mi := &file_kvd_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeReport) ProtoMessage() {}
+
+func (x *NodeReport) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeReport.ProtoReflect.Descriptor instead.
+func (*NodeReport) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NodeReport) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *NodeReport) GetDiskFreeBytes() uint64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
+func (x *NodeReport) GetDiskFull() bool {
+	if x != nil {
+		return x.DiskFull
+	}
+	return false
+}
+
+func (x *NodeReport) GetReplicas() uint64 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *NodeReport) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *NodeReport) GetBusy() float64 {
+	if x != nil {
+		return x.Busy
+	}
+	return 0
+}
+
+func (x *NodeReport) GetShards() []*ShardReport {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+func (x *NodeReport) GetRefusals() []*Refusal {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
+// ShardReport is what the leader of a shard tells of it.
+type ShardReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As applied; its leader is set.
+	Descriptor_ *Descriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Term        uint64      `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Keys        uint64      `protobuf:"varint,3,opt,name=keys,proto3" json:"keys,omitempty"`
+	Bytes       uint64      `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Load        *ShardLoad  `protobuf:"bytes,5,opt,name=load,proto3" json:"load,omitempty"`
+	// While there are learners, or the configuration is joint: the other replicas.
+	Followers []*FollowerReport `protobuf:"bytes,6,rep,name=followers,proto3" json:"followers,omitempty"`
+	// The last split, until the map has it (M1).
+	Birth  *SplitPair `protobuf:"bytes,7,opt,name=birth,proto3" json:"birth,omitempty"`
+	Asleep bool       `protobuf:"varint,8,opt,name=asleep,proto3" json:"asleep,omitempty"`
+	// A merge that is open or not settled, and whether the shard is frozen for one.
+	Intent uint64 `protobuf:"varint,9,opt,name=intent,proto3" json:"intent,omitempty"`
+	Frozen uint64 `protobuf:"varint,10,opt,name=frozen,proto3" json:"frozen,omitempty"`
+	// The voters that were heard of in the last election timeout, this one among them.
+	Active        []uint64 `protobuf:"varint,11,rep,packed,name=active,proto3" json:"active,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardReport) Reset() {
+	*x = ShardReport{}
+	mi := &file_kvd_v1_node_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardReport) ProtoMessage() {}
+
+func (x *ShardReport) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardReport.ProtoReflect.Descriptor instead.
+func (*ShardReport) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ShardReport) GetDescriptor_() *Descriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *ShardReport) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ShardReport) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *ShardReport) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ShardReport) GetLoad() *ShardLoad {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+func (x *ShardReport) GetFollowers() []*FollowerReport {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
+func (x *ShardReport) GetBirth() *SplitPair {
+	if x != nil {
+		return x.Birth
+	}
+	return nil
+}
+
+func (x *ShardReport) GetAsleep() bool {
+	if x != nil {
+		return x.Asleep
+	}
+	return false
+}
+
+func (x *ShardReport) GetIntent() uint64 {
+	if x != nil {
+		return x.Intent
+	}
+	return 0
+}
+
+func (x *ShardReport) GetFrozen() uint64 {
+	if x != nil {
+		return x.Frozen
+	}
+	return 0
+}
+
+func (x *ShardReport) GetActive() []uint64 {
+	if x != nil {
+		return x.Active
+	}
+	return nil
+}
+
+// ShardLoad is of the last ten seconds, a second.
+type ShardLoad struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Reads  float64                `protobuf:"fixed64,1,opt,name=reads,proto3" json:"reads,omitempty"`
+	Writes float64                `protobuf:"fixed64,2,opt,name=writes,proto3" json:"writes,omitempty"`
+	// Of keys and values that were read and written.
+	Bytes float64 `protobuf:"fixed64,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Seconds of one core.
+	Busy float64 `protobuf:"fixed64,4,opt,name=busy,proto3" json:"busy,omitempty"`
+	// The share of the requests that the hottest key of those sampled takes, and that key.
+	HottestShare  float64 `protobuf:"fixed64,5,opt,name=hottest_share,json=hottestShare,proto3" json:"hottest_share,omitempty"`
+	HottestKey    []byte  `protobuf:"bytes,6,opt,name=hottest_key,json=hottestKey,proto3" json:"hottest_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardLoad) Reset() {
+	*x = ShardLoad{}
+	mi := &file_kvd_v1_node_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardLoad) ProtoMessage() {}
+
+func (x *ShardLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardLoad.ProtoReflect.Descriptor instead.
+func (*ShardLoad) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ShardLoad) GetReads() float64 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
+func (x *ShardLoad) GetWrites() float64 {
+	if x != nil {
+		return x.Writes
+	}
+	return 0
+}
+
+func (x *ShardLoad) GetBytes() float64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ShardLoad) GetBusy() float64 {
+	if x != nil {
+		return x.Busy
+	}
+	return 0
+}
+
+func (x *ShardLoad) GetHottestShare() float64 {
+	if x != nil {
+		return x.HottestShare
+	}
+	return 0
+}
+
+func (x *ShardLoad) GetHottestKey() []byte {
+	if x != nil {
+		return x.HottestKey
+	}
+	return nil
+}
+
+type FollowerReport struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Replica uint64                 `protobuf:"varint,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	// Entries of the committed log that it lacks.
+	Behind uint64 `protobuf:"varint,2,opt,name=behind,proto3" json:"behind,omitempty"`
+	// It was heard of in the last election timeout.
+	Active        bool `protobuf:"varint,3,opt,name=active,proto3" json:"active,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowerReport) Reset() {
+	*x = FollowerReport{}
+	mi := &file_kvd_v1_node_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowerReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowerReport) ProtoMessage() {}
+
+func (x *FollowerReport) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowerReport.ProtoReflect.Descriptor instead.
+func (*FollowerReport) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *FollowerReport) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *FollowerReport) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *FollowerReport) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+// Refusal tells why an order was not followed.
+type Refusal struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Goal   uint64                 `protobuf:"varint,1,opt,name=goal,proto3" json:"goal,omitempty"`
+	Shard  uint64                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	Reason string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// No later attempt would do better: the goal is to be dropped.
+	Final         bool `protobuf:"varint,4,opt,name=final,proto3" json:"final,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_kvd_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Refusal) GetGoal() uint64 {
+	if x != nil {
+		return x.Goal
+	}
+	return 0
+}
+
+func (x *Refusal) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Refusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Refusal) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
+}
+
+// Order asks the leader of a shard for one step. Others ignore it.
+type Order struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// From which it was computed: refused if the shard's is another (M2).
+	Epoch *Epoch `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Goal that it serves, 0 for none.
+	Goal uint64 `protobuf:"varint,3,opt,name=goal,proto3" json:"goal,omitempty"`
+	// Types that are valid to be assigned to Step:
+	//
+	//	*Order_Conf
+	//	*Order_Split
+	//	*Order_Transfer
+	//	*Order_Merge
+	//	*Order_Freeze
+	//	*Order_Unfreeze
+	Step          isOrder_Step `protobuf_oneof:"step"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Order) Reset() {
+	*x = Order{}
+	mi := &file_kvd_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Order) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Order) ProtoMessage() {}
+
+func (x *Order) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Order.ProtoReflect.Descriptor instead.
+func (*Order) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Order) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Order) GetEpoch() *Epoch {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *Order) GetGoal() uint64 {
+	if x != nil {
+		return x.Goal
+	}
+	return 0
+}
+
+func (x *Order) GetStep() isOrder_Step {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *Order) GetConf() *ConfChange {
+	if x != nil {
+		if x, ok := x.Step.(*Order_Conf); ok {
+			return x.Conf
+		}
+	}
+	return nil
+}
+
+func (x *Order) GetSplit() *SplitGoal {
+	if x != nil {
+		if x, ok := x.Step.(*Order_Split); ok {
+			return x.Split
+		}
+	}
+	return nil
+}
+
+func (x *Order) GetTransfer() uint64 {
+	if x != nil {
+		if x, ok := x.Step.(*Order_Transfer); ok {
+			return x.Transfer
+		}
+	}
+	return 0
+}
+
+func (x *Order) GetMerge() *Descriptor {
+	if x != nil {
+		if x, ok := x.Step.(*Order_Merge); ok {
+			return x.Merge
+		}
+	}
+	return nil
+}
+
+func (x *Order) GetFreeze() *Freeze {
+	if x != nil {
+		if x, ok := x.Step.(*Order_Freeze); ok {
+			return x.Freeze
+		}
+	}
+	return nil
+}
+
+func (x *Order) GetUnfreeze() *Unfreeze {
+	if x != nil {
+		if x, ok := x.Step.(*Order_Unfreeze); ok {
+			return x.Unfreeze
+		}
+	}
+	return nil
+}
+
+type isOrder_Step interface {
+	isOrder_Step()
+}
+
+type Order_Conf struct {
+	Conf *ConfChange `protobuf:"bytes,4,opt,name=conf,proto3,oneof"`
+}
+
+type Order_Split struct {
+	Split *SplitGoal `protobuf:"bytes,5,opt,name=split,proto3,oneof"`
+}
+
+type Order_Transfer struct {
+	// Hand the leadership to the replica on this node.
+	Transfer uint64 `protobuf:"varint,6,opt,name=transfer,proto3,oneof"`
+}
+
+type Order_Merge struct {
+	// The left shard is to begin a merge with this right neighbour.
+	Merge *Descriptor `protobuf:"bytes,7,opt,name=merge,proto3,oneof"`
+}
+
+type Order_Freeze struct {
+	// From a left shard's leader to the right shard's.
+	Freeze *Freeze `protobuf:"bytes,8,opt,name=freeze,proto3,oneof"`
+}
+
+type Order_Unfreeze struct {
+	Unfreeze *Unfreeze `protobuf:"bytes,9,opt,name=unfreeze,proto3,oneof"`
+}
+
+func (*Order_Conf) isOrder_Step() {}
+
+func (*Order_Split) isOrder_Step() {}
+
+func (*Order_Transfer) isOrder_Step() {}
+
+func (*Order_Merge) isOrder_Step() {}
+
+func (*Order_Freeze) isOrder_Step() {}
+
+func (*Order_Unfreeze) isOrder_Step() {}
+
+// Question is that of a replica which suspects that it was removed.
+type Question struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Replica       uint64                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Question) Reset() {
+	*x = Question{}
+	mi := &file_kvd_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Question) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Question) ProtoMessage() {}
+
+func (x *Question) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Question.ProtoReflect.Descriptor instead.
+func (*Question) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Question) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Question) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+// Word answers a question, from a linearizable read of the meta group (M4).
+type Word struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Shard   uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Replica uint64                 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	// The map's descriptor of the shard, or the last one of an absorbed shard; missing if the map knows neither.
+	Descriptor_ *Descriptor `protobuf:"bytes,3,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	// The shard that absorbed it, 0 if none did.
+	Absorber      uint64 `protobuf:"varint,4,opt,name=absorber,proto3" json:"absorber,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Word) Reset() {
+	*x = Word{}
+	mi := &file_kvd_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Word) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Word) ProtoMessage() {}
+
+func (x *Word) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Word.ProtoReflect.Descriptor instead.
+func (*Word) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Word) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Word) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *Word) GetDescriptor_() *Descriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *Word) GetAbsorber() uint64 {
+	if x != nil {
+		return x.Absorber
+	}
+	return 0
+}
+
 // RaftHeard says that the receiver of a stream is alive and has read it.
 type RaftHeard struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -173,7 +1104,7 @@ type RaftHeard struct {
 
 func (x *RaftHeard) Reset() {
 	*x = RaftHeard{}
-	mi := &file_kvd_v1_node_proto_msgTypes[1]
+	mi := &file_kvd_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -185,7 +1116,7 @@ func (x *RaftHeard) String() string {
 func (*RaftHeard) ProtoMessage() {}
 
 func (x *RaftHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[1]
+	mi := &file_kvd_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -198,7 +1129,7 @@ func (x *RaftHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftHeard.ProtoReflect.Descriptor instead.
 func (*RaftHeard) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{1}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RaftHeard) GetLife() uint64 {
@@ -231,14 +1162,18 @@ type RaftMessage struct {
 	// Of an answer: up to where the sender has applied. Leadership is handed to none that is behind.
 	Applied uint64 `protobuf:"varint,16,opt,name=applied,proto3" json:"applied,omitempty"`
 	// The sender's disk is nearly full: it takes no entries, and no leadership should go to it.
-	DiskFull      bool `protobuf:"varint,17,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
+	DiskFull bool `protobuf:"varint,17,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
+	// Said to a leader in answer to an append or a heartbeat: there is no such replica here, it needs a snapshot.
+	Absent bool `protobuf:"varint,18,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Said by a leader to followers that have everything at `index` of `term`: the shard goes to sleep (M6).
+	Sleep         bool `protobuf:"varint,19,opt,name=sleep,proto3" json:"sleep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RaftMessage) Reset() {
 	*x = RaftMessage{}
-	mi := &file_kvd_v1_node_proto_msgTypes[2]
+	mi := &file_kvd_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -250,7 +1185,7 @@ func (x *RaftMessage) String() string {
 func (*RaftMessage) ProtoMessage() {}
 
 func (x *RaftMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[2]
+	mi := &file_kvd_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -263,7 +1198,7 @@ func (x *RaftMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftMessage.ProtoReflect.Descriptor instead.
 func (*RaftMessage) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RaftMessage) GetShard() uint64 {
@@ -385,6 +1320,20 @@ func (x *RaftMessage) GetDiskFull() bool {
 	return false
 }
 
+func (x *RaftMessage) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+func (x *RaftMessage) GetSleep() bool {
+	if x != nil {
+		return x.Sleep
+	}
+	return false
+}
+
 type RaftEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
@@ -397,7 +1346,7 @@ type RaftEntry struct {
 
 func (x *RaftEntry) Reset() {
 	*x = RaftEntry{}
-	mi := &file_kvd_v1_node_proto_msgTypes[3]
+	mi := &file_kvd_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +1358,7 @@ func (x *RaftEntry) String() string {
 func (*RaftEntry) ProtoMessage() {}
 
 func (x *RaftEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[3]
+	mi := &file_kvd_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +1371,7 @@ func (x *RaftEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftEntry.ProtoReflect.Descriptor instead.
 func (*RaftEntry) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RaftEntry) GetTerm() uint64 {
@@ -468,7 +1417,7 @@ type Checksum struct {
 
 func (x *Checksum) Reset() {
 	*x = Checksum{}
-	mi := &file_kvd_v1_node_proto_msgTypes[4]
+	mi := &file_kvd_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +1429,7 @@ func (x *Checksum) String() string {
 func (*Checksum) ProtoMessage() {}
 
 func (x *Checksum) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[4]
+	mi := &file_kvd_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +1442,7 @@ func (x *Checksum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checksum.ProtoReflect.Descriptor instead.
 func (*Checksum) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Checksum) GetId() uint64 {
@@ -539,7 +1488,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_kvd_v1_node_proto_msgTypes[5]
+	mi := &file_kvd_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +1500,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[5]
+	mi := &file_kvd_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -564,7 +1513,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotChunk) GetPart() isSnapshotChunk_Part {
@@ -639,7 +1588,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_kvd_v1_node_proto_msgTypes[6]
+	mi := &file_kvd_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +1600,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[6]
+	mi := &file_kvd_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +1613,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotHeader) GetClusterId() uint64 {
@@ -721,7 +1670,7 @@ type SnapshotData struct {
 
 func (x *SnapshotData) Reset() {
 	*x = SnapshotData{}
-	mi := &file_kvd_v1_node_proto_msgTypes[7]
+	mi := &file_kvd_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +1682,7 @@ func (x *SnapshotData) String() string {
 func (*SnapshotData) ProtoMessage() {}
 
 func (x *SnapshotData) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[7]
+	mi := &file_kvd_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +1695,7 @@ func (x *SnapshotData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotData.ProtoReflect.Descriptor instead.
 func (*SnapshotData) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotData) GetPairs() []byte {
@@ -775,7 +1724,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_kvd_v1_node_proto_msgTypes[8]
+	mi := &file_kvd_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +1736,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[8]
+	mi := &file_kvd_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +1749,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotTrailer) GetKeys() uint64 {
@@ -835,7 +1784,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_kvd_v1_node_proto_msgTypes[9]
+	mi := &file_kvd_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1796,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[9]
+	mi := &file_kvd_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1809,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotEnd) GetAccepted() bool {
@@ -894,7 +1843,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_kvd_v1_node_proto_msgTypes[10]
+	mi := &file_kvd_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1855,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[10]
+	mi := &file_kvd_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1868,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ForwardRequest) GetClusterId() uint64 {
@@ -1017,7 +1966,7 @@ type ForwardGet struct {
 
 func (x *ForwardGet) Reset() {
 	*x = ForwardGet{}
-	mi := &file_kvd_v1_node_proto_msgTypes[11]
+	mi := &file_kvd_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1978,7 @@ func (x *ForwardGet) String() string {
 func (*ForwardGet) ProtoMessage() {}
 
 func (x *ForwardGet) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[11]
+	mi := &file_kvd_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1991,7 @@ func (x *ForwardGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardGet.ProtoReflect.Descriptor instead.
 func (*ForwardGet) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ForwardGet) GetKey() []byte {
@@ -1066,7 +2015,7 @@ type ForwardScan struct {
 
 func (x *ForwardScan) Reset() {
 	*x = ForwardScan{}
-	mi := &file_kvd_v1_node_proto_msgTypes[12]
+	mi := &file_kvd_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +2027,7 @@ func (x *ForwardScan) String() string {
 func (*ForwardScan) ProtoMessage() {}
 
 func (x *ForwardScan) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[12]
+	mi := &file_kvd_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +2040,7 @@ func (x *ForwardScan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardScan.ProtoReflect.Descriptor instead.
 func (*ForwardScan) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ForwardScan) GetStart() []byte {
@@ -1146,7 +2095,7 @@ type ForwardResponse struct {
 
 func (x *ForwardResponse) Reset() {
 	*x = ForwardResponse{}
-	mi := &file_kvd_v1_node_proto_msgTypes[13]
+	mi := &file_kvd_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +2107,7 @@ func (x *ForwardResponse) String() string {
 func (*ForwardResponse) ProtoMessage() {}
 
 func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[13]
+	mi := &file_kvd_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +2120,7 @@ func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardResponse.ProtoReflect.Descriptor instead.
 func (*ForwardResponse) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ForwardResponse) GetError() *PipelineError {
@@ -1254,7 +2203,7 @@ type MetaStreamRequest struct {
 
 func (x *MetaStreamRequest) Reset() {
 	*x = MetaStreamRequest{}
-	mi := &file_kvd_v1_node_proto_msgTypes[14]
+	mi := &file_kvd_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +2215,7 @@ func (x *MetaStreamRequest) String() string {
 func (*MetaStreamRequest) ProtoMessage() {}
 
 func (x *MetaStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[14]
+	mi := &file_kvd_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +2228,7 @@ func (x *MetaStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetaStreamRequest.ProtoReflect.Descriptor instead.
 func (*MetaStreamRequest) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MetaStreamRequest) GetClusterId() uint64 {
@@ -1306,7 +2255,7 @@ type LocalRequest struct {
 
 func (x *LocalRequest) Reset() {
 	*x = LocalRequest{}
-	mi := &file_kvd_v1_node_proto_msgTypes[15]
+	mi := &file_kvd_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +2267,7 @@ func (x *LocalRequest) String() string {
 func (*LocalRequest) ProtoMessage() {}
 
 func (x *LocalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[15]
+	mi := &file_kvd_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +2280,7 @@ func (x *LocalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalRequest.ProtoReflect.Descriptor instead.
 func (*LocalRequest) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LocalRequest) GetClusterId() uint64 {
@@ -1357,7 +2306,7 @@ type LocalResponse struct {
 
 func (x *LocalResponse) Reset() {
 	*x = LocalResponse{}
-	mi := &file_kvd_v1_node_proto_msgTypes[16]
+	mi := &file_kvd_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +2318,7 @@ func (x *LocalResponse) String() string {
 func (*LocalResponse) ProtoMessage() {}
 
 func (x *LocalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[16]
+	mi := &file_kvd_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +2331,7 @@ func (x *LocalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalResponse.ProtoReflect.Descriptor instead.
 func (*LocalResponse) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LocalResponse) GetStatus() *StatusResponse {
@@ -1406,7 +2355,7 @@ type FoundRequest struct {
 
 func (x *FoundRequest) Reset() {
 	*x = FoundRequest{}
-	mi := &file_kvd_v1_node_proto_msgTypes[17]
+	mi := &file_kvd_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +2367,7 @@ func (x *FoundRequest) String() string {
 func (*FoundRequest) ProtoMessage() {}
 
 func (x *FoundRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[17]
+	mi := &file_kvd_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +2380,7 @@ func (x *FoundRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FoundRequest.ProtoReflect.Descriptor instead.
 func (*FoundRequest) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FoundRequest) GetListHash() string {
@@ -1485,7 +2434,7 @@ type FoundResponse struct {
 
 func (x *FoundResponse) Reset() {
 	*x = FoundResponse{}
-	mi := &file_kvd_v1_node_proto_msgTypes[18]
+	mi := &file_kvd_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +2446,7 @@ func (x *FoundResponse) String() string {
 func (*FoundResponse) ProtoMessage() {}
 
 func (x *FoundResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[18]
+	mi := &file_kvd_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +2459,7 @@ func (x *FoundResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FoundResponse.ProtoReflect.Descriptor instead.
 func (*FoundResponse) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FoundResponse) GetName() string {
@@ -1559,7 +2508,18 @@ var File_kvd_v1_node_proto protoreflect.FileDescriptor
 
 const file_kvd_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x11kvd/v1/node.proto\x12\x06kvd.v1\x1a\x0fkvd/v1/kv.proto\x1a\x12kvd/v1/admin.proto\x1a\x10kvd/v1/log.proto\"\xc7\x01\n" +
+	"\x11kvd/v1/node.proto\x12\x06kvd.v1\x1a\x0fkvd/v1/kv.proto\x1a\x12kvd/v1/admin.proto\x1a\x10kvd/v1/log.proto\"\x88\x01\n" +
+	"\vJoinRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x12\x19\n" +
+	"\bstore_id\x18\x04 \x01(\x04R\astoreId\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\rR\aversion\"m\n" +
+	"\fJoinResponse\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12%\n" +
+	"\x04meta\x18\x03 \x01(\v2\x11.kvd.v1.MetaStateR\x04meta\"\xee\x02\n" +
 	"\bEnvelope\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
@@ -1567,9 +2527,77 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\ato_node\x18\x03 \x01(\x04R\x06toNode\x12\x1b\n" +
 	"\tfrom_life\x18\x04 \x01(\x04R\bfromLife\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12/\n" +
-	"\bmessages\x18\x06 \x03(\v2\x13.kvd.v1.RaftMessageR\bmessages\"\x1f\n" +
+	"\bmessages\x18\x06 \x03(\v2\x13.kvd.v1.RaftMessageR\bmessages\x12*\n" +
+	"\x06report\x18\a \x01(\v2\x12.kvd.v1.NodeReportR\x06report\x12%\n" +
+	"\x06orders\x18\b \x03(\v2\r.kvd.v1.OrderR\x06orders\x12.\n" +
+	"\tquestions\x18\t \x03(\v2\x10.kvd.v1.QuestionR\tquestions\x12\"\n" +
+	"\x05words\x18\n" +
+	" \x03(\v2\f.kvd.v1.WordR\x05words\"\x85\x02\n" +
+	"\n" +
+	"NodeReport\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12&\n" +
+	"\x0fdisk_free_bytes\x18\x02 \x01(\x04R\rdiskFreeBytes\x12\x1b\n" +
+	"\tdisk_full\x18\x03 \x01(\bR\bdiskFull\x12\x1a\n" +
+	"\breplicas\x18\x04 \x01(\x04R\breplicas\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04busy\x18\x06 \x01(\x01R\x04busy\x12+\n" +
+	"\x06shards\x18\a \x03(\v2\x13.kvd.v1.ShardReportR\x06shards\x12+\n" +
+	"\brefusals\x18\b \x03(\v2\x0f.kvd.v1.RefusalR\brefusals\"\xe5\x02\n" +
+	"\vShardReport\x122\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x12.kvd.v1.DescriptorR\n" +
+	"descriptor\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +
+	"\x04keys\x18\x03 \x01(\x04R\x04keys\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12%\n" +
+	"\x04load\x18\x05 \x01(\v2\x11.kvd.v1.ShardLoadR\x04load\x124\n" +
+	"\tfollowers\x18\x06 \x03(\v2\x16.kvd.v1.FollowerReportR\tfollowers\x12'\n" +
+	"\x05birth\x18\a \x01(\v2\x11.kvd.v1.SplitPairR\x05birth\x12\x16\n" +
+	"\x06asleep\x18\b \x01(\bR\x06asleep\x12\x16\n" +
+	"\x06intent\x18\t \x01(\x04R\x06intent\x12\x16\n" +
+	"\x06frozen\x18\n" +
+	" \x01(\x04R\x06frozen\x12\x16\n" +
+	"\x06active\x18\v \x03(\x04R\x06active\"\xa9\x01\n" +
+	"\tShardLoad\x12\x14\n" +
+	"\x05reads\x18\x01 \x01(\x01R\x05reads\x12\x16\n" +
+	"\x06writes\x18\x02 \x01(\x01R\x06writes\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x01R\x05bytes\x12\x12\n" +
+	"\x04busy\x18\x04 \x01(\x01R\x04busy\x12#\n" +
+	"\rhottest_share\x18\x05 \x01(\x01R\fhottestShare\x12\x1f\n" +
+	"\vhottest_key\x18\x06 \x01(\fR\n" +
+	"hottestKey\"Z\n" +
+	"\x0eFollowerReport\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\x04R\areplica\x12\x16\n" +
+	"\x06behind\x18\x02 \x01(\x04R\x06behind\x12\x16\n" +
+	"\x06active\x18\x03 \x01(\bR\x06active\"a\n" +
+	"\aRefusal\x12\x12\n" +
+	"\x04goal\x18\x01 \x01(\x04R\x04goal\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05final\x18\x04 \x01(\bR\x05final\"\xd7\x02\n" +
+	"\x05Order\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12#\n" +
+	"\x05epoch\x18\x02 \x01(\v2\r.kvd.v1.EpochR\x05epoch\x12\x12\n" +
+	"\x04goal\x18\x03 \x01(\x04R\x04goal\x12(\n" +
+	"\x04conf\x18\x04 \x01(\v2\x12.kvd.v1.ConfChangeH\x00R\x04conf\x12)\n" +
+	"\x05split\x18\x05 \x01(\v2\x11.kvd.v1.SplitGoalH\x00R\x05split\x12\x1c\n" +
+	"\btransfer\x18\x06 \x01(\x04H\x00R\btransfer\x12*\n" +
+	"\x05merge\x18\a \x01(\v2\x12.kvd.v1.DescriptorH\x00R\x05merge\x12(\n" +
+	"\x06freeze\x18\b \x01(\v2\x0e.kvd.v1.FreezeH\x00R\x06freeze\x12.\n" +
+	"\bunfreeze\x18\t \x01(\v2\x10.kvd.v1.UnfreezeH\x00R\bunfreezeB\x06\n" +
+	"\x04step\":\n" +
+	"\bQuestion\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\x04R\areplica\"\x86\x01\n" +
+	"\x04Word\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\x04R\areplica\x122\n" +
+	"\n" +
+	"descriptor\x18\x03 \x01(\v2\x12.kvd.v1.DescriptorR\n" +
+	"descriptor\x12\x1a\n" +
+	"\babsorber\x18\x04 \x01(\x04R\babsorber\"\x1f\n" +
 	"\tRaftHeard\x12\x12\n" +
-	"\x04life\x18\x01 \x01(\x04R\x04life\"\xca\x03\n" +
+	"\x04life\x18\x01 \x01(\x04R\x04life\"\xf8\x03\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x12\n" +
@@ -1589,7 +2617,9 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\ato_life\x18\x0e \x01(\x04R\x06toLife\x12,\n" +
 	"\bchecksum\x18\x0f \x01(\v2\x10.kvd.v1.ChecksumR\bchecksum\x12\x18\n" +
 	"\aapplied\x18\x10 \x01(\x04R\aapplied\x12\x1b\n" +
-	"\tdisk_full\x18\x11 \x01(\bR\bdiskFull\"]\n" +
+	"\tdisk_full\x18\x11 \x01(\bR\bdiskFull\x12\x16\n" +
+	"\x06absent\x18\x12 \x01(\bR\x06absent\x12\x14\n" +
+	"\x05sleep\x18\x13 \x01(\bR\x05sleep\"]\n" +
 	"\tRaftEntry\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
@@ -1675,14 +2705,15 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\x05phase\x18\x03 \x01(\x0e2\x19.kvd.v1.StoreRecord.PhaseR\x05phase\x12,\n" +
 	"\bfounding\x18\x04 \x01(\v2\x10.kvd.v1.FoundingR\bfounding\x12\x1b\n" +
 	"\tlist_hash\x18\x05 \x01(\tR\blistHash\x12\x18\n" +
-	"\arefusal\x18\x06 \x01(\tR\arefusal2\xd8\x02\n" +
+	"\arefusal\x18\x06 \x01(\tR\arefusal2\x8b\x03\n" +
 	"\vNodeService\x12/\n" +
 	"\x04Raft\x12\x10.kvd.v1.Envelope\x1a\x11.kvd.v1.RaftHeard(\x010\x01\x128\n" +
 	"\bSnapshot\x12\x15.kvd.v1.SnapshotChunk\x1a\x13.kvd.v1.SnapshotEnd(\x01\x12:\n" +
 	"\aForward\x12\x16.kvd.v1.ForwardRequest\x1a\x17.kvd.v1.ForwardResponse\x126\n" +
 	"\x04Meta\x12\x19.kvd.v1.MetaStreamRequest\x1a\x11.kvd.v1.MetaState0\x01\x124\n" +
 	"\x05Local\x12\x14.kvd.v1.LocalRequest\x1a\x15.kvd.v1.LocalResponse\x124\n" +
-	"\x05Found\x12\x14.kvd.v1.FoundRequest\x1a\x15.kvd.v1.FoundResponseB*Z(github.com/kvdstore/kvd/api/kvd/v1;kvdv1b\x06proto3"
+	"\x05Found\x12\x14.kvd.v1.FoundRequest\x1a\x15.kvd.v1.FoundResponse\x121\n" +
+	"\x04Join\x12\x13.kvd.v1.JoinRequest\x1a\x14.kvd.v1.JoinResponseB*Z(github.com/kvdstore/kvd/api/kvd/v1;kvdv1b\x06proto3"
 
 var (
 	file_kvd_v1_node_proto_rawDescOnce sync.Once
@@ -1697,81 +2728,118 @@ func file_kvd_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_kvd_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kvd_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_kvd_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_kvd_v1_node_proto_goTypes = []any{
 	(FoundRequest_Step)(0),    // 0: kvd.v1.FoundRequest.Step
-	(*Envelope)(nil),          // 1: kvd.v1.Envelope
-	(*RaftHeard)(nil),         // 2: kvd.v1.RaftHeard
-	(*RaftMessage)(nil),       // 3: kvd.v1.RaftMessage
-	(*RaftEntry)(nil),         // 4: kvd.v1.RaftEntry
-	(*Checksum)(nil),          // 5: kvd.v1.Checksum
-	(*SnapshotChunk)(nil),     // 6: kvd.v1.SnapshotChunk
-	(*SnapshotHeader)(nil),    // 7: kvd.v1.SnapshotHeader
-	(*SnapshotData)(nil),      // 8: kvd.v1.SnapshotData
-	(*SnapshotTrailer)(nil),   // 9: kvd.v1.SnapshotTrailer
-	(*SnapshotEnd)(nil),       // 10: kvd.v1.SnapshotEnd
-	(*ForwardRequest)(nil),    // 11: kvd.v1.ForwardRequest
-	(*ForwardGet)(nil),        // 12: kvd.v1.ForwardGet
-	(*ForwardScan)(nil),       // 13: kvd.v1.ForwardScan
-	(*ForwardResponse)(nil),   // 14: kvd.v1.ForwardResponse
-	(*MetaStreamRequest)(nil), // 15: kvd.v1.MetaStreamRequest
-	(*LocalRequest)(nil),      // 16: kvd.v1.LocalRequest
-	(*LocalResponse)(nil),     // 17: kvd.v1.LocalResponse
-	(*FoundRequest)(nil),      // 18: kvd.v1.FoundRequest
-	(*FoundResponse)(nil),     // 19: kvd.v1.FoundResponse
-	(*ShardState)(nil),        // 20: kvd.v1.ShardState
-	(*Command)(nil),           // 21: kvd.v1.Command
-	(*MetaCommand)(nil),       // 22: kvd.v1.MetaCommand
-	(*PipelineError)(nil),     // 23: kvd.v1.PipelineError
-	(*ResponseHeader)(nil),    // 24: kvd.v1.ResponseHeader
-	(*KeyValue)(nil),          // 25: kvd.v1.KeyValue
-	(*CommandResult)(nil),     // 26: kvd.v1.CommandResult
-	(*ScanResponse)(nil),      // 27: kvd.v1.ScanResponse
-	(*StatusResponse)(nil),    // 28: kvd.v1.StatusResponse
-	(*Founding)(nil),          // 29: kvd.v1.Founding
-	(StoreRecord_Phase)(0),    // 30: kvd.v1.StoreRecord.Phase
-	(*MetaState)(nil),         // 31: kvd.v1.MetaState
+	(*JoinRequest)(nil),       // 1: kvd.v1.JoinRequest
+	(*JoinResponse)(nil),      // 2: kvd.v1.JoinResponse
+	(*Envelope)(nil),          // 3: kvd.v1.Envelope
+	(*NodeReport)(nil),        // 4: kvd.v1.NodeReport
+	(*ShardReport)(nil),       // 5: kvd.v1.ShardReport
+	(*ShardLoad)(nil),         // 6: kvd.v1.ShardLoad
+	(*FollowerReport)(nil),    // 7: kvd.v1.FollowerReport
+	(*Refusal)(nil),           // 8: kvd.v1.Refusal
+	(*Order)(nil),             // 9: kvd.v1.Order
+	(*Question)(nil),          // 10: kvd.v1.Question
+	(*Word)(nil),              // 11: kvd.v1.Word
+	(*RaftHeard)(nil),         // 12: kvd.v1.RaftHeard
+	(*RaftMessage)(nil),       // 13: kvd.v1.RaftMessage
+	(*RaftEntry)(nil),         // 14: kvd.v1.RaftEntry
+	(*Checksum)(nil),          // 15: kvd.v1.Checksum
+	(*SnapshotChunk)(nil),     // 16: kvd.v1.SnapshotChunk
+	(*SnapshotHeader)(nil),    // 17: kvd.v1.SnapshotHeader
+	(*SnapshotData)(nil),      // 18: kvd.v1.SnapshotData
+	(*SnapshotTrailer)(nil),   // 19: kvd.v1.SnapshotTrailer
+	(*SnapshotEnd)(nil),       // 20: kvd.v1.SnapshotEnd
+	(*ForwardRequest)(nil),    // 21: kvd.v1.ForwardRequest
+	(*ForwardGet)(nil),        // 22: kvd.v1.ForwardGet
+	(*ForwardScan)(nil),       // 23: kvd.v1.ForwardScan
+	(*ForwardResponse)(nil),   // 24: kvd.v1.ForwardResponse
+	(*MetaStreamRequest)(nil), // 25: kvd.v1.MetaStreamRequest
+	(*LocalRequest)(nil),      // 26: kvd.v1.LocalRequest
+	(*LocalResponse)(nil),     // 27: kvd.v1.LocalResponse
+	(*FoundRequest)(nil),      // 28: kvd.v1.FoundRequest
+	(*FoundResponse)(nil),     // 29: kvd.v1.FoundResponse
+	(*MetaState)(nil),         // 30: kvd.v1.MetaState
+	(*Descriptor)(nil),        // 31: kvd.v1.Descriptor
+	(*SplitPair)(nil),         // 32: kvd.v1.SplitPair
+	(*Epoch)(nil),             // 33: kvd.v1.Epoch
+	(*ConfChange)(nil),        // 34: kvd.v1.ConfChange
+	(*SplitGoal)(nil),         // 35: kvd.v1.SplitGoal
+	(*Freeze)(nil),            // 36: kvd.v1.Freeze
+	(*Unfreeze)(nil),          // 37: kvd.v1.Unfreeze
+	(*ShardState)(nil),        // 38: kvd.v1.ShardState
+	(*Command)(nil),           // 39: kvd.v1.Command
+	(*MetaCommand)(nil),       // 40: kvd.v1.MetaCommand
+	(*PipelineError)(nil),     // 41: kvd.v1.PipelineError
+	(*ResponseHeader)(nil),    // 42: kvd.v1.ResponseHeader
+	(*KeyValue)(nil),          // 43: kvd.v1.KeyValue
+	(*CommandResult)(nil),     // 44: kvd.v1.CommandResult
+	(*ScanResponse)(nil),      // 45: kvd.v1.ScanResponse
+	(*StatusResponse)(nil),    // 46: kvd.v1.StatusResponse
+	(*Founding)(nil),          // 47: kvd.v1.Founding
+	(StoreRecord_Phase)(0),    // 48: kvd.v1.StoreRecord.Phase
 }
 var file_kvd_v1_node_proto_depIdxs = []int32{
-	3,  // 0: kvd.v1.Envelope.messages:type_name -> kvd.v1.RaftMessage
-	4,  // 1: kvd.v1.RaftMessage.entries:type_name -> kvd.v1.RaftEntry
-	5,  // 2: kvd.v1.RaftMessage.checksum:type_name -> kvd.v1.Checksum
-	7,  // 3: kvd.v1.SnapshotChunk.header:type_name -> kvd.v1.SnapshotHeader
-	8,  // 4: kvd.v1.SnapshotChunk.data:type_name -> kvd.v1.SnapshotData
-	9,  // 5: kvd.v1.SnapshotChunk.trailer:type_name -> kvd.v1.SnapshotTrailer
-	3,  // 6: kvd.v1.SnapshotHeader.message:type_name -> kvd.v1.RaftMessage
-	20, // 7: kvd.v1.SnapshotHeader.state:type_name -> kvd.v1.ShardState
-	12, // 8: kvd.v1.ForwardRequest.get:type_name -> kvd.v1.ForwardGet
-	21, // 9: kvd.v1.ForwardRequest.write:type_name -> kvd.v1.Command
-	13, // 10: kvd.v1.ForwardRequest.scan:type_name -> kvd.v1.ForwardScan
-	22, // 11: kvd.v1.ForwardRequest.meta:type_name -> kvd.v1.MetaCommand
-	23, // 12: kvd.v1.ForwardResponse.error:type_name -> kvd.v1.PipelineError
-	24, // 13: kvd.v1.ForwardResponse.header:type_name -> kvd.v1.ResponseHeader
-	25, // 14: kvd.v1.ForwardResponse.found:type_name -> kvd.v1.KeyValue
-	26, // 15: kvd.v1.ForwardResponse.write:type_name -> kvd.v1.CommandResult
-	27, // 16: kvd.v1.ForwardResponse.scan:type_name -> kvd.v1.ScanResponse
-	28, // 17: kvd.v1.LocalResponse.status:type_name -> kvd.v1.StatusResponse
-	0,  // 18: kvd.v1.FoundRequest.step:type_name -> kvd.v1.FoundRequest.Step
-	29, // 19: kvd.v1.FoundRequest.founding:type_name -> kvd.v1.Founding
-	30, // 20: kvd.v1.FoundResponse.phase:type_name -> kvd.v1.StoreRecord.Phase
-	29, // 21: kvd.v1.FoundResponse.founding:type_name -> kvd.v1.Founding
-	1,  // 22: kvd.v1.NodeService.Raft:input_type -> kvd.v1.Envelope
-	6,  // 23: kvd.v1.NodeService.Snapshot:input_type -> kvd.v1.SnapshotChunk
-	11, // 24: kvd.v1.NodeService.Forward:input_type -> kvd.v1.ForwardRequest
-	15, // 25: kvd.v1.NodeService.Meta:input_type -> kvd.v1.MetaStreamRequest
-	16, // 26: kvd.v1.NodeService.Local:input_type -> kvd.v1.LocalRequest
-	18, // 27: kvd.v1.NodeService.Found:input_type -> kvd.v1.FoundRequest
-	2,  // 28: kvd.v1.NodeService.Raft:output_type -> kvd.v1.RaftHeard
-	10, // 29: kvd.v1.NodeService.Snapshot:output_type -> kvd.v1.SnapshotEnd
-	14, // 30: kvd.v1.NodeService.Forward:output_type -> kvd.v1.ForwardResponse
-	31, // 31: kvd.v1.NodeService.Meta:output_type -> kvd.v1.MetaState
-	17, // 32: kvd.v1.NodeService.Local:output_type -> kvd.v1.LocalResponse
-	19, // 33: kvd.v1.NodeService.Found:output_type -> kvd.v1.FoundResponse
-	28, // [28:34] is the sub-list for method output_type
-	22, // [22:28] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	30, // 0: kvd.v1.JoinResponse.meta:type_name -> kvd.v1.MetaState
+	13, // 1: kvd.v1.Envelope.messages:type_name -> kvd.v1.RaftMessage
+	4,  // 2: kvd.v1.Envelope.report:type_name -> kvd.v1.NodeReport
+	9,  // 3: kvd.v1.Envelope.orders:type_name -> kvd.v1.Order
+	10, // 4: kvd.v1.Envelope.questions:type_name -> kvd.v1.Question
+	11, // 5: kvd.v1.Envelope.words:type_name -> kvd.v1.Word
+	5,  // 6: kvd.v1.NodeReport.shards:type_name -> kvd.v1.ShardReport
+	8,  // 7: kvd.v1.NodeReport.refusals:type_name -> kvd.v1.Refusal
+	31, // 8: kvd.v1.ShardReport.descriptor:type_name -> kvd.v1.Descriptor
+	6,  // 9: kvd.v1.ShardReport.load:type_name -> kvd.v1.ShardLoad
+	7,  // 10: kvd.v1.ShardReport.followers:type_name -> kvd.v1.FollowerReport
+	32, // 11: kvd.v1.ShardReport.birth:type_name -> kvd.v1.SplitPair
+	33, // 12: kvd.v1.Order.epoch:type_name -> kvd.v1.Epoch
+	34, // 13: kvd.v1.Order.conf:type_name -> kvd.v1.ConfChange
+	35, // 14: kvd.v1.Order.split:type_name -> kvd.v1.SplitGoal
+	31, // 15: kvd.v1.Order.merge:type_name -> kvd.v1.Descriptor
+	36, // 16: kvd.v1.Order.freeze:type_name -> kvd.v1.Freeze
+	37, // 17: kvd.v1.Order.unfreeze:type_name -> kvd.v1.Unfreeze
+	31, // 18: kvd.v1.Word.descriptor:type_name -> kvd.v1.Descriptor
+	14, // 19: kvd.v1.RaftMessage.entries:type_name -> kvd.v1.RaftEntry
+	15, // 20: kvd.v1.RaftMessage.checksum:type_name -> kvd.v1.Checksum
+	17, // 21: kvd.v1.SnapshotChunk.header:type_name -> kvd.v1.SnapshotHeader
+	18, // 22: kvd.v1.SnapshotChunk.data:type_name -> kvd.v1.SnapshotData
+	19, // 23: kvd.v1.SnapshotChunk.trailer:type_name -> kvd.v1.SnapshotTrailer
+	13, // 24: kvd.v1.SnapshotHeader.message:type_name -> kvd.v1.RaftMessage
+	38, // 25: kvd.v1.SnapshotHeader.state:type_name -> kvd.v1.ShardState
+	22, // 26: kvd.v1.ForwardRequest.get:type_name -> kvd.v1.ForwardGet
+	39, // 27: kvd.v1.ForwardRequest.write:type_name -> kvd.v1.Command
+	23, // 28: kvd.v1.ForwardRequest.scan:type_name -> kvd.v1.ForwardScan
+	40, // 29: kvd.v1.ForwardRequest.meta:type_name -> kvd.v1.MetaCommand
+	41, // 30: kvd.v1.ForwardResponse.error:type_name -> kvd.v1.PipelineError
+	42, // 31: kvd.v1.ForwardResponse.header:type_name -> kvd.v1.ResponseHeader
+	43, // 32: kvd.v1.ForwardResponse.found:type_name -> kvd.v1.KeyValue
+	44, // 33: kvd.v1.ForwardResponse.write:type_name -> kvd.v1.CommandResult
+	45, // 34: kvd.v1.ForwardResponse.scan:type_name -> kvd.v1.ScanResponse
+	46, // 35: kvd.v1.LocalResponse.status:type_name -> kvd.v1.StatusResponse
+	0,  // 36: kvd.v1.FoundRequest.step:type_name -> kvd.v1.FoundRequest.Step
+	47, // 37: kvd.v1.FoundRequest.founding:type_name -> kvd.v1.Founding
+	48, // 38: kvd.v1.FoundResponse.phase:type_name -> kvd.v1.StoreRecord.Phase
+	47, // 39: kvd.v1.FoundResponse.founding:type_name -> kvd.v1.Founding
+	3,  // 40: kvd.v1.NodeService.Raft:input_type -> kvd.v1.Envelope
+	16, // 41: kvd.v1.NodeService.Snapshot:input_type -> kvd.v1.SnapshotChunk
+	21, // 42: kvd.v1.NodeService.Forward:input_type -> kvd.v1.ForwardRequest
+	25, // 43: kvd.v1.NodeService.Meta:input_type -> kvd.v1.MetaStreamRequest
+	26, // 44: kvd.v1.NodeService.Local:input_type -> kvd.v1.LocalRequest
+	28, // 45: kvd.v1.NodeService.Found:input_type -> kvd.v1.FoundRequest
+	1,  // 46: kvd.v1.NodeService.Join:input_type -> kvd.v1.JoinRequest
+	12, // 47: kvd.v1.NodeService.Raft:output_type -> kvd.v1.RaftHeard
+	20, // 48: kvd.v1.NodeService.Snapshot:output_type -> kvd.v1.SnapshotEnd
+	24, // 49: kvd.v1.NodeService.Forward:output_type -> kvd.v1.ForwardResponse
+	30, // 50: kvd.v1.NodeService.Meta:output_type -> kvd.v1.MetaState
+	27, // 51: kvd.v1.NodeService.Local:output_type -> kvd.v1.LocalResponse
+	29, // 52: kvd.v1.NodeService.Found:output_type -> kvd.v1.FoundResponse
+	2,  // 53: kvd.v1.NodeService.Join:output_type -> kvd.v1.JoinResponse
+	47, // [47:54] is the sub-list for method output_type
+	40, // [40:47] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_kvd_v1_node_proto_init() }
@@ -1782,18 +2850,26 @@ func file_kvd_v1_node_proto_init() {
 	file_kvd_v1_kv_proto_init()
 	file_kvd_v1_admin_proto_init()
 	file_kvd_v1_log_proto_init()
-	file_kvd_v1_node_proto_msgTypes[5].OneofWrappers = []any{
+	file_kvd_v1_node_proto_msgTypes[8].OneofWrappers = []any{
+		(*Order_Conf)(nil),
+		(*Order_Split)(nil),
+		(*Order_Transfer)(nil),
+		(*Order_Merge)(nil),
+		(*Order_Freeze)(nil),
+		(*Order_Unfreeze)(nil),
+	}
+	file_kvd_v1_node_proto_msgTypes[15].OneofWrappers = []any{
 		(*SnapshotChunk_Header)(nil),
 		(*SnapshotChunk_Data)(nil),
 		(*SnapshotChunk_Trailer)(nil),
 	}
-	file_kvd_v1_node_proto_msgTypes[10].OneofWrappers = []any{
+	file_kvd_v1_node_proto_msgTypes[20].OneofWrappers = []any{
 		(*ForwardRequest_Get)(nil),
 		(*ForwardRequest_Write)(nil),
 		(*ForwardRequest_Scan)(nil),
 		(*ForwardRequest_Meta)(nil),
 	}
-	file_kvd_v1_node_proto_msgTypes[13].OneofWrappers = []any{
+	file_kvd_v1_node_proto_msgTypes[23].OneofWrappers = []any{
 		(*ForwardResponse_Found)(nil),
 		(*ForwardResponse_Write)(nil),
 		(*ForwardResponse_Scan)(nil),
@@ -1804,7 +2880,7 @@ func file_kvd_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvd_v1_node_proto_rawDesc), len(file_kvd_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

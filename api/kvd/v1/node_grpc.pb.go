@@ -27,6 +27,7 @@ const (
 	NodeService_Meta_FullMethodName     = "/kvd.v1.NodeService/Meta"
 	NodeService_Local_FullMethodName    = "/kvd.v1.NodeService/Local"
 	NodeService_Found_FullMethodName    = "/kvd.v1.NodeService/Found"
+	NodeService_Join_FullMethodName     = "/kvd.v1.NodeService/Join"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -49,6 +50,8 @@ type NodeServiceClient interface {
 	Local(ctx context.Context, in *LocalRequest, opts ...grpc.CallOption) (*LocalResponse, error)
 	// Found is one step of the founding of a static cluster (B1).
 	Found(ctx context.Context, in *FoundRequest, opts ...grpc.CallOption) (*FoundResponse, error)
+	// Join asks to become a node of the cluster (B2). Any node answers.
+	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 }
 
 type nodeServiceClient struct {
@@ -134,6 +137,16 @@ func (c *nodeServiceClient) Found(ctx context.Context, in *FoundRequest, opts ..
 	return out, nil
 }
 
+func (c *nodeServiceClient) Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(JoinResponse)
+	err := c.cc.Invoke(ctx, NodeService_Join_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -154,6 +167,8 @@ type NodeServiceServer interface {
 	Local(context.Context, *LocalRequest) (*LocalResponse, error)
 	// Found is one step of the founding of a static cluster (B1).
 	Found(context.Context, *FoundRequest) (*FoundResponse, error)
+	// Join asks to become a node of the cluster (B2). Any node answers.
+	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -181,6 +196,9 @@ func (UnimplementedNodeServiceServer) Local(context.Context, *LocalRequest) (*Lo
 }
 func (UnimplementedNodeServiceServer) Found(context.Context, *FoundRequest) (*FoundResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Found not implemented")
+}
+func (UnimplementedNodeServiceServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -282,6 +300,24 @@ func _NodeService_Found_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_Join_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(JoinRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Join(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Join_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Join(ctx, req.(*JoinRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -300,6 +336,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Found",
 			Handler:    _NodeService_Found_Handler,
+		},
+		{
+			MethodName: "Join",
+			Handler:    _NodeService_Join_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
