@@ -119,6 +119,7 @@ func successor(m *kvdv1.MetaState) *kvdv1.MetaState {
 		ClusterId: m.ClusterId, Version: m.Version, Nodes: m.Nodes, Descriptors: m.Descriptors, Meta: m.Meta,
 		Settings: m.Settings, NextNode: m.NextNode, NextShard: m.NextShard, NextReplica: m.NextReplica,
 		ClusterVersion: m.ClusterVersion, TickMs: m.TickMs, ElectionTicks: m.ElectionTicks,
+		Goals: m.Goals, NextGoal: m.NextGoal, Rules: m.Rules, Absorbed: m.Absorbed,
 	}
 }
 

@@ -118,6 +118,8 @@ func fill(m protoreflect.Message) {
 			return protoreflect.ValueOfUint32(7)
 		case protoreflect.Uint64Kind:
 			return protoreflect.ValueOfUint64(7)
+		case protoreflect.Int64Kind:
+			return protoreflect.ValueOfInt64(7)
 		case protoreflect.BoolKind:
 			return protoreflect.ValueOfBool(true)
 		}
@@ -126,6 +128,9 @@ func fill(m protoreflect.Message) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
+		if choice := f.ContainingOneof(); choice != nil && m.WhichOneof(choice) != nil {
+			continue // One of its fields is set.
+		}
 		if f.IsList() {
 			list := m.Mutable(f).List()
 			list.Append(value(f, list.NewElement))
