@@ -1305,8 +1305,10 @@ func (x *HotKey) GetShare() float64 {
 type BackupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By its id and its span as the client knows them; a split since is answered with a stale epoch.
-	Shard         uint64 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	Version       uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Shard   uint64 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Only keys from here on; empty is the start of the shard.
+	Start         []byte `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1355,9 +1357,16 @@ func (x *BackupRequest) GetVersion() uint64 {
 	return 0
 }
 
+func (x *BackupRequest) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
 type BackupChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The first chunk: what the shard is, and at which revision.
+	// The first chunk: what the shard is, and at which revision; its sizes are those of the whole shard.
 	Shard *ShardInfo `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	// Pairs in key order, in the encoding of package snapshot, and their xxhash64.
 	Pairs    []byte `protobuf:"bytes,2,opt,name=pairs,proto3" json:"pairs,omitempty"`
@@ -2553,10 +2562,11 @@ const file_kvd_v1_admin_proto_rawDesc = "" +
 	"\x04keys\x18\x02 \x03(\v2\x0e.kvd.v1.HotKeyR\x04keys\"0\n" +
 	"\x06HotKey\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
-	"\x05share\x18\x02 \x01(\x01R\x05share\"?\n" +
+	"\x05share\x18\x02 \x01(\x01R\x05share\"U\n" +
 	"\rBackupRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x04R\aversion\"\x90\x01\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\fR\x05start\"\x90\x01\n" +
 	"\vBackupChunk\x12'\n" +
 	"\x05shard\x18\x01 \x01(\v2\x11.kvd.v1.ShardInfoR\x05shard\x12\x14\n" +
 	"\x05pairs\x18\x02 \x01(\fR\x05pairs\x12\x1a\n" +

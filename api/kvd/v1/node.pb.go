@@ -72,7 +72,7 @@ func (x FoundRequest_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FoundRequest_Step.Descriptor instead.
 func (FoundRequest_Step) EnumDescriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{27, 0}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{29, 0}
 }
 
 type JoinRequest struct {
@@ -1836,6 +1836,7 @@ type ForwardRequest struct {
 	//	*ForwardRequest_Write
 	//	*ForwardRequest_Scan
 	//	*ForwardRequest_Meta
+	//	*ForwardRequest_Order
 	Request       isForwardRequest_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1928,6 +1929,15 @@ func (x *ForwardRequest) GetMeta() *MetaCommand {
 	return nil
 }
 
+func (x *ForwardRequest) GetOrder() *Order {
+	if x != nil {
+		if x, ok := x.Request.(*ForwardRequest_Order); ok {
+			return x.Order
+		}
+	}
+	return nil
+}
+
 type isForwardRequest_Request interface {
 	isForwardRequest_Request()
 }
@@ -1949,6 +1959,11 @@ type ForwardRequest_Meta struct {
 	Meta *MetaCommand `protobuf:"bytes,6,opt,name=meta,proto3,oneof"`
 }
 
+type ForwardRequest_Order struct {
+	// A step for the leader of its shard; only the transfer of its leadership.
+	Order *Order `protobuf:"bytes,7,opt,name=order,proto3,oneof"`
+}
+
 func (*ForwardRequest_Get) isForwardRequest_Request() {}
 
 func (*ForwardRequest_Write) isForwardRequest_Request() {}
@@ -1956,6 +1971,8 @@ func (*ForwardRequest_Write) isForwardRequest_Request() {}
 func (*ForwardRequest_Scan) isForwardRequest_Request() {}
 
 func (*ForwardRequest_Meta) isForwardRequest_Request() {}
+
+func (*ForwardRequest_Order) isForwardRequest_Request() {}
 
 type ForwardGet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2341,6 +2358,173 @@ func (x *LocalResponse) GetStatus() *StatusResponse {
 	return nil
 }
 
+type ExplainRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId uint64                 `protobuf:"varint,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	FromNode  uint64                 `protobuf:"varint,2,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
+	// Only of this shard; 0 for all, and then the plan is not asked.
+	Shard uint64 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Only events of this goal, 0 for all.
+	Goal uint64 `protobuf:"varint,4,opt,name=goal,proto3" json:"goal,omitempty"`
+	// At most so many events, the newest.
+	Limit         uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_kvd_v1_node_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ExplainRequest) GetClusterId() uint64 {
+	if x != nil {
+		return x.ClusterId
+	}
+	return 0
+}
+
+func (x *ExplainRequest) GetFromNode() uint64 {
+	if x != nil {
+		return x.FromNode
+	}
+	return 0
+}
+
+func (x *ExplainRequest) GetShard() uint64 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ExplainRequest) GetGoal() uint64 {
+	if x != nil {
+		return x.Goal
+	}
+	return 0
+}
+
+func (x *ExplainRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Oldest first.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// The node leads the meta group: what follows comes from its plan and its metadata.
+	Leads    bool     `protobuf:"varint,2,opt,name=leads,proto3" json:"leads,omitempty"`
+	Progress string   `protobuf:"bytes,3,opt,name=progress,proto3" json:"progress,omitempty"`
+	Verdicts []string `protobuf:"bytes,4,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	// Goal that the shard has, or the one that was asked for, if it is open.
+	Goal *Goal `protobuf:"bytes,5,opt,name=goal,proto3" json:"goal,omitempty"`
+	// The id that the next goal gets.
+	NextGoal      uint64 `protobuf:"varint,6,opt,name=next_goal,json=nextGoal,proto3" json:"next_goal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_kvd_v1_node_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kvd_v1_node_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ExplainResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+func (x *ExplainResponse) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetVerdicts() []string {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetGoal() *Goal {
+	if x != nil {
+		return x.Goal
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetNextGoal() uint64 {
+	if x != nil {
+		return x.NextGoal
+	}
+	return 0
+}
+
 type FoundRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Hash of the sorted list and the token: who asks with another list is refused.
@@ -2355,7 +2539,7 @@ type FoundRequest struct {
 
 func (x *FoundRequest) Reset() {
 	*x = FoundRequest{}
-	mi := &file_kvd_v1_node_proto_msgTypes[27]
+	mi := &file_kvd_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2367,7 +2551,7 @@ func (x *FoundRequest) String() string {
 func (*FoundRequest) ProtoMessage() {}
 
 func (x *FoundRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[27]
+	mi := &file_kvd_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2380,7 +2564,7 @@ func (x *FoundRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FoundRequest.ProtoReflect.Descriptor instead.
 func (*FoundRequest) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FoundRequest) GetListHash() string {
@@ -2434,7 +2618,7 @@ type FoundResponse struct {
 
 func (x *FoundResponse) Reset() {
 	*x = FoundResponse{}
-	mi := &file_kvd_v1_node_proto_msgTypes[28]
+	mi := &file_kvd_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2630,7 @@ func (x *FoundResponse) String() string {
 func (*FoundResponse) ProtoMessage() {}
 
 func (x *FoundResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kvd_v1_node_proto_msgTypes[28]
+	mi := &file_kvd_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2643,7 @@ func (x *FoundResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FoundResponse.ProtoReflect.Descriptor instead.
 func (*FoundResponse) Descriptor() ([]byte, []int) {
-	return file_kvd_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_kvd_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FoundResponse) GetName() string {
@@ -2652,7 +2836,7 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\bchecksum\x18\x03 \x01(\x04R\bchecksum\"A\n" +
 	"\vSnapshotEnd\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\bR\baccepted\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xfe\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa5\x02\n" +
 	"\x0eForwardRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
@@ -2660,7 +2844,8 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\x03get\x18\x03 \x01(\v2\x12.kvd.v1.ForwardGetH\x00R\x03get\x12'\n" +
 	"\x05write\x18\x04 \x01(\v2\x0f.kvd.v1.CommandH\x00R\x05write\x12)\n" +
 	"\x04scan\x18\x05 \x01(\v2\x13.kvd.v1.ForwardScanH\x00R\x04scan\x12)\n" +
-	"\x04meta\x18\x06 \x01(\v2\x13.kvd.v1.MetaCommandH\x00R\x04metaB\t\n" +
+	"\x04meta\x18\x06 \x01(\v2\x13.kvd.v1.MetaCommandH\x00R\x04meta\x12%\n" +
+	"\x05order\x18\a \x01(\v2\r.kvd.v1.OrderH\x00R\x05orderB\t\n" +
 	"\arequest\"\x1e\n" +
 	"\n" +
 	"ForwardGet\x12\x10\n" +
@@ -2688,7 +2873,21 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
 	"\tfrom_node\x18\x02 \x01(\x04R\bfromNode\"?\n" +
 	"\rLocalResponse\x12.\n" +
-	"\x06status\x18\x01 \x01(\v2\x16.kvd.v1.StatusResponseR\x06status\"\xeb\x01\n" +
+	"\x06status\x18\x01 \x01(\v2\x16.kvd.v1.StatusResponseR\x06status\"\x8c\x01\n" +
+	"\x0eExplainRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
+	"\tfrom_node\x18\x02 \x01(\x04R\bfromNode\x12\x14\n" +
+	"\x05shard\x18\x03 \x01(\x04R\x05shard\x12\x12\n" +
+	"\x04goal\x18\x04 \x01(\x04R\x04goal\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\"\xc5\x01\n" +
+	"\x0fExplainResponse\x12%\n" +
+	"\x06events\x18\x01 \x03(\v2\r.kvd.v1.EventR\x06events\x12\x14\n" +
+	"\x05leads\x18\x02 \x01(\bR\x05leads\x12\x1a\n" +
+	"\bprogress\x18\x03 \x01(\tR\bprogress\x12\x1a\n" +
+	"\bverdicts\x18\x04 \x03(\tR\bverdicts\x12 \n" +
+	"\x04goal\x18\x05 \x01(\v2\f.kvd.v1.GoalR\x04goal\x12\x1b\n" +
+	"\tnext_goal\x18\x06 \x01(\x04R\bnextGoal\"\xeb\x01\n" +
 	"\fFoundRequest\x12\x1b\n" +
 	"\tlist_hash\x18\x01 \x01(\tR\blistHash\x12\x1b\n" +
 	"\tfrom_name\x18\x02 \x01(\tR\bfromName\x12\x19\n" +
@@ -2705,7 +2904,7 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\x05phase\x18\x03 \x01(\x0e2\x19.kvd.v1.StoreRecord.PhaseR\x05phase\x12,\n" +
 	"\bfounding\x18\x04 \x01(\v2\x10.kvd.v1.FoundingR\bfounding\x12\x1b\n" +
 	"\tlist_hash\x18\x05 \x01(\tR\blistHash\x12\x18\n" +
-	"\arefusal\x18\x06 \x01(\tR\arefusal2\x8b\x03\n" +
+	"\arefusal\x18\x06 \x01(\tR\arefusal2\xc7\x03\n" +
 	"\vNodeService\x12/\n" +
 	"\x04Raft\x12\x10.kvd.v1.Envelope\x1a\x11.kvd.v1.RaftHeard(\x010\x01\x128\n" +
 	"\bSnapshot\x12\x15.kvd.v1.SnapshotChunk\x1a\x13.kvd.v1.SnapshotEnd(\x01\x12:\n" +
@@ -2713,7 +2912,8 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\x04Meta\x12\x19.kvd.v1.MetaStreamRequest\x1a\x11.kvd.v1.MetaState0\x01\x124\n" +
 	"\x05Local\x12\x14.kvd.v1.LocalRequest\x1a\x15.kvd.v1.LocalResponse\x124\n" +
 	"\x05Found\x12\x14.kvd.v1.FoundRequest\x1a\x15.kvd.v1.FoundResponse\x121\n" +
-	"\x04Join\x12\x13.kvd.v1.JoinRequest\x1a\x14.kvd.v1.JoinResponseB*Z(github.com/kvdstore/kvd/api/kvd/v1;kvdv1b\x06proto3"
+	"\x04Join\x12\x13.kvd.v1.JoinRequest\x1a\x14.kvd.v1.JoinResponse\x12:\n" +
+	"\aExplain\x12\x16.kvd.v1.ExplainRequest\x1a\x17.kvd.v1.ExplainResponseB*Z(github.com/kvdstore/kvd/api/kvd/v1;kvdv1b\x06proto3"
 
 var (
 	file_kvd_v1_node_proto_rawDescOnce sync.Once
@@ -2728,7 +2928,7 @@ func file_kvd_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_kvd_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kvd_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_kvd_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_kvd_v1_node_proto_goTypes = []any{
 	(FoundRequest_Step)(0),    // 0: kvd.v1.FoundRequest.Step
 	(*JoinRequest)(nil),       // 1: kvd.v1.JoinRequest
@@ -2758,30 +2958,34 @@ var file_kvd_v1_node_proto_goTypes = []any{
 	(*MetaStreamRequest)(nil), // 25: kvd.v1.MetaStreamRequest
 	(*LocalRequest)(nil),      // 26: kvd.v1.LocalRequest
 	(*LocalResponse)(nil),     // 27: kvd.v1.LocalResponse
-	(*FoundRequest)(nil),      // 28: kvd.v1.FoundRequest
-	(*FoundResponse)(nil),     // 29: kvd.v1.FoundResponse
-	(*MetaState)(nil),         // 30: kvd.v1.MetaState
-	(*Descriptor)(nil),        // 31: kvd.v1.Descriptor
-	(*SplitPair)(nil),         // 32: kvd.v1.SplitPair
-	(*Epoch)(nil),             // 33: kvd.v1.Epoch
-	(*ConfChange)(nil),        // 34: kvd.v1.ConfChange
-	(*SplitGoal)(nil),         // 35: kvd.v1.SplitGoal
-	(*Freeze)(nil),            // 36: kvd.v1.Freeze
-	(*Unfreeze)(nil),          // 37: kvd.v1.Unfreeze
-	(*ShardState)(nil),        // 38: kvd.v1.ShardState
-	(*Command)(nil),           // 39: kvd.v1.Command
-	(*MetaCommand)(nil),       // 40: kvd.v1.MetaCommand
-	(*PipelineError)(nil),     // 41: kvd.v1.PipelineError
-	(*ResponseHeader)(nil),    // 42: kvd.v1.ResponseHeader
-	(*KeyValue)(nil),          // 43: kvd.v1.KeyValue
-	(*CommandResult)(nil),     // 44: kvd.v1.CommandResult
-	(*ScanResponse)(nil),      // 45: kvd.v1.ScanResponse
-	(*StatusResponse)(nil),    // 46: kvd.v1.StatusResponse
-	(*Founding)(nil),          // 47: kvd.v1.Founding
-	(StoreRecord_Phase)(0),    // 48: kvd.v1.StoreRecord.Phase
+	(*ExplainRequest)(nil),    // 28: kvd.v1.ExplainRequest
+	(*ExplainResponse)(nil),   // 29: kvd.v1.ExplainResponse
+	(*FoundRequest)(nil),      // 30: kvd.v1.FoundRequest
+	(*FoundResponse)(nil),     // 31: kvd.v1.FoundResponse
+	(*MetaState)(nil),         // 32: kvd.v1.MetaState
+	(*Descriptor)(nil),        // 33: kvd.v1.Descriptor
+	(*SplitPair)(nil),         // 34: kvd.v1.SplitPair
+	(*Epoch)(nil),             // 35: kvd.v1.Epoch
+	(*ConfChange)(nil),        // 36: kvd.v1.ConfChange
+	(*SplitGoal)(nil),         // 37: kvd.v1.SplitGoal
+	(*Freeze)(nil),            // 38: kvd.v1.Freeze
+	(*Unfreeze)(nil),          // 39: kvd.v1.Unfreeze
+	(*ShardState)(nil),        // 40: kvd.v1.ShardState
+	(*Command)(nil),           // 41: kvd.v1.Command
+	(*MetaCommand)(nil),       // 42: kvd.v1.MetaCommand
+	(*PipelineError)(nil),     // 43: kvd.v1.PipelineError
+	(*ResponseHeader)(nil),    // 44: kvd.v1.ResponseHeader
+	(*KeyValue)(nil),          // 45: kvd.v1.KeyValue
+	(*CommandResult)(nil),     // 46: kvd.v1.CommandResult
+	(*ScanResponse)(nil),      // 47: kvd.v1.ScanResponse
+	(*StatusResponse)(nil),    // 48: kvd.v1.StatusResponse
+	(*Event)(nil),             // 49: kvd.v1.Event
+	(*Goal)(nil),              // 50: kvd.v1.Goal
+	(*Founding)(nil),          // 51: kvd.v1.Founding
+	(StoreRecord_Phase)(0),    // 52: kvd.v1.StoreRecord.Phase
 }
 var file_kvd_v1_node_proto_depIdxs = []int32{
-	30, // 0: kvd.v1.JoinResponse.meta:type_name -> kvd.v1.MetaState
+	32, // 0: kvd.v1.JoinResponse.meta:type_name -> kvd.v1.MetaState
 	13, // 1: kvd.v1.Envelope.messages:type_name -> kvd.v1.RaftMessage
 	4,  // 2: kvd.v1.Envelope.report:type_name -> kvd.v1.NodeReport
 	9,  // 3: kvd.v1.Envelope.orders:type_name -> kvd.v1.Order
@@ -2789,57 +2993,62 @@ var file_kvd_v1_node_proto_depIdxs = []int32{
 	11, // 5: kvd.v1.Envelope.words:type_name -> kvd.v1.Word
 	5,  // 6: kvd.v1.NodeReport.shards:type_name -> kvd.v1.ShardReport
 	8,  // 7: kvd.v1.NodeReport.refusals:type_name -> kvd.v1.Refusal
-	31, // 8: kvd.v1.ShardReport.descriptor:type_name -> kvd.v1.Descriptor
+	33, // 8: kvd.v1.ShardReport.descriptor:type_name -> kvd.v1.Descriptor
 	6,  // 9: kvd.v1.ShardReport.load:type_name -> kvd.v1.ShardLoad
 	7,  // 10: kvd.v1.ShardReport.followers:type_name -> kvd.v1.FollowerReport
-	32, // 11: kvd.v1.ShardReport.birth:type_name -> kvd.v1.SplitPair
-	33, // 12: kvd.v1.Order.epoch:type_name -> kvd.v1.Epoch
-	34, // 13: kvd.v1.Order.conf:type_name -> kvd.v1.ConfChange
-	35, // 14: kvd.v1.Order.split:type_name -> kvd.v1.SplitGoal
-	31, // 15: kvd.v1.Order.merge:type_name -> kvd.v1.Descriptor
-	36, // 16: kvd.v1.Order.freeze:type_name -> kvd.v1.Freeze
-	37, // 17: kvd.v1.Order.unfreeze:type_name -> kvd.v1.Unfreeze
-	31, // 18: kvd.v1.Word.descriptor:type_name -> kvd.v1.Descriptor
+	34, // 11: kvd.v1.ShardReport.birth:type_name -> kvd.v1.SplitPair
+	35, // 12: kvd.v1.Order.epoch:type_name -> kvd.v1.Epoch
+	36, // 13: kvd.v1.Order.conf:type_name -> kvd.v1.ConfChange
+	37, // 14: kvd.v1.Order.split:type_name -> kvd.v1.SplitGoal
+	33, // 15: kvd.v1.Order.merge:type_name -> kvd.v1.Descriptor
+	38, // 16: kvd.v1.Order.freeze:type_name -> kvd.v1.Freeze
+	39, // 17: kvd.v1.Order.unfreeze:type_name -> kvd.v1.Unfreeze
+	33, // 18: kvd.v1.Word.descriptor:type_name -> kvd.v1.Descriptor
 	14, // 19: kvd.v1.RaftMessage.entries:type_name -> kvd.v1.RaftEntry
 	15, // 20: kvd.v1.RaftMessage.checksum:type_name -> kvd.v1.Checksum
 	17, // 21: kvd.v1.SnapshotChunk.header:type_name -> kvd.v1.SnapshotHeader
 	18, // 22: kvd.v1.SnapshotChunk.data:type_name -> kvd.v1.SnapshotData
 	19, // 23: kvd.v1.SnapshotChunk.trailer:type_name -> kvd.v1.SnapshotTrailer
 	13, // 24: kvd.v1.SnapshotHeader.message:type_name -> kvd.v1.RaftMessage
-	38, // 25: kvd.v1.SnapshotHeader.state:type_name -> kvd.v1.ShardState
+	40, // 25: kvd.v1.SnapshotHeader.state:type_name -> kvd.v1.ShardState
 	22, // 26: kvd.v1.ForwardRequest.get:type_name -> kvd.v1.ForwardGet
-	39, // 27: kvd.v1.ForwardRequest.write:type_name -> kvd.v1.Command
+	41, // 27: kvd.v1.ForwardRequest.write:type_name -> kvd.v1.Command
 	23, // 28: kvd.v1.ForwardRequest.scan:type_name -> kvd.v1.ForwardScan
-	40, // 29: kvd.v1.ForwardRequest.meta:type_name -> kvd.v1.MetaCommand
-	41, // 30: kvd.v1.ForwardResponse.error:type_name -> kvd.v1.PipelineError
-	42, // 31: kvd.v1.ForwardResponse.header:type_name -> kvd.v1.ResponseHeader
-	43, // 32: kvd.v1.ForwardResponse.found:type_name -> kvd.v1.KeyValue
-	44, // 33: kvd.v1.ForwardResponse.write:type_name -> kvd.v1.CommandResult
-	45, // 34: kvd.v1.ForwardResponse.scan:type_name -> kvd.v1.ScanResponse
-	46, // 35: kvd.v1.LocalResponse.status:type_name -> kvd.v1.StatusResponse
-	0,  // 36: kvd.v1.FoundRequest.step:type_name -> kvd.v1.FoundRequest.Step
-	47, // 37: kvd.v1.FoundRequest.founding:type_name -> kvd.v1.Founding
-	48, // 38: kvd.v1.FoundResponse.phase:type_name -> kvd.v1.StoreRecord.Phase
-	47, // 39: kvd.v1.FoundResponse.founding:type_name -> kvd.v1.Founding
-	3,  // 40: kvd.v1.NodeService.Raft:input_type -> kvd.v1.Envelope
-	16, // 41: kvd.v1.NodeService.Snapshot:input_type -> kvd.v1.SnapshotChunk
-	21, // 42: kvd.v1.NodeService.Forward:input_type -> kvd.v1.ForwardRequest
-	25, // 43: kvd.v1.NodeService.Meta:input_type -> kvd.v1.MetaStreamRequest
-	26, // 44: kvd.v1.NodeService.Local:input_type -> kvd.v1.LocalRequest
-	28, // 45: kvd.v1.NodeService.Found:input_type -> kvd.v1.FoundRequest
-	1,  // 46: kvd.v1.NodeService.Join:input_type -> kvd.v1.JoinRequest
-	12, // 47: kvd.v1.NodeService.Raft:output_type -> kvd.v1.RaftHeard
-	20, // 48: kvd.v1.NodeService.Snapshot:output_type -> kvd.v1.SnapshotEnd
-	24, // 49: kvd.v1.NodeService.Forward:output_type -> kvd.v1.ForwardResponse
-	30, // 50: kvd.v1.NodeService.Meta:output_type -> kvd.v1.MetaState
-	27, // 51: kvd.v1.NodeService.Local:output_type -> kvd.v1.LocalResponse
-	29, // 52: kvd.v1.NodeService.Found:output_type -> kvd.v1.FoundResponse
-	2,  // 53: kvd.v1.NodeService.Join:output_type -> kvd.v1.JoinResponse
-	47, // [47:54] is the sub-list for method output_type
-	40, // [40:47] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	42, // 29: kvd.v1.ForwardRequest.meta:type_name -> kvd.v1.MetaCommand
+	9,  // 30: kvd.v1.ForwardRequest.order:type_name -> kvd.v1.Order
+	43, // 31: kvd.v1.ForwardResponse.error:type_name -> kvd.v1.PipelineError
+	44, // 32: kvd.v1.ForwardResponse.header:type_name -> kvd.v1.ResponseHeader
+	45, // 33: kvd.v1.ForwardResponse.found:type_name -> kvd.v1.KeyValue
+	46, // 34: kvd.v1.ForwardResponse.write:type_name -> kvd.v1.CommandResult
+	47, // 35: kvd.v1.ForwardResponse.scan:type_name -> kvd.v1.ScanResponse
+	48, // 36: kvd.v1.LocalResponse.status:type_name -> kvd.v1.StatusResponse
+	49, // 37: kvd.v1.ExplainResponse.events:type_name -> kvd.v1.Event
+	50, // 38: kvd.v1.ExplainResponse.goal:type_name -> kvd.v1.Goal
+	0,  // 39: kvd.v1.FoundRequest.step:type_name -> kvd.v1.FoundRequest.Step
+	51, // 40: kvd.v1.FoundRequest.founding:type_name -> kvd.v1.Founding
+	52, // 41: kvd.v1.FoundResponse.phase:type_name -> kvd.v1.StoreRecord.Phase
+	51, // 42: kvd.v1.FoundResponse.founding:type_name -> kvd.v1.Founding
+	3,  // 43: kvd.v1.NodeService.Raft:input_type -> kvd.v1.Envelope
+	16, // 44: kvd.v1.NodeService.Snapshot:input_type -> kvd.v1.SnapshotChunk
+	21, // 45: kvd.v1.NodeService.Forward:input_type -> kvd.v1.ForwardRequest
+	25, // 46: kvd.v1.NodeService.Meta:input_type -> kvd.v1.MetaStreamRequest
+	26, // 47: kvd.v1.NodeService.Local:input_type -> kvd.v1.LocalRequest
+	30, // 48: kvd.v1.NodeService.Found:input_type -> kvd.v1.FoundRequest
+	1,  // 49: kvd.v1.NodeService.Join:input_type -> kvd.v1.JoinRequest
+	28, // 50: kvd.v1.NodeService.Explain:input_type -> kvd.v1.ExplainRequest
+	12, // 51: kvd.v1.NodeService.Raft:output_type -> kvd.v1.RaftHeard
+	20, // 52: kvd.v1.NodeService.Snapshot:output_type -> kvd.v1.SnapshotEnd
+	24, // 53: kvd.v1.NodeService.Forward:output_type -> kvd.v1.ForwardResponse
+	32, // 54: kvd.v1.NodeService.Meta:output_type -> kvd.v1.MetaState
+	27, // 55: kvd.v1.NodeService.Local:output_type -> kvd.v1.LocalResponse
+	31, // 56: kvd.v1.NodeService.Found:output_type -> kvd.v1.FoundResponse
+	2,  // 57: kvd.v1.NodeService.Join:output_type -> kvd.v1.JoinResponse
+	29, // 58: kvd.v1.NodeService.Explain:output_type -> kvd.v1.ExplainResponse
+	51, // [51:59] is the sub-list for method output_type
+	43, // [43:51] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_kvd_v1_node_proto_init() }
@@ -2868,6 +3077,7 @@ func file_kvd_v1_node_proto_init() {
 		(*ForwardRequest_Write)(nil),
 		(*ForwardRequest_Scan)(nil),
 		(*ForwardRequest_Meta)(nil),
+		(*ForwardRequest_Order)(nil),
 	}
 	file_kvd_v1_node_proto_msgTypes[23].OneofWrappers = []any{
 		(*ForwardResponse_Found)(nil),
@@ -2880,7 +3090,7 @@ func file_kvd_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kvd_v1_node_proto_rawDesc), len(file_kvd_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

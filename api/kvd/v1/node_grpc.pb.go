@@ -28,6 +28,7 @@ const (
 	NodeService_Local_FullMethodName    = "/kvd.v1.NodeService/Local"
 	NodeService_Found_FullMethodName    = "/kvd.v1.NodeService/Found"
 	NodeService_Join_FullMethodName     = "/kvd.v1.NodeService/Join"
+	NodeService_Explain_FullMethodName  = "/kvd.v1.NodeService/Explain"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -52,6 +53,9 @@ type NodeServiceClient interface {
 	Found(ctx context.Context, in *FoundRequest, opts ...grpc.CallOption) (*FoundResponse, error)
 	// Join asks to become a node of the cluster (B2). Any node answers.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
+	// Explain tells what this node remembers of what happened and, where the meta group is led, what the plan thinks of a
+	// shard.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
 
 type nodeServiceClient struct {
@@ -147,6 +151,16 @@ func (c *nodeServiceClient) Join(ctx context.Context, in *JoinRequest, opts ...g
 	return out, nil
 }
 
+func (c *nodeServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, NodeService_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -169,6 +183,9 @@ type NodeServiceServer interface {
 	Found(context.Context, *FoundRequest) (*FoundResponse, error)
 	// Join asks to become a node of the cluster (B2). Any node answers.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+	// Explain tells what this node remembers of what happened and, where the meta group is led, what the plan thinks of a
+	// shard.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -199,6 +216,9 @@ func (UnimplementedNodeServiceServer) Found(context.Context, *FoundRequest) (*Fo
 }
 func (UnimplementedNodeServiceServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedNodeServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -318,6 +338,24 @@ func _NodeService_Join_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -340,6 +378,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Join",
 			Handler:    _NodeService_Join_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _NodeService_Explain_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
