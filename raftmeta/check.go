@@ -33,6 +33,16 @@ func Check(m *kvdv1.MetaState) error {
 		}
 		nodes[id], names[name], stores[n.GetStoreId()] = true, true, true
 	}
+	for _, n := range m.GetRemoved() {
+		id := n.GetNode().GetNode()
+		if id == 0 || id >= m.GetNextNode() || nodes[id] || stores[n.GetStoreId()] {
+			return fail("the removed node %d is a member, its store is one's, or its id was never given", id)
+		}
+		nodes[id], stores[n.GetStoreId()] = false, true
+	}
+	if len(m.GetRemoved()) > RemovedMax {
+		return fail("%d removed nodes", len(m.GetRemoved()))
+	}
 	if m.GetMeta() == nil || m.GetMeta().GetShard() != uint64(kv.MetaShard) {
 		return fail("the meta group's descriptor is missing")
 	}

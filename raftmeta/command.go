@@ -27,7 +27,7 @@ func CheckCommand(c *kvdv1.MetaCommand) error {
 // version carry out.
 func decode(p *kvdv1.Command) (*kvdv1.MetaCommand, error) {
 	switch op := kv.Op(p.GetOp()); {
-	case p.GetOp() < uint32(kv.OpPut) || p.GetOp() > uint32(kv.OpMeta):
+	case p.GetOp() < uint32(kv.OpPut) || p.GetOp() > uint32(kv.OpShape):
 		return nil, fmt.Errorf("operation %d: %w", p.GetOp(), ErrUnknownCommand)
 	case op != kv.OpMeta:
 		return nil, nil
@@ -42,11 +42,17 @@ func decode(p *kvdv1.Command) (*kvdv1.MetaCommand, error) {
 	return c, nil
 }
 
-// hasUnknownField looks into a message and those within it. There are no maps and lists in these.
+// hasUnknownField looks into a message and those within it. There are no maps in these.
 func hasUnknownField(m protoreflect.Message) bool {
 	unknown := len(m.GetUnknown()) > 0
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		if f.Message() != nil && !f.IsList() && !f.IsMap() {
+		switch {
+		case f.Message() == nil:
+		case f.IsList():
+			for i := range v.List().Len() {
+				unknown = unknown || hasUnknownField(v.List().Get(i).Message())
+			}
+		default:
 			unknown = unknown || hasUnknownField(v.Message())
 		}
 		return !unknown

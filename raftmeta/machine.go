@@ -3,7 +3,6 @@ package raftmeta
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -28,7 +27,8 @@ type Machine struct {
 	descriptor *kv.Descriptor
 	writer     Writer
 	stepped    bool
-	failed     error // Of an Apply: nothing is applied any more, and no step finished.
+	failed     error          // Of an Apply: nothing is applied any more, and no step finished.
+	events     []*kvdv1.Event // Of this step.
 }
 
 // New makes the machine from its stored state.
@@ -94,22 +94,48 @@ func (m *Machine) next(index kv.Index, term kv.Term) error {
 	return nil
 }
 
+// outcome is what a command does: new metadata, or none if it is as the command wants it already.
+type outcome struct {
+	next    *kvdv1.MetaState
+	counter uint64         // For the result: the id that was given.
+	events  []*kvdv1.Event // Without their time and version.
+}
+
 // command carries one command out, or refuses it; nil is one of a shard.
 func (m *Machine) command(c *kvdv1.MetaCommand) kv.Result {
-	next, reason := m.state.Meta, "the meta group takes no other commands than its own"
-	switch c := c.GetCommand().(type) {
-	case *kvdv1.MetaCommand_SetSetting:
-		next, reason = setSetting(next, c.SetSetting)
-	case *kvdv1.MetaCommand_UpdateNode:
-		next, reason = updateNode(next, c.UpdateNode)
-	}
+	out, reason := m.carryOut(c)
 	if reason != "" {
 		return kv.Result{Status: kv.Refused, Reason: reason}
 	}
-	next.Version++
+	if out.next != nil {
+		m.become(out.next, out.events)
+		m.state.Revision++
+	}
+	return kv.Result{Status: kv.Done, Revision: kv.Revision(m.state.Revision), Counter: int64(out.counter)}
+}
+
+func (m *Machine) carryOut(c *kvdv1.MetaCommand) (out outcome, refused string) {
+	meta := m.state.Meta
+	switch c := c.GetCommand().(type) {
+	case *kvdv1.MetaCommand_SetSetting:
+		return setSetting(meta, c.SetSetting)
+	case *kvdv1.MetaCommand_UpdateNode:
+		return updateNode(meta, c.UpdateNode)
+	case *kvdv1.MetaCommand_Join:
+		return join(meta, c.Join)
+	case *kvdv1.MetaCommand_SetDraining:
+		return setDraining(meta, c.SetDraining)
+	case *kvdv1.MetaCommand_RemoveNode:
+		return removeNode(meta, c.RemoveNode)
+	}
+	return outcome{}, "the meta group takes no other commands than its own"
+}
+
+// become takes new metadata.
+func (m *Machine) become(next *kvdv1.MetaState, events []*kvdv1.Event) {
+	next.Version = m.state.Meta.Version + 1
 	m.state.Meta = next
-	m.state.Revision++
-	return kv.Result{Status: kv.Done, Revision: kv.Revision(m.state.Revision)}
+	m.note(events)
 }
 
 // successor gives metadata that is equal, to be changed by replacing its fields. A copy of everything takes 8 ms of the
@@ -119,41 +145,8 @@ func successor(m *kvdv1.MetaState) *kvdv1.MetaState {
 		ClusterId: m.ClusterId, Version: m.Version, Nodes: m.Nodes, Descriptors: m.Descriptors, Meta: m.Meta,
 		Settings: m.Settings, NextNode: m.NextNode, NextShard: m.NextShard, NextReplica: m.NextReplica,
 		ClusterVersion: m.ClusterVersion, TickMs: m.TickMs, ElectionTicks: m.ElectionTicks,
-		Goals: m.Goals, NextGoal: m.NextGoal, Rules: m.Rules, Absorbed: m.Absorbed,
+		Goals: m.Goals, NextGoal: m.NextGoal, Rules: m.Rules, Absorbed: m.Absorbed, Removed: m.Removed,
 	}
-}
-
-// setSetting sets a setting; an empty value is the default again.
-func setSetting(m *kvdv1.MetaState, v *kvdv1.SettingValue) (next *kvdv1.MetaState, refused string) {
-	if err := CheckSetting(v.GetName(), v.GetValue()); err != nil {
-		return nil, err.Error()
-	}
-	next = successor(m)
-	next.Settings = slices.DeleteFunc(slices.Clone(m.Settings), func(s *kvdv1.SettingValue) bool { return s.GetName() == v.Name })
-	if v.Value != "" {
-		next.Settings = append(next.Settings, v)
-	}
-	return next, ""
-}
-
-// updateNode takes a node's new address and region, from the store that the node was registered with.
-func updateNode(m *kvdv1.MetaState, n *kvdv1.MetaNode) (next *kvdv1.MetaState, refused string) {
-	id := n.GetNode().GetNode()
-	i := slices.IndexFunc(m.Nodes, func(known *kvdv1.MetaNode) bool { return known.GetNode().GetNode() == id })
-	switch {
-	case i < 0:
-		return nil, fmt.Sprintf("node %d is not known", id)
-	case m.Nodes[i].StoreId != n.GetStoreId():
-		return nil, fmt.Sprintf("node %d has another store", id)
-	case n.GetNode().GetAddress() == "":
-		return nil, "address: must be HOST:PORT"
-	}
-	next = successor(m)
-	next.Nodes = slices.Clone(m.Nodes)
-	next.Nodes[i] = &kvdv1.MetaNode{StoreId: m.Nodes[i].StoreId, Node: &kvdv1.Node{
-		Node: id, Name: m.Nodes[i].Node.Name, Address: n.Node.Address, Region: n.Node.Region,
-	}}
-	return next, ""
 }
 
 // Changes is empty: the meta group holds no keys.
@@ -170,7 +163,7 @@ func (m *Machine) Finish() {
 }
 
 // Committed ends the step.
-func (m *Machine) Committed() { m.writer, m.stepped = nil, false }
+func (m *Machine) Committed() { m.writer, m.stepped, m.events = nil, false, nil }
 
 // State is what the replica keeps of itself. It shares what no entry changes.
 func (m *Machine) State() *kvdv1.ShardState {

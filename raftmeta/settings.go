@@ -119,6 +119,21 @@ func CheckSetting(name, value string) error {
 	return nil
 }
 
+// setSetting sets a setting; an empty value is the default again.
+func setSetting(m *kvdv1.MetaState, v *kvdv1.SettingValue) (out outcome, refused string) {
+	if err := CheckSetting(v.GetName(), v.GetValue()); err != nil {
+		return out, err.Error()
+	}
+	next := successor(m)
+	next.Settings = slices.DeleteFunc(slices.Clone(m.Settings), func(s *kvdv1.SettingValue) bool { return s.GetName() == v.Name })
+	text := v.Name + " is its default again"
+	if v.Value != "" {
+		next.Settings = append(next.Settings, v)
+		text = fmt.Sprintf("%s is %s", v.Name, v.Value)
+	}
+	return outcome{next: next, events: []*kvdv1.Event{{Kind: "setting", State: Happened, Text: text}}}, ""
+}
+
 // Settings are the values of all settings: what was set, else the default. They are immutable.
 type Settings struct{ values map[string]any }
 

@@ -2010,7 +2010,9 @@ type MetaState struct {
 	// Placement rules, by prefix.
 	Rules []*Rule `protobuf:"bytes,15,rep,name=rules,proto3" json:"rules,omitempty"`
 	// Shards that were merged away, in the order of their merges; the oldest are forgotten past a bound.
-	Absorbed      []*AbsorbedShard `protobuf:"bytes,16,rep,name=absorbed,proto3" json:"absorbed,omitempty"`
+	Absorbed []*AbsorbedShard `protobuf:"bytes,16,rep,name=absorbed,proto3" json:"absorbed,omitempty"`
+	// Nodes that were removed, in the order of their removals; the oldest are forgotten past a bound.
+	Removed       []*MetaNode `protobuf:"bytes,17,rep,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2153,6 +2155,13 @@ func (x *MetaState) GetRules() []*Rule {
 func (x *MetaState) GetAbsorbed() []*AbsorbedShard {
 	if x != nil {
 		return x.Absorbed
+	}
+	return nil
+}
+
+func (x *MetaState) GetRemoved() []*MetaNode {
+	if x != nil {
+		return x.Removed
 	}
 	return nil
 }
@@ -3537,7 +3546,7 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\x06frozen\x18\x15 \x01(\v2\x13.kvd.v1.FrozenStateR\x06frozen\x12,\n" +
 	"\babsorbed\x18\x16 \x03(\v2\x10.kvd.v1.AbsorbedR\babsorbed\x12\x1a\n" +
 	"\bunfrozen\x18\x17 \x01(\x04R\bunfrozen\x12\x19\n" +
-	"\bsince_ms\x18\x18 \x01(\x03R\asinceMs\"\xdc\x04\n" +
+	"\bsince_ms\x18\x18 \x01(\x03R\asinceMs\"\x88\x05\n" +
 	"\tMetaState\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x18\n" +
@@ -3557,7 +3566,8 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\x05goals\x18\r \x03(\v2\f.kvd.v1.GoalR\x05goals\x12\x1b\n" +
 	"\tnext_goal\x18\x0e \x01(\x04R\bnextGoal\x12\"\n" +
 	"\x05rules\x18\x0f \x03(\v2\f.kvd.v1.RuleR\x05rules\x121\n" +
-	"\babsorbed\x18\x10 \x03(\v2\x15.kvd.v1.AbsorbedShardR\babsorbed\"\xb7\x02\n" +
+	"\babsorbed\x18\x10 \x03(\v2\x15.kvd.v1.AbsorbedShardR\babsorbed\x12*\n" +
+	"\aremoved\x18\x11 \x03(\v2\x10.kvd.v1.MetaNodeR\aremoved\"\xb7\x02\n" +
 	"\x04Goal\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\x04R\x05shard\x12#\n" +
@@ -3754,32 +3764,33 @@ var file_kvd_v1_log_proto_depIdxs = []int32{
 	25, // 38: kvd.v1.MetaState.goals:type_name -> kvd.v1.Goal
 	29, // 39: kvd.v1.MetaState.rules:type_name -> kvd.v1.Rule
 	30, // 40: kvd.v1.MetaState.absorbed:type_name -> kvd.v1.AbsorbedShard
-	41, // 41: kvd.v1.Goal.epoch:type_name -> kvd.v1.Epoch
-	26, // 42: kvd.v1.Goal.split:type_name -> kvd.v1.SplitGoal
-	27, // 43: kvd.v1.Goal.replicas:type_name -> kvd.v1.ReplicasGoal
-	28, // 44: kvd.v1.Goal.merge:type_name -> kvd.v1.MergeGoal
-	42, // 45: kvd.v1.SplitGoal.replicas:type_name -> kvd.v1.Replica
-	42, // 46: kvd.v1.ReplicasGoal.add:type_name -> kvd.v1.Replica
-	43, // 47: kvd.v1.AbsorbedShard.descriptor:type_name -> kvd.v1.Descriptor
-	45, // 48: kvd.v1.MetaNode.node:type_name -> kvd.v1.Node
-	33, // 49: kvd.v1.MetaCommand.set_setting:type_name -> kvd.v1.SettingValue
-	32, // 50: kvd.v1.MetaCommand.update_node:type_name -> kvd.v1.MetaNode
-	32, // 51: kvd.v1.MetaCommand.join:type_name -> kvd.v1.MetaNode
-	35, // 52: kvd.v1.MetaCommand.set_draining:type_name -> kvd.v1.SetDraining
-	36, // 53: kvd.v1.MetaCommand.remove_node:type_name -> kvd.v1.RemoveNode
-	37, // 54: kvd.v1.MetaCommand.report:type_name -> kvd.v1.ReportShards
-	25, // 55: kvd.v1.MetaCommand.set_goal:type_name -> kvd.v1.Goal
-	38, // 56: kvd.v1.MetaCommand.drop_goal:type_name -> kvd.v1.DropGoal
-	29, // 57: kvd.v1.MetaCommand.set_rule:type_name -> kvd.v1.Rule
-	43, // 58: kvd.v1.ReportShards.descriptors:type_name -> kvd.v1.Descriptor
-	0,  // 59: kvd.v1.StoreRecord.phase:type_name -> kvd.v1.StoreRecord.Phase
-	40, // 60: kvd.v1.StoreRecord.founding:type_name -> kvd.v1.Founding
-	24, // 61: kvd.v1.Founding.meta:type_name -> kvd.v1.MetaState
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	32, // 41: kvd.v1.MetaState.removed:type_name -> kvd.v1.MetaNode
+	41, // 42: kvd.v1.Goal.epoch:type_name -> kvd.v1.Epoch
+	26, // 43: kvd.v1.Goal.split:type_name -> kvd.v1.SplitGoal
+	27, // 44: kvd.v1.Goal.replicas:type_name -> kvd.v1.ReplicasGoal
+	28, // 45: kvd.v1.Goal.merge:type_name -> kvd.v1.MergeGoal
+	42, // 46: kvd.v1.SplitGoal.replicas:type_name -> kvd.v1.Replica
+	42, // 47: kvd.v1.ReplicasGoal.add:type_name -> kvd.v1.Replica
+	43, // 48: kvd.v1.AbsorbedShard.descriptor:type_name -> kvd.v1.Descriptor
+	45, // 49: kvd.v1.MetaNode.node:type_name -> kvd.v1.Node
+	33, // 50: kvd.v1.MetaCommand.set_setting:type_name -> kvd.v1.SettingValue
+	32, // 51: kvd.v1.MetaCommand.update_node:type_name -> kvd.v1.MetaNode
+	32, // 52: kvd.v1.MetaCommand.join:type_name -> kvd.v1.MetaNode
+	35, // 53: kvd.v1.MetaCommand.set_draining:type_name -> kvd.v1.SetDraining
+	36, // 54: kvd.v1.MetaCommand.remove_node:type_name -> kvd.v1.RemoveNode
+	37, // 55: kvd.v1.MetaCommand.report:type_name -> kvd.v1.ReportShards
+	25, // 56: kvd.v1.MetaCommand.set_goal:type_name -> kvd.v1.Goal
+	38, // 57: kvd.v1.MetaCommand.drop_goal:type_name -> kvd.v1.DropGoal
+	29, // 58: kvd.v1.MetaCommand.set_rule:type_name -> kvd.v1.Rule
+	43, // 59: kvd.v1.ReportShards.descriptors:type_name -> kvd.v1.Descriptor
+	0,  // 60: kvd.v1.StoreRecord.phase:type_name -> kvd.v1.StoreRecord.Phase
+	40, // 61: kvd.v1.StoreRecord.founding:type_name -> kvd.v1.Founding
+	24, // 62: kvd.v1.Founding.meta:type_name -> kvd.v1.MetaState
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_kvd_v1_log_proto_init() }
