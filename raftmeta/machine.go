@@ -9,6 +9,7 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/replica"
 )
 
 // Writer gathers the effects of one step; of it the meta group needs only the place for its state.
@@ -63,20 +64,31 @@ func (m *Machine) Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Resu
 	return results, nil
 }
 
-// ApplyConf applies the next entry of the log, a configuration change with the outcome conf, which is read-only from
-// then on; it is stored in the entry's step (T5). An outcome without voters is a broken invariant.
-func (m *Machine) ApplyConf(index kv.Index, term kv.Term, conf *raftpb.ConfState) error {
+// ApplyConf applies the next entry of the log, a configuration change, which apply has raft carry out if it is admitted;
+// it is stored in the entry's step, and the map's descriptor of the group with it (T5). An outcome without voters is a
+// broken invariant.
+func (m *Machine) ApplyConf(index kv.Index, term kv.Term, change *kvdv1.ConfChange, apply func() *raftpb.ConfState) (kv.Result, error) {
 	if err := m.next(index, term); err != nil {
-		return err
+		return kv.Result{}, err
 	}
+	if err := replica.AdmitConf(m.descriptor, change); err != nil {
+		return kv.Result{Status: kv.Refused, Reason: err.Error()}, nil
+	}
+	conf := apply()
 	if len(conf.GetVoters()) == 0 {
 		m.failed = fmt.Errorf("meta group: after the configuration of entry %d nobody would vote", index)
-		return m.failed
+		return kv.Result{}, m.failed
 	}
+	m.descriptor = replica.Reconfigure(m.descriptor, change, conf)
+	m.state.Descriptor_ = wire.FromDescriptor(m.descriptor, 0)
+	meta := successor(m.state.Meta)
+	meta.Version++
+	meta.Meta = m.state.Descriptor_
+	m.state.Meta = meta
 	st := m.state
 	st.Voters, st.Learners = conf.GetVoters(), conf.GetLearners()
 	st.VotersOutgoing, st.LearnersNext, st.AutoLeave = conf.GetVotersOutgoing(), conf.GetLearnersNext(), conf.GetAutoLeave()
-	return nil
+	return kv.Result{Status: kv.Done}, nil
 }
 
 // next moves on to the entry that follows the last one applied.
@@ -154,6 +166,9 @@ func (m *Machine) Changes() []kv.Change { return nil }
 
 // Checksums is empty: the metadata is compared by its version.
 func (m *Machine) Checksums() []kv.ChecksumRequest { return nil }
+
+// Ends is false: no command of the meta group ends a step.
+func (m *Machine) Ends() bool { return false }
 
 // Finish gives the step's effects to the writer, if anything was applied.
 func (m *Machine) Finish() {

@@ -62,7 +62,7 @@ func TestUnknownStops(t *testing.T) {
 		require.ErrorContains(t, err, "command 1 of entry 11", name)
 		_, again := m.Apply(12, 6, nil)
 		require.Equal(t, err, again, "%s: the next entry was applied", name)
-		require.Equal(t, err, m.ApplyConf(12, 6, &raftpb.ConfState{Voters: []uint64{1}}))
+		require.Equal(t, err, reconfigure(m, 12, &raftpb.ConfState{Voters: []uint64{1}}))
 		require.Equal(t, err, m.Check())
 		m.Finish()
 		require.Nil(t, s.stored, "%s: a step that failed was stored", name)
@@ -75,7 +75,7 @@ func TestUnknownStops(t *testing.T) {
 		require.Error(t, err, name)
 	}
 	m := machine(t)
-	require.Error(t, m.ApplyConf(11, 6, &raftpb.ConfState{}), "nobody would vote")
+	require.Error(t, reconfigure(m, 11, &raftpb.ConfState{}), "nobody would vote")
 	require.Error(t, m.Check())
 }
 
@@ -238,7 +238,7 @@ func TestConfigurationIsInItsStep(t *testing.T) {
 	m, s := machine(t), &sink{}
 	m.Begin(s)
 	conf := &raftpb.ConfState{Voters: []uint64{1, 2}, VotersOutgoing: []uint64{1}, Learners: []uint64{3}, LearnersNext: []uint64{4}, AutoLeave: new(true)}
-	require.NoError(t, m.ApplyConf(11, 6, conf))
+	require.NoError(t, reconfigure(m, 11, conf))
 	m.Finish()
 	m.Committed()
 	m, err := New(s.stored)
@@ -247,7 +247,8 @@ func TestConfigurationIsInItsStep(t *testing.T) {
 	require.EqualValues(t, 11, st.AppliedIndex)
 	require.Equal(t, []any{conf.Voters, conf.VotersOutgoing, conf.Learners, conf.LearnersNext, true},
 		[]any{st.Voters, st.VotersOutgoing, st.Learners, st.LearnersNext, st.AutoLeave})
-	require.EqualValues(t, 1, st.Meta.Version)
+	require.EqualValues(t, 2, st.Meta.Version)
+	require.True(t, proto.Equal(st.Descriptor_, st.Meta.Meta), "the map has another descriptor of the group")
 }
 
 // TestMachineWithoutKeys: what a replica asks of any state machine.
@@ -272,4 +273,18 @@ func TestMachineWithoutKeys(t *testing.T) {
 	require.Nil(t, idle.stored, "a step without entries was stored")
 	_, err = New(&kvdv1.ShardState{})
 	require.Error(t, err)
+}
+
+// reconfigure applies a change that is admitted, with any outcome.
+func reconfigure(m interface {
+	Descriptor() *kv.Descriptor
+	ApplyConf(kv.Index, kv.Term, *kvdv1.ConfChange, func() *raftpb.ConfState) (kv.Result, error)
+}, index kv.Index, conf *raftpb.ConfState) error {
+	d := m.Descriptor()
+	change := &kvdv1.ConfChange{Epoch: &kvdv1.Epoch{Version: d.Epoch.Version, Config: d.Epoch.Config}, Leave: d.Joint()}
+	if !change.Leave {
+		change.Add = []*kvdv1.Replica{{Node: 1000 + d.Epoch.Config, Replica: 1000 + d.Epoch.Config}}
+	}
+	_, err := m.ApplyConf(index, 6, change, func() *raftpb.ConfState { return conf })
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
@@ -13,30 +14,91 @@ import (
 func (r *Replica) Applies() bool { return len(r.toApply) > 0 && !r.Installing() }
 
 // Apply applies committed entries to the machine, one and then others as long as they come to no more than so many
-// bytes, but not beyond the first that asks for a checksum; used is how many they were. An error is a failed disk, an
+// bytes, but not beyond the one that ends the step; used is how many they were. An error is a failed disk, an
 // entry that this version does not know, or a broken invariant: the process must stop.
 func (r *Replica) Apply(bytes int) (used int, err error) {
-	for len(r.toApply) > 0 && len(r.machine.Checksums()) == 0 {
+	r.blocked = false
+	for len(r.toApply) > 0 && !r.machine.Ends() {
 		e := r.toApply[0]
 		size := max(len(e.GetData()), 1)
 		if used > 0 && used+size > bytes {
 			break
 		}
+		done, err := r.applyEntry(e)
+		if err != nil {
+			return used, err
+		}
+		if !done {
+			r.blocked = true
+			break
+		}
 		used += size
-		b, err := r.payload(e)
-		if err != nil {
-			return used, err
-		}
-		index := kv.Index(e.GetIndex())
-		results, err := r.machine.Apply(index, kv.Term(e.GetTerm()), b)
-		if err != nil {
-			return used, err
-		}
 		r.toApply[0] = nil
 		r.toApply = r.toApply[1:]
-		r.settle(index, b, results)
 	}
 	return used, nil
+}
+
+// applyEntry applies an entry, or with false leaves it for later (T5).
+func (r *Replica) applyEntry(e *raftpb.Entry) (done bool, err error) {
+	if e.GetType() == raftpb.EntryConfChangeV2 {
+		if e.GetIndex() > r.synced && !mutantShapeBeforeCommit {
+			return false, nil
+		}
+		cc, change, err := conf(e)
+		if err != nil {
+			return false, fmt.Errorf("%v: entry %d: %w", r.Group(), e.GetIndex(), err)
+		}
+		return true, r.applyConf(e, cc, change)
+	}
+	b, err := r.payload(e)
+	if err != nil {
+		return false, err
+	}
+	shape := shapes(b)
+	if shape && (e.GetIndex() > r.synced && !mutantShapeBeforeCommit || r.holds != nil && r.holds(b)) {
+		return false, nil
+	}
+	index := kv.Index(e.GetIndex())
+	results, err := r.machine.Apply(index, kv.Term(e.GetTerm()), b)
+	if err != nil {
+		return false, err
+	}
+	r.settle(index, b, results)
+	if shape {
+		r.follow()
+	}
+	return true, nil
+}
+
+// shapes reports that a batch has a command that changes the shape of the shard.
+func shapes(b *kvdv1.Batch) bool {
+	for _, c := range b.GetCommands() {
+		if kv.Op(c.GetOp()) == kv.OpShape {
+			return true
+		}
+	}
+	return false
+}
+
+// conf decodes a configuration change.
+func conf(e *raftpb.Entry) (*raftpb.ConfChangeV2, *kvdv1.ConfChange, error) {
+	cc := &raftpb.ConfChangeV2{}
+	if err := proto.Unmarshal(e.GetData(), cc); err != nil {
+		return nil, nil, fmt.Errorf("decode a configuration change: %w", err)
+	}
+	change := &kvdv1.ConfChange{}
+	if err := change.UnmarshalVT(cc.GetContext()); err != nil {
+		return nil, nil, fmt.Errorf("decode the context of a configuration change: %w", err)
+	}
+	// What raft is told is made of what the machine admits.
+	cc, err := rafts(change)
+	return cc, change, err
+}
+
+// Synced takes that a hard state with this commit is durable.
+func (r *Replica) Synced(commit kv.Index) {
+	r.synced = max(r.synced, uint64(commit))
 }
 
 // payload decodes an entry; nil for one without commands.
@@ -71,5 +133,5 @@ func (r *Replica) Applied() error {
 
 // HasReady reports whether another Ready has work.
 func (r *Replica) HasReady() bool {
-	return !r.Installing() && (len(r.toApply) > 0 || r.raw.HasReady() || r.canAsk() && !r.lease.asking && len(r.waiting) > 0)
+	return !r.Installing() && (len(r.toApply) > 0 && !r.blocked || r.commitWanted() || r.raw.HasReady() || r.canAsk() && !r.lease.asking && len(r.waiting) > 0)
 }

@@ -32,6 +32,7 @@ type proposed struct {
 	payload []byte   // Until the index is known.
 	index   kv.Index // 0 until raft has handed the entry out.
 	waiters []Waiter // One a command.
+	shape   bool     // It changes the shape of the shard.
 }
 
 // Answers hands out how commands and reads ended.
@@ -50,7 +51,7 @@ func (r *Replica) answerAll(p *proposed, err error) {
 // Propose proposes commands as one entry, at the proposer's wall clock in Unix milliseconds. There is one waiter a
 // command; a waiter may be nil.
 func (r *Replica) Propose(stamp int64, commands []*kvdv1.Command, waiters []Waiter) error {
-	p := &proposed{seq: r.seq + 1, waiters: waiters}
+	p := &proposed{seq: r.seq + 1, waiters: waiters, shape: len(commands) > 0 && kv.Op(commands[0].GetOp()) == kv.OpShape}
 	if !r.leader {
 		r.answerAll(p, r.notLeader())
 		return nil
@@ -174,7 +175,7 @@ func (r *Replica) Read(w Waiter) {
 
 // Renew asks for the lease to be renewed if half of it is gone. The owner calls it while there are readers.
 func (r *Replica) Renew(now time.Duration) {
-	if r.canAsk() && r.lease.wants(now) {
+	if r.canAsk() && !r.shaping() && r.lease.wants(now) {
 		r.begin(now)
 	}
 }
@@ -186,6 +187,12 @@ func (r *Replica) ask(now time.Duration) {
 	case r.lease.asking && r.askedAt >= retryTicks, !r.lease.asking && len(r.waiting) > 0:
 		r.begin(now)
 	}
+}
+
+// shaping reports that a change of the shape is on its way: until it is applied, raft refuses it, or the term ends, the
+// lease is not renewed (L6). Elsewhere it may be applied before it is here.
+func (r *Replica) shaping() bool {
+	return !mutantLeaseWhileShaping && slices.ContainsFunc(r.proposals, func(p *proposed) bool { return p.shape })
 }
 
 // canAsk reports whether the replica leads and has applied an entry of its own term (L4).
@@ -211,7 +218,7 @@ func contextOf(ctx []byte) uint64 {
 // confirmReads answers the reads whose ReadIndex is confirmed and applied.
 func (r *Replica) confirmReads() {
 	applied, _ := r.machine.Applied()
-	if !r.lease.settle(uint64(applied)) {
+	if !r.lease.settle(uint64(applied), !r.shaping()) {
 		return
 	}
 	for _, w := range r.asked {

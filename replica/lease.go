@@ -49,12 +49,12 @@ func (l *lease) confirm(context, index uint64) {
 
 // settle reports that the ReadIndex under way is confirmed and applied: what waited for it may be served, and the
 // lease runs from the moment at which it was asked, unless the term's leadership is being handed over.
-func (l *lease) settle(applied uint64) bool {
+func (l *lease) settle(applied uint64, extend bool) bool {
 	if !l.asking || l.index == 0 || applied < l.index {
 		return false
 	}
 	l.asking = false
-	if !l.handedOver {
+	if extend && !l.handedOver {
 		l.until = max(l.until, l.noted+l.length)
 	}
 	return true

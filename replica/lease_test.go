@@ -14,7 +14,7 @@ const (
 func held(t *testing.T) lease {
 	l := newLease(testElection, testTick)
 	l.confirm(l.ask(testStart), 20)
-	if !l.settle(20) || l.until != testStart+900*time.Millisecond {
+	if !l.settle(20, true) || l.until != testStart+900*time.Millisecond {
 		t.Fatalf("the lease runs until %v", l.until)
 	}
 	return l
@@ -25,17 +25,17 @@ func held(t *testing.T) lease {
 func TestLeaseRunsFromBeforeTheQuestion(t *testing.T) {
 	l := newLease(testElection, testTick)
 	context := l.ask(testStart)
-	if l.settle(1 << 40) {
+	if l.settle(1<<40, true) {
 		t.Fatal("settled without an answer")
 	}
 	l.confirm(context, 20)
-	if l.settle(19) {
+	if l.settle(19, true) {
 		t.Fatal("settled before the index was applied")
 	}
-	if !l.settle(20) || l.until != testStart+900*time.Millisecond {
+	if !l.settle(20, true) || l.until != testStart+900*time.Millisecond {
 		t.Fatalf("the lease runs until %v", l.until)
 	}
-	if l.settle(20) {
+	if l.settle(20, true) {
 		t.Fatal("settled twice")
 	}
 }
@@ -48,11 +48,11 @@ func TestLeaseDropsAnEarlierAnswer(t *testing.T) {
 	if first == second {
 		t.Fatal("a context was used again")
 	}
-	if l.confirm(first, 20); l.settle(20) {
+	if l.confirm(first, 20); l.settle(20, true) {
 		t.Fatal("the first answer counted for the second question")
 	}
 	l.reset()
-	if l.confirm(second, 20); l.settle(20) {
+	if l.confirm(second, 20); l.settle(20, true) {
 		t.Fatal("an answer of an earlier term counted")
 	}
 	if third := l.ask(testStart); third == first || third == second {
@@ -69,7 +69,7 @@ func TestLeaseEndsAtHandOver(t *testing.T) {
 	if l.until != 0 {
 		t.Fatalf("a lease until %v is left", l.until)
 	}
-	if l.confirm(context, 30); !l.settle(30) || l.until != 0 {
+	if l.confirm(context, 30); !l.settle(30, true) || l.until != 0 {
 		t.Fatalf("a lease until %v after the hand-over began", l.until)
 	}
 	if l.wants(testStart + time.Hour) {
@@ -77,7 +77,7 @@ func TestLeaseEndsAtHandOver(t *testing.T) {
 	}
 	l.reset()
 	l.confirm(l.ask(testStart), 40)
-	if !l.settle(40) || l.until == 0 {
+	if !l.settle(40, true) || l.until == 0 {
 		t.Fatal("no lease in the next term")
 	}
 }

@@ -39,7 +39,8 @@ func (r *Replica) Ready(now time.Duration) (w Work, ok bool) {
 	r.stepped = nil
 	r.ask(now)
 	if !r.raw.HasReady() {
-		return Work{Refused: offered}, offered
+		w = Work{Refused: offered, Hard: r.commitToWrite()}
+		return w, offered || w.Hard != nil
 	}
 	rd := r.raw.Ready()
 	r.observe(rd)
@@ -108,9 +109,24 @@ func (r *Replica) hardToWrite(rd raft.Ready) *raftpb.HardState {
 		term, vote = rd.HardState.GetTerm(), rd.HardState.GetVote()
 	}
 	if term == r.written.GetTerm() && vote == r.written.GetVote() && len(rd.Entries) == 0 {
-		return nil
+		return r.commitToWrite()
 	}
 	r.written = &raftpb.HardState{Term: &term, Vote: &vote, Commit: new(r.commit)}
+	return r.written
+}
+
+// commitWanted reports that an entry waits to be applied until a hard state with its commit is durable, and none that has
+// it was handed out (T5).
+func (r *Replica) commitWanted() bool {
+	return r.blocked && len(r.toApply) > 0 && r.written.GetCommit() < r.toApply[0].GetIndex()
+}
+
+// commitToWrite gives a hard state with the newest commit, if one is wanted.
+func (r *Replica) commitToWrite() *raftpb.HardState {
+	if !r.commitWanted() {
+		return nil
+	}
+	r.written = &raftpb.HardState{Term: r.written.Term, Vote: r.written.Vote, Commit: new(r.commit)}
 	return r.written
 }
 
@@ -157,6 +173,8 @@ func (r *Replica) Install(machine Machine) (index kv.Index, term kv.Term, hard *
 	meta := in.snapshot.GetMetadata()
 	index, term = kv.Index(meta.GetIndex()), kv.Term(meta.GetTerm())
 	r.machine = machine
+	r.descriptor, r.conf = machine.Descriptor(), meta.GetConfState()
+	r.follow()
 	r.log.Reset(index, term)
 	r.last = index
 	r.commit = max(r.commit, uint64(index))

@@ -18,10 +18,15 @@ import (
 type Machine interface {
 	// Apply applies the next entry; b is nil for one without commands. There is one result a command.
 	Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Result, error)
-	// Checksums lists the checksums that the step asks for; a step ends where one is asked for.
-	Checksums() []kv.ChecksumRequest
+	// ApplyConf applies the next entry, a configuration change. If the machine admits it, apply has raft carry it out and
+	// gives the outcome; a refused one raft must not hear of.
+	ApplyConf(index kv.Index, term kv.Term, change *kvdv1.ConfChange, apply func() *raftpb.ConfState) (kv.Result, error)
+	// Ends reports that the step must end here: it asks for a checksum, or has changed the shape of the shard.
+	Ends() bool
 	// Applied is the position of the last entry applied.
 	Applied() (kv.Index, kv.Term)
+	// Descriptor is the group's as applied, shared and read-only.
+	Descriptor() *kv.Descriptor
 }
 
 // Codec encodes the payload of an entry.
@@ -52,6 +57,9 @@ type Config struct {
 	ElectionTicks  int
 	HeartbeatTicks int
 
+	// Holds, if set, reports that an entry with a command that changes the shape must not be applied yet.
+	Holds func(b *kvdv1.Batch) bool
+
 	Logger raft.Logger
 }
 
@@ -65,8 +73,10 @@ type Replica struct {
 	node       kv.NodeID
 	life       kv.Life
 	descriptor *kv.Descriptor
+	strangers  map[kv.ReplicaID]kv.NodeID // Replicas that the descriptor does not have yet, by their nodes.
 	conf       *raftpb.ConfState
 	machine    Machine
+	holds      func(b *kvdv1.Batch) bool
 	codec      Codec
 	log        *Log
 	raw        *raft.RawNode
@@ -85,6 +95,10 @@ type Replica struct {
 	// written is the hard state that was last handed out to be written; commit is the newest known.
 	written *raftpb.HardState
 	commit  uint64
+	// synced is the newest commit of a hard state that is durable; blocked tells that an entry waits for it to rise (T5),
+	// or is held.
+	synced  uint64
+	blocked bool
 	// commits are what was known to be committed at each of the last ticks, the oldest first.
 	commits [levelTicks]uint64
 	// replay is the commit of the start: until it is applied, the replica takes no part in elections (T5).
@@ -120,7 +134,7 @@ func New(c Config) (*Replica, error) {
 		shard: c.Descriptor.Shard, id: c.Replica, node: c.Node, life: c.Life, descriptor: c.Descriptor, conf: c.Conf,
 		machine: c.Machine, codec: c.Codec, election: c.ElectionTicks,
 		promise: promise{election: c.ElectionTicks}, lease: newLease(c.ElectionTicks, c.Tick),
-		alone:        len(c.Conf.GetVoters()) == 1 && c.Conf.GetVoters()[0] == uint64(c.Replica) && len(c.Conf.GetVotersOutgoing()) == 0,
+		alone: alone(c.Conf, c.Replica), strangers: map[kv.ReplicaID]kv.NodeID{}, holds: c.Holds, synced: c.Hard.GetCommit(),
 		sinceHanding: c.ElectionTicks, applied: map[uint64]uint64{},
 	}
 	hard := &raftpb.HardState{
@@ -165,7 +179,7 @@ func (r *Replica) Group() kv.Group { return kv.Group{Shard: r.shard, Replica: r.
 func (r *Replica) Leading() (kv.Term, bool) { return kv.Term(r.term), r.leader }
 
 // Leader is the node that leads, as far as the replica knows; 0 when unknown.
-func (r *Replica) Leader() kv.NodeID { return r.descriptor.NodeOf(r.lead) }
+func (r *Replica) Leader() kv.NodeID { return r.NodeOf(r.lead) }
 
 // LeaseUntil is the end of the lease in time since the machine's boot; 0 when there is none.
 func (r *Replica) LeaseUntil() time.Duration { return r.lease.until }
@@ -247,7 +261,7 @@ func (r *Replica) check(from kv.NodeID, m *raftpb.Message) error {
 	switch {
 	case m.GetTo() != uint64(r.id):
 		return &kv.InvalidError{Field: "to", Bound: fmt.Sprintf("replica %d of shard %d", r.id, r.shard)}
-	case r.descriptor.NodeOf(kv.ReplicaID(m.GetFrom())) != from || from == 0:
+	case from == 0 || r.NodeOf(kv.ReplicaID(m.GetFrom())) != from && !r.meet(kv.ReplicaID(m.GetFrom()), from):
 		return &kv.InvalidError{Field: "from", Bound: fmt.Sprintf("a replica of shard %d on node %d", r.shard, from)}
 	}
 	if m.GetTerm() > r.term && m.GetTerm()-r.term > termLeapMax {
@@ -420,7 +434,7 @@ func (r *Replica) HandOver(to kv.NodeID, except map[kv.NodeID]bool) bool {
 	best, furthest := uint64(0), uint64(0)
 	level := min(max(uint64(r.last), levelEntries)-levelEntries, r.commits[0])
 	for _, member := range r.descriptor.Replicas {
-		if member.Replica == r.id || member.Learner || to != 0 && member.Node != to || except[member.Node] {
+		if member.Replica == r.id || member.Learner || member.Outgoing || to != 0 && member.Node != to || except[member.Node] {
 			continue
 		}
 		p, active := r.progress(uint64(member.Replica))

@@ -21,6 +21,8 @@ type counting struct {
 	index kv.Index
 	term  kv.Term
 	count kv.Revision
+
+	descriptor *kv.Descriptor
 }
 
 func (m *counting) Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Result, error) {
@@ -35,9 +37,18 @@ func (m *counting) Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Res
 	}
 	return results, nil
 }
-func (m *counting) Checksums() []kv.ChecksumRequest { return nil }
-func (m *counting) Applied() (kv.Index, kv.Term)    { return m.index, m.term }
-func (m *counting) Revision() kv.Revision           { return m.count }
+func (m *counting) ApplyConf(index kv.Index, term kv.Term, change *kvdv1.ConfChange, apply func() *raftpb.ConfState) (kv.Result, error) {
+	m.index, m.term = index, term
+	if err := AdmitConf(m.descriptor, change); err != nil {
+		return kv.Result{Status: kv.Refused}, nil
+	}
+	m.descriptor = Reconfigure(m.descriptor, change, apply())
+	return kv.Result{Status: kv.Done}, nil
+}
+func (m *counting) Ends() bool                   { return false }
+func (m *counting) Descriptor() *kv.Descriptor   { return m.descriptor }
+func (m *counting) Applied() (kv.Index, kv.Term) { return m.index, m.term }
+func (m *counting) Revision() kv.Revision        { return m.count }
 
 type plain struct{}
 
@@ -57,7 +68,7 @@ func member(t testing.TB, id, n uint64) *Replica {
 	}
 	r, err := New(Config{
 		Node: kv.NodeID(id), Life: 1, Replica: kv.ReplicaID(id), Descriptor: d, Conf: conf,
-		Machine: &counting{index: kv.BirthIndex, term: kv.BirthTerm}, Codec: plain{}, Store: written{},
+		Machine: &counting{index: kv.BirthIndex, term: kv.BirthTerm, descriptor: d}, Codec: plain{}, Store: written{},
 		Hard:      &raftpb.HardState{Term: new(uint64(kv.BirthTerm)), Commit: new(uint64(kv.BirthIndex))},
 		Truncated: kv.BirthIndex, TruncatedTerm: kv.BirthTerm, Last: kv.BirthIndex, Tick: testTick, ElectionTicks: 10, HeartbeatTicks: 3,
 		Logger: &raft.DefaultLogger{Logger: log.New(io.Discard, "", 0)},
@@ -219,7 +230,7 @@ func TestSnapshotReplacesTheLog(t *testing.T) {
 	require.True(t, r.Installing())
 	require.NoError(t, r.Step(1, heard(7)))
 	require.False(t, r.HasReady())
-	index, term, hard, err := r.Install(&counting{index: 50, term: 7})
+	index, term, hard, err := r.Install(&counting{index: 50, term: 7, descriptor: r.descriptor})
 	require.NoError(t, err)
 	require.Equal(t, kv.Index(50), index)
 	require.Equal(t, kv.Term(7), term)

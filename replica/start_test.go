@@ -40,7 +40,7 @@ func restarted(t *testing.T, n uint64, l left) (*Replica, error) {
 		}
 	}
 	return New(Config{
-		Node: 2, Life: 2, Replica: 2, Descriptor: d, Conf: conf, Machine: &counting{index: l.applied, term: term}, Codec: plain{}, Store: entries,
+		Node: 2, Life: 2, Replica: 2, Descriptor: d, Conf: conf, Machine: &counting{index: l.applied, term: term, descriptor: d}, Codec: plain{}, Store: entries,
 		Hard: l.hard, Truncated: l.truncated, TruncatedTerm: l.truncatedTerm, Last: l.truncated + kv.Index(len(l.log)),
 		Tick: testTick, ElectionTicks: 10, HeartbeatTicks: 3, Logger: &raft.DefaultLogger{Logger: log.New(io.Discard, "", 0)},
 	})
@@ -208,7 +208,7 @@ func TestSnapshotKeepsTheVote(t *testing.T) {
 	w, _ = r.Ready(0)
 	require.NotNil(t, w.Snapshot)
 	require.Nil(t, w.Hard, "it goes with the reset")
-	_, _, hard, err := r.Install(&counting{index: 50, term: 9})
+	_, _, hard, err := r.Install(&counting{index: 50, term: 9, descriptor: r.descriptor})
 	require.NoError(t, err)
 	require.Equal(t, []uint64{9, 3, 50}, []uint64{hard.GetTerm(), hard.GetVote(), hard.GetCommit()})
 }
@@ -228,7 +228,7 @@ func TestSnapshotOverProposals(t *testing.T) {
 	w, _ := r.Ready(0)
 	require.NotNil(t, w.Snapshot)
 	require.Empty(t, r.Answers())
-	_, _, _, err = r.Install(&counting{index: 50, term: 9})
+	_, _, _, err = r.Install(&counting{index: 50, term: 9, descriptor: r.descriptor})
 	require.NoError(t, err)
 	answers := r.Answers()
 	require.Len(t, answers, 1)

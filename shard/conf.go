@@ -8,12 +8,13 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/replica"
 )
 
 // A configuration change.
 //
-// raft decides what an entry of that kind makes of the group (RawNode.ApplyConfChange) and the owner hands the outcome
-// on with the entry's place. It is stored in the step of the entry, the joint part too, with the applied index (T5):
+// The machine admits a change by its epoch and the group as it is (replica.AdmitConf), raft decides what it makes of the
+// configuration (RawNode.ApplyConfChange), and the descriptor follows. It is stored in the step of the entry, the joint part too, with the applied index (T5):
 // apart from it, a restart finds a joint configuration that nobody knows to be left, or a replica that
 // believes itself the only voter. It is no write command and changes no key. raft refuses to remove all voters, and a
 // group without any never elects, silently; so such an outcome is a broken invariant.
@@ -31,18 +32,24 @@ func configurationOf(st *kvdv1.ShardState) configuration {
 	return configuration{st.Voters, st.Learners, st.VotersOutgoing, st.LearnersNext, st.AutoLeave}
 }
 
-// ApplyConf applies the next entry of the log, a configuration change with the outcome conf, which is read-only from
-// then on. For one that raft has refused, conf is the configuration as it was. Errors are those of Apply.
-func (m *Machine) ApplyConf(index kv.Index, term kv.Term, conf *raftpb.ConfState) error {
+// ApplyConf applies the next entry of the log, a configuration change. If it fits, apply has raft carry it out and gives
+// the outcome, which is read-only from then on; a refused one is a result, and raft must not hear of it. Errors are
+// those of Apply.
+func (m *Machine) ApplyConf(index kv.Index, term kv.Term, change *kvdv1.ConfChange, apply func() *raftpb.ConfState) (kv.Result, error) {
 	if err := m.next(index, term); err != nil {
-		return err
+		return kv.Result{}, err
 	}
+	if err := replica.AdmitConf(m.descriptor, change); err != nil {
+		return kv.Result{Status: kv.Refused, Reason: err.Error()}, nil
+	}
+	conf := apply()
 	if len(conf.GetVoters()) == 0 {
 		m.failed = fmt.Errorf("shard %d: apply the configuration of entry %d: %w", m.descriptor.Shard, index, ErrNoVoters)
-		return m.failed
+		return kv.Result{}, m.failed
 	}
 	m.conf = configuration{
 		conf.GetVoters(), conf.GetLearners(), conf.GetVotersOutgoing(), conf.GetLearnersNext(), conf.GetAutoLeave(),
 	}
-	return nil
+	m.describe(replica.Reconfigure(m.descriptor, change, conf))
+	return kv.Result{Status: kv.Done}, nil
 }

@@ -48,6 +48,7 @@ type counters struct {
 type Machine struct {
 	origin     *kvdv1.ShardState // As given to New: what entries do not change is taken from here.
 	descriptor *kv.Descriptor
+	described  *kvdv1.Descriptor // The same, as it is stored.
 	reader     Reader
 	conf       configuration
 	failed     error // Of an Apply: nothing is applied any more, and no step finished.
@@ -67,7 +68,7 @@ type Machine struct {
 func New(st *kvdv1.ShardState, r Reader) *Machine {
 	p := point{kv.Index(st.AppliedIndex), kv.Term(st.AppliedTerm)}
 	return &Machine{
-		origin: st, descriptor: wire.ToDescriptor(st.Descriptor_), reader: r, applied: p, stored: p, overlay: newOverlay(),
+		origin: st, descriptor: wire.ToDescriptor(st.Descriptor_), described: st.Descriptor_, reader: r, applied: p, stored: p, overlay: newOverlay(),
 		conf: configurationOf(st),
 		counters: counters{
 			revision: kv.Revision(st.Revision), time: st.TimeMs, keys: st.Keys, bytes: st.Bytes, expiring: st.Expiring,
@@ -85,6 +86,9 @@ func (m *Machine) Changes() []Change { return m.overlay.changes }
 // Checksums lists the checksums that the step asks for. Each is of the state at its index: so an owner that finds one
 // after an Apply ends the step there.
 func (m *Machine) Checksums() []kv.ChecksumRequest { return m.checksums }
+
+// Ends reports that the step must end here.
+func (m *Machine) Ends() bool { return len(m.checksums) > 0 }
 
 // Finish gives the step's effects and the new ShardState to the writer, if anything was applied. The state, the
 // applied index among it, must be in the same step as the effects (T2): apart, a crash applies entries twice.
@@ -114,13 +118,18 @@ func (m *Machine) State() *kvdv1.ShardState { return m.state(m.applied) }
 func (m *Machine) state(applied point) *kvdv1.ShardState {
 	o := m.origin
 	return &kvdv1.ShardState{
-		Replica: o.Replica, Descriptor_: o.Descriptor_,
+		Replica: o.Replica, Descriptor_: m.described,
 		AppliedIndex: uint64(applied.index), AppliedTerm: uint64(applied.term),
 		BaseIndex: o.BaseIndex, BaseTerm: o.BaseTerm,
 		Voters: m.conf.voters, Learners: m.conf.learners, VotersOutgoing: m.conf.votersOutgoing,
 		LearnersNext: m.conf.learnersNext, AutoLeave: m.conf.autoLeave,
 		Revision: uint64(m.revision), TimeMs: m.time, Keys: m.keys, Bytes: m.bytes, Expiring: m.expiring,
 	}
+}
+
+// describe replaces the descriptor.
+func (m *Machine) describe(d *kv.Descriptor) {
+	m.descriptor, m.described = d, wire.FromDescriptor(d, 0)
 }
 
 // Descriptor is the shard's, shared and read-only.

@@ -209,7 +209,7 @@ func TestUnknownCommandStops(t *testing.T) {
 		"a gap":           func(m *Machine) error { _, err := m.Apply(13, 6, nil); return err },
 		"an entry again":  func(m *Machine) error { _, err := m.Apply(11, 6, nil); return err },
 		"an earlier term": func(m *Machine) error { _, err := m.Apply(12, 5, nil); return err },
-		"no voters":       func(m *Machine) error { return m.ApplyConf(12, 6, &raftpb.ConfState{Learners: []uint64{2}}) },
+		"no voters":       func(m *Machine) error { return reconfigure(m, 12, &raftpb.ConfState{Learners: []uint64{2}}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShard(t)
@@ -220,10 +220,24 @@ func TestUnknownCommandStops(t *testing.T) {
 			require.Error(t, err)
 			_, again := s.m.Apply(13, 6, nil)
 			require.Equal(t, err, again, "the next entry was applied")
-			require.Equal(t, err, s.m.ApplyConf(12, 6, &raftpb.ConfState{Voters: []uint64{1}}))
+			require.Equal(t, err, reconfigure(s.m, 12, &raftpb.ConfState{Voters: []uint64{1}}))
 			require.Equal(t, err, s.m.Check())
 			s.m.Finish()
 			require.True(t, b.Empty(), "a step that failed was stored")
 		})
 	}
+}
+
+// reconfigure applies a change that is admitted, with any outcome.
+func reconfigure(m interface {
+	Descriptor() *kv.Descriptor
+	ApplyConf(kv.Index, kv.Term, *kvdv1.ConfChange, func() *raftpb.ConfState) (kv.Result, error)
+}, index kv.Index, conf *raftpb.ConfState) error {
+	d := m.Descriptor()
+	change := &kvdv1.ConfChange{Epoch: &kvdv1.Epoch{Version: d.Epoch.Version, Config: d.Epoch.Config}, Leave: d.Joint()}
+	if !change.Leave {
+		change.Add = []*kvdv1.Replica{{Node: 1000 + d.Epoch.Config, Replica: 1000 + d.Epoch.Config}}
+	}
+	_, err := m.ApplyConf(index, 6, change, func() *raftpb.ConfState { return conf })
+	return err
 }

@@ -13,8 +13,10 @@ import (
 type StateMachine interface {
 	Begin(w Writer)
 	Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Result, error)
-	// ApplyConf applies an entry that changed the group's configuration.
-	ApplyConf(index kv.Index, term kv.Term, conf *raftpb.ConfState) error
+	// ApplyConf applies an entry with a configuration change, which apply has raft carry out if it is admitted.
+	ApplyConf(index kv.Index, term kv.Term, change *kvdv1.ConfChange, apply func() *raftpb.ConfState) (kv.Result, error)
+	// Ends reports that the step must end here: it asks for a checksum, or has changed the shape of the shard.
+	Ends() bool
 	Changes() []kv.Change
 	Checksums() []kv.ChecksumRequest
 	Finish()

@@ -1,0 +1,5 @@
+//go:build !mutant_shape_before_commit
+
+package replica
+
+const mutantShapeBeforeCommit = false
