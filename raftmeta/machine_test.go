@@ -237,7 +237,7 @@ func TestStepsDoNotMatter(t *testing.T) {
 func TestConfigurationIsInItsStep(t *testing.T) {
 	m, s := machine(t), &sink{}
 	m.Begin(s)
-	conf := &raftpb.ConfState{Voters: []uint64{1, 2}, VotersOutgoing: []uint64{1}, Learners: []uint64{3}, LearnersNext: []uint64{4}, AutoLeave: new(true)}
+	conf := &raftpb.ConfState{Voters: []uint64{1}, VotersOutgoing: []uint64{1}, Learners: []uint64{3}, LearnersNext: []uint64{4}, AutoLeave: new(true)}
 	require.NoError(t, reconfigure(m, 11, conf))
 	m.Finish()
 	m.Committed()

@@ -64,11 +64,35 @@ func TestAdmitConf(t *testing.T) {
 	}
 }
 
+// kept is a log store of one group.
+type kept map[kv.Index]*raftpb.Entry
+
+func (k kept) Entries(_ kv.Group, lo, hi kv.Index, _ uint64) (list []*raftpb.Entry, err error) {
+	for i := lo; i < hi; i++ {
+		list = append(list, k[i])
+	}
+	return list, nil
+}
+
+// lone makes the only voter of a group, which leads it.
+func lone(t testing.TB) *Replica {
+	r := member(t, 1, 1)
+	r.log.store = kept{}
+	r.machine.(*counting).descriptor.Epoch = kv.Epoch{Version: 1, Config: 1}
+	r.Tick()
+	drive(t, r)
+	require.True(t, r.leader)
+	return r
+}
+
 // drive does what a replica's owner does, its log always durable, until there is nothing to do.
 func drive(t testing.TB, r *Replica) (early []*raftpb.Message) {
 	for range 100 {
 		w, ok := r.Ready(time.Hour)
 		early = append(early, w.Early...)
+		for _, e := range w.Entries {
+			r.log.store.(kept)[kv.Index(e.GetIndex())] = e
+		}
 		if w.Hard != nil {
 			r.Synced(kv.Index(w.Hard.GetCommit()))
 		}
@@ -86,11 +110,7 @@ func drive(t testing.TB, r *Replica) (early []*raftpb.Message) {
 // TestConfigurationChanges: a lone voter adds a learner, and cannot leave it at that; what was computed from an older
 // epoch is not proposed.
 func TestConfigurationChanges(t *testing.T) {
-	r := member(t, 1, 1)
-	r.machine.(*counting).descriptor.Epoch = kv.Epoch{Version: 1, Config: 1}
-	r.Tick()
-	drive(t, r)
-	require.True(t, r.leader)
+	r := lone(t)
 	at := func() *kvdv1.Epoch { return wire.FromEpoch(r.descriptor.Epoch) }
 	stale := at()
 	require.NoError(t, r.ProposeConf(&kvdv1.ConfChange{Epoch: at(), Add: []*kvdv1.Replica{{Node: 2, Replica: 2}}}))
@@ -111,16 +131,16 @@ func TestConfigurationChanges(t *testing.T) {
 // TestShapesWaitForTheirCommit (T5): a configuration change is applied only when a hard state whose commit covers it is
 // durable, and such a hard state is written for it alone.
 func TestShapesWaitForTheirCommit(t *testing.T) {
-	r := member(t, 1, 1)
-	r.machine.(*counting).descriptor.Epoch = kv.Epoch{Version: 1, Config: 1}
-	r.Tick()
-	drive(t, r)
+	r := lone(t)
 	require.NoError(t, r.ProposeConf(&kvdv1.ConfChange{Epoch: wire.FromEpoch(r.descriptor.Epoch), Add: []*kvdv1.Replica{{Node: 2, Replica: 2}}}))
 	var hard *raftpb.HardState
 	for range 20 {
 		w, _ := r.Ready(time.Hour)
 		if w.Hard != nil {
 			hard = w.Hard
+		}
+		for _, e := range w.Entries {
+			r.log.store.(kept)[kv.Index(e.GetIndex())] = e
 		}
 		require.NoError(t, apply(r))
 		require.NoError(t, r.Applied())
@@ -136,10 +156,7 @@ func TestShapesWaitForTheirCommit(t *testing.T) {
 
 // TestAbsent: the leader sends a snapshot to a member that has no replica yet, and not to one that it has heard of.
 func TestAbsent(t *testing.T) {
-	r := member(t, 1, 1)
-	r.machine.(*counting).descriptor.Epoch = kv.Epoch{Version: 1, Config: 1}
-	r.Tick()
-	drive(t, r)
+	r := lone(t)
 	require.NoError(t, r.ProposeConf(&kvdv1.ConfChange{Epoch: wire.FromEpoch(r.descriptor.Epoch), Add: []*kvdv1.Replica{{Node: 2, Replica: 2}}}))
 	drive(t, r)
 	term, _ := r.Leading()
