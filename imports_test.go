@@ -37,7 +37,7 @@ var allowed = map[string][]string{
 	"client/route":  {"kv"},
 	"client":        {"kv", "api/kvd/v1", "api/wire", "client/route"},
 	"check":         {"kv"},
-	"sim":           {"kv", "api/kvd/v1", "storage", "cache", "shard", "raftmeta", "node", "check"},
+	"sim":           {"kv", "api/kvd/v1", "api/wire", "client/route", "storage", "cache", "shard", "raftmeta", "node", "check"},
 	"cmd/kvd":       {"kv", "raftmeta", "node", "server", "transport"},
 	"cmd/kvcli":     {"kv", "api/kvd/v1", "api/wire", "client", "geo"},
 	"internal/test": {"kv", "api/kvd/v1", "api/wire", "node", "server", "transport", "client"},

@@ -9,7 +9,7 @@
 //
 // Two more look at what nodes record of themselves:
 //
-//	nodes -> []Lease -> Leases              never two leases of a shard at one moment
+//	nodes -> []Lease -> Leases              never two leases over a key at one moment
 //	      -> []Replica -> Replicas, Level   equal states at equal indexes; all at one index once all has healed
 //
 // Each returns violations, none if all is well. A checker is exact where it can be, and lenient where it cannot: it

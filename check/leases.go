@@ -9,23 +9,25 @@ import (
 )
 
 // Lease is a time in which a node could answer linearizable reads of a shard by itself. A renewal is another one of
-// the same term, which may overlap.
+// the same term, which may overlap. A shard whose span changes has one lease before and another one after.
 type Lease struct {
 	Shard kv.ShardID
-	Node  kv.NodeID
-	Term  kv.Term
+	// Span is what the shard held in that time.
+	Span kv.Span
+	Node kv.NodeID
+	Term kv.Term
 	// From and Until are moments of one clock that all nodes' leases are measured by. Until is not part of the lease;
 	// it is when the lease ran out, or when it was taken back if that came first.
 	From, Until int64
 }
 
 func (l Lease) String() string {
-	return fmt.Sprintf("[%d, %d) node %d in term %d", l.From, l.Until, l.Node, l.Term)
+	return fmt.Sprintf("[%d, %d) node %d in term %d over %v", l.From, l.Until, l.Node, l.Term, l.Span)
 }
 
-// Leases looks for two leases of a shard at one moment: of two nodes, or of two terms of one, between which another
-// may have led. A term belongs to one node, and a lease never begins after one of a later term. Empty leases count for
-// nothing. The order is of no concern.
+// Leases looks for two leases over a key at one moment: of two nodes, of two shards, or of two terms of one node, between
+// which another may have led. A term of a shard belongs to one node, and a lease never begins after one of a later term of
+// its shard. The meta group has a key space of its own. Empty leases count for nothing. The order is of no concern.
 func Leases(leases []Lease) []Violation {
 	var sorted []Lease
 	for _, l := range leases {
@@ -38,17 +40,17 @@ func Leases(leases []Lease) []Violation {
 		}
 	}
 	slices.SortFunc(sorted, func(a, b Lease) int {
-		return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.From, b.From), cmp.Compare(a.Term, b.Term),
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Term, b.Term),
 			cmp.Compare(a.Node, b.Node), cmp.Compare(a.Until, b.Until))
 	})
-	var found []Violation
+	found := overlaps(sorted)
+	slices.SortStableFunc(sorted, func(a, b Lease) int { return cmp.Compare(a.Shard, b.Shard) })
 	for len(sorted) > 0 {
 		shard := sorted[0].Shard
 		n := slices.IndexFunc(sorted, func(l Lease) bool { return l.Shard != shard })
 		if n < 0 {
 			n = len(sorted)
 		}
-		found = append(found, overlaps(sorted[:n])...)
 		found = append(found, termOrder(sorted[:n])...)
 		sorted = sorted[n:]
 	}
@@ -76,25 +78,31 @@ func termOrder(leases []Lease) []Violation {
 	return found
 }
 
-// overlaps looks at the times of one shard's leases, in the order in which they began.
+// overlaps looks at the times of leases, in the order in which they began.
 func overlaps(leases []Lease) []Violation {
 	var found []Violation
-	// longest runs longest of those that have begun. What overlaps a shorter one overlaps it too, or that one did.
-	longest := leases[0]
-	for _, l := range leases[1:] {
-		if !l.sameHolder(longest) && longest.Until > l.From {
-			found = append(found, twoLeases(LeasesOverlap, longest, l))
+	var running []Lease // When the next one begins.
+	for _, l := range leases {
+		running = slices.DeleteFunc(running, func(r Lease) bool { return r.Until <= l.From })
+		if i := slices.IndexFunc(running, l.excludes); i >= 0 {
+			found = append(found, twoLeases(LeasesOverlap, running[i], l))
 		}
-		if l.Until > longest.Until {
-			longest = l
-		}
+		running = append(running, l)
 	}
 	return found
 }
 
 func twoLeases(rule Rule, a, b Lease) Violation {
+	if a.Shard != b.Shard {
+		return Violation{Rule: rule, Text: fmt.Sprintf("shard %d: %v, and shard %d: %v", a.Shard, a, b.Shard, b)}
+	}
 	return Violation{Rule: rule, Text: fmt.Sprintf("shard %d: %v, and %v", a.Shard, a, b)}
 }
 
-// sameHolder reports whether two leases are one that was renewed.
-func (l Lease) sameHolder(m Lease) bool { return l.Node == m.Node && l.Term == m.Term }
+// excludes reports whether two leases must not run at one moment.
+func (l Lease) excludes(m Lease) bool {
+	if l.Shard == m.Shard {
+		return l.Node != m.Node || l.Term != m.Term // Else it is one that was renewed.
+	}
+	return l.Shard != kv.MetaShard && m.Shard != kv.MetaShard && l.Span.Overlaps(m.Span)
+}

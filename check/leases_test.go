@@ -15,8 +15,10 @@ func lease(node kv.NodeID, term kv.Term, from, until int64) Lease {
 }
 
 func TestLeases(t *testing.T) {
-	elsewhere := lease(2, 3, 5, 15)
-	elsewhere.Shard = 2
+	in := func(shard kv.ShardID, start, end string, l Lease) Lease {
+		l.Shard, l.Span = shard, kv.Span{Start: []byte(start), End: []byte(end)}
+		return l
+	}
 	for _, c := range []struct {
 		name   string
 		leases []Lease
@@ -25,7 +27,11 @@ func TestLeases(t *testing.T) {
 		{"none", nil, nil},
 		{"one after the other", []Lease{lease(1, 2, 0, 10), lease(2, 3, 10, 20), lease(1, 4, 25, 30)}, nil},
 		{"renewals overlap", []Lease{lease(1, 2, 0, 10), lease(1, 2, 4, 14), lease(1, 2, 8, 18), lease(2, 3, 18, 19)}, nil},
-		{"of another shard", []Lease{lease(1, 2, 0, 10), elsewhere}, nil},
+		{"of another shard", []Lease{in(1, "", "m", lease(1, 2, 0, 10)), in(2, "m", "", lease(2, 3, 5, 15))}, nil},
+		{"of the meta group", []Lease{lease(1, 2, 0, 10), in(kv.MetaShard, "", "", lease(2, 3, 5, 15))}, nil},
+		{"a split", []Lease{in(1, "a", "z", lease(1, 5, 0, 10)), in(1, "a", "m", lease(1, 5, 10, 30)), in(2, "m", "z", lease(2, 2, 10, 20))}, nil},
+		{"a child before its parent narrows", []Lease{in(1, "a", "z", lease(1, 5, 0, 11)), in(2, "m", "z", lease(2, 2, 10, 20))}, []Rule{LeasesOverlap}},
+		{"two shards of one node", []Lease{in(1, "a", "z", lease(1, 5, 0, 11)), in(2, "m", "z", lease(1, 2, 10, 20))}, []Rule{LeasesOverlap}},
 		{"an empty one inside another", []Lease{lease(1, 2, 0, 10), lease(2, 3, 5, 5)}, nil},
 		{"two nodes at one moment", []Lease{lease(1, 2, 0, 11), lease(2, 3, 10, 20)}, []Rule{LeasesOverlap}},
 		{"one inside another", []Lease{lease(1, 2, 0, 20), lease(2, 3, 5, 6)}, []Rule{LeasesOverlap}},
@@ -61,7 +67,8 @@ func TestLeasesAgainstAllPairs(t *testing.T) {
 		var leases []Lease
 		var moment int64
 		for term := range kv.Term(6) {
-			l := Lease{Shard: kv.ShardID(rnd.IntN(2)), Node: kv.NodeID(1 + rnd.IntN(3)), Term: term, From: moment}
+			l := Lease{Shard: kv.ShardID(rnd.IntN(3)), Node: kv.NodeID(1 + rnd.IntN(3)), Term: term, From: moment}
+			l.Span = [...]kv.Span{{}, {End: []byte("m")}, {Start: []byte("k")}}[l.Shard]
 			for range 1 + rnd.IntN(3) {
 				l.From += rnd.Int64N(8)
 				l.Until = l.From + rnd.Int64N(12)
@@ -87,14 +94,21 @@ func TestLeasesAgainstAllPairs(t *testing.T) {
 	require.Greater(t, wrong, 500)
 }
 
-// anyPair reports whether two leases of a shard do not go together.
+// anyPair reports whether two leases do not go together. Those of shards 1 and 2 share keys.
 func anyPair(leases []Lease) bool {
 	for _, a := range leases {
 		for _, b := range leases {
-			if a.Shard != b.Shard || a.From == a.Until || b.From == b.Until || a.Term == b.Term && a.Node == b.Node {
+			if a.From == a.Until || b.From == b.Until || a.Shard == b.Shard && a.Term == b.Term && a.Node == b.Node {
 				continue
 			}
-			if a.Term == b.Term || a.From < b.Until && b.From < a.Until || a.Term < b.Term && a.From > b.From {
+			apart := a.From >= b.Until || b.From >= a.Until
+			if a.Shard != b.Shard {
+				if a.Shard != 0 && b.Shard != 0 && !apart {
+					return true
+				}
+				continue
+			}
+			if a.Term == b.Term || !apart || a.Term < b.Term && a.From > b.From {
 				return true
 			}
 		}

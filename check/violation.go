@@ -39,7 +39,7 @@ const (
 	ExpiryChanged Rule = "wrong expiry"
 	// TornRead: a read of several keys showed two moments.
 	TornRead Rule = "read torn"
-	// LeasesOverlap: two leases of a shard ran at one moment.
+	// LeasesOverlap: two leases over a key ran at one moment.
 	LeasesOverlap Rule = "two leases at one moment"
 	// TermShared: two nodes had a lease in one term.
 	TermShared Rule = "two leaders in one term"

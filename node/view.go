@@ -48,6 +48,9 @@ type View struct {
 // Shard is the id of the view's shard.
 func (v *View) Shard() kv.ShardID { return v.shard }
 
+// Descriptor is the shard's as readers see it. It is shared and read-only.
+func (v *View) Descriptor() *kv.Descriptor { return v.state.Load().descriptor }
+
 // Lead tells which node leads the shard, 0 when unknown, in which term, and, if it is this one, until when its lease
 // runs (time since the machine's boot, 0 for none).
 func (v *View) Lead() (node kv.NodeID, term kv.Term, leaseUntil time.Duration) {

@@ -22,11 +22,11 @@ func calmOf(t *testing.T, nodes int, seed uint64) *world {
 	return w
 }
 
-// leads counts the groups that a node leads.
-func (w *world) leads(m *machine) int {
+// leadsOf counts the groups that a node leads.
+func (w *world) leadsOf(m *machine) int {
 	n := 0
-	for shard := range kv.ShardID(w.Shards + 1) {
-		if lead, _, _ := m.views[shard].Lead(); lead == m.id {
+	for _, shard := range w.groups() {
+		if m.leads(shard) {
 			n++
 		}
 	}
@@ -35,8 +35,8 @@ func (w *world) leads(m *machine) int {
 
 // balanced reports whether every group is led by the node that the map names first.
 func (w *world) balanced() bool {
-	for _, d := range slices.Concat(w.shards.Descriptors(), []*kv.Descriptor{w.shards.Meta()}) {
-		if lead, _, _ := w.nodes[d.Replicas[0].Node-1].views[d.Shard].Lead(); lead != d.Replicas[0].Node {
+	for _, d := range slices.Concat(w.newest.Descriptors(), []*kv.Descriptor{w.newest.Meta()}) {
+		if !w.node(d.Replicas[0].Node).leads(d.Shard) {
 			return false
 		}
 	}
@@ -61,7 +61,7 @@ func TestLeavingNodeGetsNothingBack(t *testing.T) {
 		w := calm(t, seed)
 		w.run(8 * time.Second)
 		leaving := w.nodes[seed%3]
-		require.Positive(t, w.leads(leaving), "seed %d", seed)
+		require.Positive(t, w.leadsOf(leaving), "seed %d", seed)
 		for range 5 { // As it asks until it leads nothing.
 			leaving.inbox.HandOver = true
 			leaving.wake()
@@ -69,7 +69,7 @@ func TestLeavingNodeGetsNothingBack(t *testing.T) {
 		}
 		for range 30 { // While it waits for calls under way.
 			w.run(w.now + 100*time.Millisecond)
-			require.Zero(t, w.leads(leaving), "seed %d", seed)
+			require.Zero(t, w.leadsOf(leaving), "seed %d", seed)
 		}
 		leaving.crash()
 		leaving.start()
@@ -92,8 +92,8 @@ func TestLeadersSpreadFar(t *testing.T) {
 		var write func()
 		write = func() {
 			for _, m := range w.nodes {
-				for _, d := range w.shards.Descriptors() {
-					if lead, _, _ := m.views[d.Shard].Lead(); lead == m.id {
+				for _, d := range w.newest.Descriptors() {
+					if m.leads(d.Shard) {
 						c := &kv.Command{Op: kv.OpPut, Key: append(slices.Clone(d.Span.Start), 0, 'x'), Value: []byte("v")}
 						m.inbox.Submissions = append(m.inbox.Submissions, node.Submission{Shard: d.Shard, Command: shard.EncodeCommand(c), Bytes: c.Size()})
 						m.wake()

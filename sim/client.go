@@ -2,10 +2,12 @@ package sim
 
 import (
 	"errors"
+	"strconv"
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/check"
+	"github.com/kvdstore/kvd/client/route"
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/node"
 	"github.com/kvdstore/kvd/raftmeta"
@@ -15,10 +17,11 @@ import (
 // client makes one request at a time. After one whose end it does not know it goes on as another process.
 type client struct {
 	*world
-	index    int
-	process  int
-	pinned   kv.NodeID // 0: goes where the leader is thought to be.
-	believed map[kv.ShardID]kv.NodeID
+	index   int
+	process int
+	pinned  kv.NodeID  // 0: goes where the leader is thought to be.
+	routes  *route.Map // As old as it is.
+	wide    *wide      // A scan that goes on with the next request.
 
 	request *request
 	machine *machine // That works on the request.
@@ -26,7 +29,8 @@ type client struct {
 }
 
 func (w *world) newClient(i int) {
-	c := &client{world: w, index: i, process: i, believed: map[kv.ShardID]kv.NodeID{}}
+	c := &client{world: w, index: i, process: i, routes: route.New()}
+	c.fetchMap(w.newest)
 	if oneIn(w.fate, w.PinOneIn) {
 		c.pinned = kv.NodeID(1 + w.fate.IntN(w.Nodes))
 	}
@@ -50,6 +54,7 @@ func (c *client) next() {
 	q := c.draw()
 	for _, o := range q.ops {
 		if c.asked[o.Key] >= opsPerKeyMax {
+			c.wide = nil
 			c.after(c.Think, c.next)
 			return
 		}
@@ -65,7 +70,7 @@ func (c *client) next() {
 			c.unknown()
 		}
 	})
-	m := c.choose(q.shard)
+	m := c.choose(q.key)
 	c.machine = m
 	c.after(between(c.chance, 50*time.Microsecond, time.Millisecond), func() {
 		if m.core == nil {
@@ -76,15 +81,33 @@ func (c *client) next() {
 	})
 }
 
-// choose picks the node to ask.
-func (c *client) choose(shard kv.ShardID) *machine {
+// mapOneIn: so rarely a client takes a whole map, from the node that it talks to.
+const mapOneIn = 30
+
+// fetchMap takes a whole map.
+func (c *client) fetchMap(m *raftmeta.Map) {
+	var nodes []route.Node
+	for _, n := range m.Nodes() {
+		nodes = append(nodes, route.Node{ID: n.ID, Address: address(n.ID)})
+	}
+	c.routes.Replace(m.Version(), m.Descriptors(), nil, nodes)
+}
+
+// address stands for a node among what a client knows.
+func address(id kv.NodeID) string { return strconv.FormatUint(uint64(id), 10) }
+
+// choose picks the node to ask for a key: mostly where the map says.
+func (c *client) choose(key []byte) *machine {
 	if c.pinned != 0 {
-		return c.nodes[c.pinned-1]
+		return c.node(c.pinned)
 	}
-	if id := c.believed[shard]; id != 0 && !oneIn(c.chance, 20) {
-		return c.nodes[id-1]
+	if !oneIn(c.chance, 20) {
+		target := c.routes.Lookup(key, c.chance.IntN(c.Nodes), func(string) bool { return false })
+		if id, err := strconv.ParseUint(target.Address, 10, 64); err == nil && c.node(kv.NodeID(id)) != nil {
+			return c.node(kv.NodeID(id))
+		}
 	}
-	return c.nodes[c.chance.IntN(c.Nodes)]
+	return c.nodes[c.chance.IntN(len(c.nodes))]
 }
 
 // ask is what the node does with the request.
@@ -92,18 +115,40 @@ func (c *client) ask(m *machine, number int) {
 	if c.number != number {
 		return
 	}
+	if oneIn(c.chance, mapOneIn) {
+		c.fetchMap(m.shards)
+	}
 	q := c.request
-	v := m.views[q.shard]
+	v := m.holder(q.key)
+	if v == nil {
+		c.tell(number, nil, &kv.StaleEpochError{Descriptors: []*kv.Descriptor{m.shards.Lookup(q.key)}})
+		return
+	}
+	q.shard = v.Shard()
 	switch {
 	case q.command != nil:
 		c.submit(m, q.shard, shard.EncodeCommand(q.command), q.command.Size(), func(r kv.Result, err error) {
+			if err == nil {
+				err = refusal(v, r)
+			}
 			c.tell(number, func() { c.taken(q, r) }, err)
 		})
 	case q.cut:
 		c.scan(m, number, v)
 	default:
-		c.read(m, number, v, []byte(q.ops[0].Key), node.ByLease)
+		c.read(m, number, v, q.key, node.ByLease)
 	}
+}
+
+// refusal is the error of a command that was applied, and did nothing since the shard has changed.
+func refusal(v *node.View, r kv.Result) error {
+	switch r.Status {
+	case kv.WrongShard:
+		return &kv.StaleEpochError{Descriptors: []*kv.Descriptor{v.Descriptor()}}
+	case kv.Frozen:
+		return &kv.NotLeaderError{Shard: v.Shard()}
+	}
+	return nil
 }
 
 // taken notes the answer to a command that was carried out, or refused by its conditions.
@@ -189,7 +234,7 @@ func (c *client) scan(m *machine, number int, v *node.View) {
 				return
 			}
 			c.stats.Scans++
-			c.tell(number, func() { q.scanned(chunk) }, err)
+			c.tell(number, func() { c.scanned(q, chunk) }, err)
 		})
 	}
 	if lead, _, until := v.Lead(); lead == m.id && m.boot() < until {
@@ -215,18 +260,26 @@ func (c *client) end(number int, note func(), err error) {
 	var (
 		notLeader *kv.NotLeaderError
 		full      *kv.DiskFullError
+		stale     *kv.StaleEpochError
 	)
 	switch {
 	case err == nil:
 		c.stats.Answered++
-		c.believed[q.shard] = c.machine.id
+		c.routes.Lead(q.shard, c.machine.id, "")
 	case kv.OutcomeOf(err) != kv.NotDone:
 		c.unknown()
 		return
 	default:
 		outcome = check.NotDone
-		if errors.As(err, &notLeader) {
-			c.believed[q.shard] = notLeader.Leader
+		switch {
+		case errors.As(err, &stale):
+			for _, d := range stale.Descriptors {
+				c.routes.Learn(d)
+			}
+		case errors.As(err, &notLeader) && notLeader.Leader != 0:
+			c.routes.Lead(notLeader.Shard, notLeader.Leader, "")
+		case errors.As(err, &notLeader):
+			c.routes.Forget(address(c.machine.id))
 		}
 		if errors.As(err, &full) {
 			c.stats.DiskFull++
@@ -246,6 +299,14 @@ func (c *client) end(number int, note func(), err error) {
 			c.expiries(o)
 		}
 		c.note('a', kv.NodeID(c.index), uint64(o.Outcome), uint64(o.Revision))
+	}
+	if q.wide != nil {
+		for _, o := range q.ops {
+			if o.Outcome == check.NotDone {
+				c.asked[o.Key]--
+			}
+		}
+		c.goOn(q.wide, outcome)
 	}
 	c.request, c.machine = nil, nil
 	c.after(between(c.chance, c.Think/4, c.Think), c.next)
@@ -270,7 +331,7 @@ func (c *client) unknown() {
 		o.Outcome, o.Return = check.Unknown, c.moment()
 	}
 	c.note('u', kv.NodeID(c.index))
-	c.request, c.machine = nil, nil
+	c.request, c.machine, c.wide = nil, nil, nil
 	c.process += c.Clients
 	c.number++
 	c.after(between(c.chance, c.Think/4, c.Think), c.next)
@@ -291,8 +352,8 @@ func (w *world) operate() {
 			return
 		}
 		w.operate()
-		m := w.nodes[w.chance.IntN(w.Nodes)]
-		if m.core == nil {
+		m := w.nodes[w.chance.IntN(len(w.nodes))]
+		if m.core == nil || m.view(kv.MetaShard) == nil {
 			return
 		}
 		value, err := (&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetSetting{SetSetting: &kvdv1.SettingValue{

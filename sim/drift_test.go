@@ -22,7 +22,7 @@ func TestDriftedReplicaStops(t *testing.T) {
 			require.NoError(t, writes[i].err, "seed %d", seed)
 		}
 		drifted := w.nodes[seed%3]
-		d := w.shards.Descriptors()[seed/3%3]
+		d := w.newest.Descriptors()[seed/3%3]
 		key := append(slices.Clone(d.Span.Start), 0, 'x')
 		rec, ok, err := drifted.state.Get(key)
 		require.NoError(t, err)
@@ -44,12 +44,12 @@ func TestStalledDiskLosesTheLead(t *testing.T) {
 		w := calm(t, seed)
 		w.run(8 * time.Second)
 		stalled := w.nodes[seed%3]
-		require.Positive(t, w.leads(stalled), "seed %d", seed)
+		require.Positive(t, w.leadsOf(stalled), "seed %d", seed)
 		stalled.stalled = w.now + 20*time.Second
 		_, _ = w.askAll(t) // Of those that the stalled node leads nobody knows the end.
 		w.run(w.now + time.Second)
 		for range 10 {
-			require.Zero(t, w.leads(stalled), "seed %d", seed)
+			require.Zero(t, w.leadsOf(stalled), "seed %d", seed)
 			w.run(w.now + time.Second)
 		}
 		writes, reads := w.askAll(t)

@@ -63,14 +63,14 @@ func (l *ledger) add(at entryAt, term uint64, data []byte) error {
 type appliedState struct {
 	storage.State
 	machine *machine
-	applied map[kv.ShardID]kv.Index
+	applied map[kv.Group]kv.Index
 }
 
 func newAppliedState(m *machine) (*appliedState, error) {
-	s := &appliedState{State: m.state, machine: m, applied: map[kv.ShardID]kv.Index{}}
+	s := &appliedState{State: m.state, machine: m, applied: map[kv.Group]kv.Index{}}
 	records, err := m.state.Shards()
 	for _, r := range records {
-		s.applied[r.Shard] = kv.Index(r.State.AppliedIndex)
+		s.applied[kv.Group{Shard: r.Shard, Replica: kv.ReplicaID(r.State.Replica)}] = kv.Index(r.State.AppliedIndex)
 	}
 	return s, err
 }
@@ -108,11 +108,11 @@ func (s *appliedState) look(shard kv.ShardID, st *kvdv1.ShardState) error {
 	if err != nil {
 		return err
 	}
-	first, last := max(s.applied[shard], log.Truncated.Index)+1, kv.Index(st.AppliedIndex)
+	first, last := max(s.applied[group], log.Truncated.Index)+1, kv.Index(st.AppliedIndex)
 	if first > last {
 		return nil
 	}
-	s.applied[shard] = last
+	s.applied[group] = last
 	entries, err := s.machine.log.Entries(group, first, last+1, kv.UncommittedBytesMax)
 	if err != nil {
 		return fmt.Errorf("what is applied is not in the log: %w", err)

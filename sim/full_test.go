@@ -33,13 +33,10 @@ func TestReadsOnFullDisks(t *testing.T) {
 		w.run(w.now + time.Second)
 		w.nodes[seed%3].crash()
 		w.run(w.now + 5*time.Second)
-		for id := range kv.ShardID(w.Shards + 1) {
+		for _, id := range w.groups() {
 			r := &reading{}
 			for _, m := range w.nodes {
-				if m.core == nil {
-					continue
-				}
-				if lead, _, _ := m.views[id].Lead(); lead == m.id {
+				if m.core != nil && m.leads(id) {
 					m.inbox.Submissions = append(m.inbox.Submissions, node.Submission{Shard: id, Waiter: r})
 					m.wake()
 				}
@@ -54,21 +51,15 @@ func TestReadsOnFullDisks(t *testing.T) {
 
 // askAll asks the leader of every shard to write a key, and to read by ReadIndex, and gives what came of it after a while.
 func (w *world) askAll(t *testing.T) (writes, reads []*reading) {
-	for _, d := range w.shards.Descriptors() {
-		i := slices.IndexFunc(w.nodes, func(m *machine) bool {
-			if m.core == nil {
-				return false
-			}
-			lead, _, _ := m.views[d.Shard].Lead()
-			return lead == m.id
-		})
-		require.GreaterOrEqual(t, i, 0, "%v", d.Shard)
+	for _, d := range w.newest.Descriptors() {
+		m := w.leader(d.Shard)
+		require.NotNil(t, m, "%v", d.Shard)
 		c := &kv.Command{Op: kv.OpPut, Key: append(slices.Clone(d.Span.Start), 0, 'x'), Value: []byte("v")}
 		write, read := &reading{}, &reading{}
-		w.nodes[i].inbox.Submissions = append(w.nodes[i].inbox.Submissions,
+		m.inbox.Submissions = append(m.inbox.Submissions,
 			node.Submission{Shard: d.Shard, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: write},
 			node.Submission{Shard: d.Shard, Waiter: read})
-		w.nodes[i].wake()
+		m.wake()
 		writes, reads = append(writes, write), append(reads, read)
 	}
 	w.run(w.now + time.Second)
@@ -120,13 +111,13 @@ func TestFullDiskLosesTheLead(t *testing.T) {
 		w.run(10 * time.Second)
 		full := w.nodes[:nodes/2]
 		for _, m := range full {
-			require.Positive(t, w.leads(m), "seed %d", seed)
+			require.Positive(t, w.leadsOf(m), "seed %d", seed)
 			m.setFull(true)
 		}
 		w.run(w.now + 2*time.Second)
 		leads := func() (n int) {
 			for _, m := range full {
-				n += w.leads(m)
+				n += w.leadsOf(m)
 			}
 			return n
 		}
@@ -175,7 +166,7 @@ func TestFullMajority(t *testing.T) {
 				w.nodes[2].inbox.HandOver = true
 				w.nodes[2].wake()
 				w.run(w.now + 2*time.Second)
-				require.Zero(t, w.leads(w.nodes[2]), "seed %d", seed)
+				require.Zero(t, w.leadsOf(w.nodes[2]), "seed %d", seed)
 			}
 			for _, m := range w.nodes[:n] {
 				m.setFull(false)

@@ -3,11 +3,13 @@ package sim
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/storage"
@@ -65,58 +67,69 @@ func (s watched) Commit(b storage.Batch) (storage.Cut, error) {
 	return s.State.Commit(b)
 }
 
-// noteStates records what the replicas hold after a step.
+// noteStates records what the replicas hold after a step, and fails if two of them hold a key.
 func (m *machine) noteStates() {
 	if !m.stepped {
 		return
 	}
 	m.stepped = false
-	for shard := range kv.ShardID(m.Shards + 1) {
-		r, err := m.stateOf(shard)
+	records, err := m.state.Shards()
+	if err != nil {
+		m.fail("node %d: %v", m.id, err)
+		return
+	}
+	for i, r := range records {
+		group := kv.Group{Shard: r.Shard, Replica: kv.ReplicaID(r.State.GetReplica())}
+		for _, o := range records[i+1:] {
+			if r.Shard != kv.MetaShard && spanOf(r.State).Overlaps(spanOf(o.State)) {
+				m.fail("node %d: shard %d over %v and shard %d over %v overlap on its disk", m.id, r.Shard, spanOf(r.State), o.Shard, spanOf(o.State))
+			}
+		}
+		if m.noted[group] == kv.Index(r.State.GetAppliedIndex()) {
+			continue
+		}
+		m.noted[group] = kv.Index(r.State.GetAppliedIndex())
+		state, err := m.stateOf(r)
 		if err != nil {
 			m.fail("node %d: %v", m.id, err)
 			return
 		}
-		if r.Index != m.noted[shard] {
-			m.noted[shard] = r.Index
-			m.states = append(m.states, r)
-		}
+		m.states = append(m.states, state)
 	}
 }
+
+func spanOf(st *kvdv1.ShardState) kv.Span { return wire.ToDescriptor(st.GetDescriptor_()).Span }
 
 // stateOf reads what the machine's replica of a shard holds.
-func (m *machine) stateOf(shard kv.ShardID) (check.Replica, error) {
-	span := kv.Span{}
-	if d, ok := m.shards.Shard(shard); ok {
-		span = d.Span
-	}
-	v, err := m.state.View(shard, span)
+func (m *machine) stateOf(r *storage.ShardRecord) (check.Replica, error) {
+	span := spanOf(r.State)
+	v, err := m.state.View(r.Shard, span)
 	if err != nil {
 		return check.Replica{}, err
 	}
-	st := v.State()
-	r := check.Replica{Shard: shard, Node: m.id, Index: kv.Index(st.GetAppliedIndex()), Revision: kv.Revision(st.GetRevision()), Time: st.GetTimeMs()}
-	if shard == kv.MetaShard {
-		r.Sum, err = sumOfMeta(st.GetMeta())
-		if err != nil {
-			return check.Replica{}, err
-		}
-		return r, v.Close()
+	items := []kv.Item(nil)
+	if r.Shard == kv.MetaShard { // It has no keys.
+		err = v.Close()
+	} else {
+		items, err = readAll(v, span)
 	}
-	items, err := readAll(v, span)
 	if err != nil {
 		return check.Replica{}, err
 	}
-	h := xxhash.New()
-	for _, n := range []uint64{sumOf(items), st.GetAppliedTerm(), st.GetKeys(), st.GetBytes(), st.GetExpiring()} {
-		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, n))
-	}
-	r.Sum = h.Sum64()
-	return r, nil
+	sum, err := sumOfState(r.State)
+	return check.Replica{
+		Shard: r.Shard, Node: m.id, Index: kv.Index(r.State.GetAppliedIndex()), Revision: kv.Revision(r.State.GetRevision()),
+		Time: r.State.GetTimeMs(), Sum: sumOf(items) ^ sum,
+	}, err
 }
 
-func sumOfMeta(meta *kvdv1.MetaState) (uint64, error) {
-	data, err := meta.MarshalVT()
+// sumOfState is a checksum of what all replicas of a shard keep alike: of which replica it is, and where its log begins,
+// is its own.
+func sumOfState(st *kvdv1.ShardState) (uint64, error) {
+	replica, index, term := st.Replica, st.BaseIndex, st.BaseTerm
+	st.Replica, st.BaseIndex, st.BaseTerm = 0, 0, 0
+	data, err := st.MarshalVT()
+	st.Replica, st.BaseIndex, st.BaseTerm = replica, index, term
 	return xxhash.Sum64(data), err
 }
 
@@ -130,66 +143,66 @@ func sumOf(items []kv.Item) uint64 {
 	return h.Sum64()
 }
 
-// noteLeases records which leases readers see, in the time of the world.
-func (m *machine) noteLeases() {
-	for shard := range kv.ShardID(m.Shards + 1) {
-		open := &m.leased[shard]
-		lead, term, until := m.views[shard].Lead()
-		runs := lead == m.id && until > m.boot()
-		if open.Until != 0 && (!runs || open.Term != term) {
-			m.endLease(shard)
-		}
-		if !runs {
-			continue
-		}
-		if open.Until == 0 {
-			*open = check.Lease{Shard: shard, Node: m.id, Term: term, From: int64(m.now)}
-		}
-		open.Until = int64(m.now) + int64(float64(until-m.boot())/m.rate)
-	}
-}
-
-// endLease records a lease that is over by now.
-func (m *machine) endLease(shard kv.ShardID) {
-	if l := m.leased[shard]; l.Until != 0 {
-		l.Until = min(l.Until, int64(m.now))
-		m.leases = append(m.leases, l)
-		m.leased[shard] = check.Lease{}
-	}
-}
-
-// level waits until the replicas of every shard are at one index.
+// level waits until the replicas of every shard are at one index, and are those that the map names.
 func (w *world) level() {
 	end := w.now + levelTime
-	var behind []check.Violation
 	for w.err == nil {
 		states, err := w.finalStates()
-		if err != nil {
-			w.fail("%v", err)
-			return
+		if err == nil {
+			if behind := check.Level(states); len(behind) > 0 {
+				err = behind[0]
+			}
 		}
-		if behind = check.Level(states); len(behind) == 0 {
+		if err == nil {
 			w.states = append(w.states, states...)
 			return
 		}
 		if w.now >= end {
-			w.fail("long after everything healed: %v", behind[0])
+			w.fail("long after everything healed: %v", err)
 			return
 		}
 		w.run(w.now + 10*time.Millisecond)
 	}
 }
 
-// finalStates reads what every replica holds now.
+// finalStates reads what every replica holds now. It fails if the replicas are not those of the newest map.
 func (w *world) finalStates() ([]check.Replica, error) {
 	var states []check.Replica
+	missing := map[kv.Group]kv.NodeID{}
+	for _, shard := range w.groups() {
+		d, _ := w.newest.Shard(shard)
+		for _, r := range d.Replicas {
+			missing[kv.Group{Shard: shard, Replica: r.Replica}] = r.Node
+		}
+	}
 	for _, m := range w.nodes {
-		for shard := range kv.ShardID(w.Shards + 1) {
-			r, err := m.stateOf(shard)
+		records, err := m.state.Shards()
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range records {
+			group := kv.Group{Shard: r.Shard, Replica: kv.ReplicaID(r.State.GetReplica())}
+			d, _ := w.newest.Shard(r.Shard)
+			switch own := wire.ToDescriptor(r.State.GetDescriptor_()); {
+			case missing[group] != m.id:
+				return nil, fmt.Errorf("node %d holds replica %d of shard %d, which the map does not have there", m.id, group.Replica, r.Shard)
+			case own.Epoch != d.Epoch || !own.Span.Equal(d.Span) || !slices.Equal(own.Replicas, d.Replicas):
+				return nil, fmt.Errorf("node %d: shard %d is %+v, and in the map %+v", m.id, r.Shard, own, d)
+			}
+			delete(missing, group)
+			state, err := m.stateOf(r)
 			if err != nil {
 				return nil, err
 			}
-			states = append(states, r)
+			states = append(states, state)
+		}
+	}
+	for _, shard := range w.groups() {
+		d, _ := w.newest.Shard(shard)
+		for _, r := range d.Replicas {
+			if _, ok := missing[kv.Group{Shard: shard, Replica: r.Replica}]; ok {
+				return nil, fmt.Errorf("node %d does not hold replica %d of shard %d", r.Node, r.Replica, shard)
+			}
 		}
 	}
 	return states, nil
@@ -198,9 +211,7 @@ func (w *world) finalStates() ([]check.Replica, error) {
 // judge asks every checker.
 func (w *world) judge() {
 	for _, m := range w.nodes {
-		for shard := range m.leased {
-			m.endLease(kv.ShardID(shard))
-		}
+		m.endLeases()
 	}
 	final, err := w.final()
 	if err != nil {
@@ -233,17 +244,16 @@ func (w *world) judge() {
 	}
 }
 
-// final reads what readers would find at the end: all replicas hold the same.
+// final reads what readers would find at the end: all replicas of a shard hold the same.
 func (w *world) final() (map[string]check.Final, error) {
 	final := map[string]check.Final{}
-	state := w.nodes[0].state
-	for _, shard := range w.shards.Descriptors() {
-		v, err := state.View(shard.Shard, shard.Span)
+	for _, d := range w.newest.Descriptors() {
+		v, err := w.node(d.Replicas[0].Node).state.View(d.Shard, d.Span)
 		if err != nil {
 			return nil, err
 		}
 		now := v.State().GetTimeMs()
-		items, err := readAll(v, shard.Span)
+		items, err := readAll(v, d.Span)
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"log/slog"
 	"slices"
@@ -27,15 +28,16 @@ type machine struct {
 	state stateStore
 	// stepped: the core has committed to the state store since noteStates.
 	stepped bool
-	noted   []kv.Index    // By shard: the last state that was recorded.
-	leased  []check.Lease // By shard: the lease that readers see; its Until is 0 without one.
+	noted   map[kv.Group]kv.Index       // The last state that was recorded.
+	leased  map[kv.ShardID]*check.Lease // That readers see.
 	life    kv.Life
 
 	// epoch counts the processes: what one has begun ends with it. The core is nil while none runs.
 	epoch  int
 	core   *node.Core
 	reader *node.Reader
-	views  map[kv.ShardID]*node.View
+	views  []*node.View  // By shard, as they were after the last turn.
+	shards *raftmeta.Map // What the process knows of all shards.
 
 	inbox   node.Input
 	woken   bool
@@ -50,7 +52,7 @@ type machine struct {
 	writes []logWrite
 	// sending is how many snapshots the process sends.
 	sending int
-	terms   map[kv.ShardID]kv.Term // Of the last election that was seen.
+	led     map[kv.ShardID]kv.Term // In which term it was last seen to lead a shard.
 
 	// voteless: the next write with a vote for another is lost in a crash.
 	voteless   bool
@@ -68,7 +70,7 @@ type logWrite struct {
 // found begins a cluster as the founding leaves it (B1).
 func (w *world) found() {
 	spec := raftmeta.FoundingSpec{
-		Cluster: 1, Replicas: w.Nodes, TickMs: uint32(w.Tick.Milliseconds()), ElectionTicks: uint32(w.ElectionTicks),
+		Cluster: 1, Replicas: cmp.Or(w.Replicas, w.Nodes), TickMs: uint32(w.Tick.Milliseconds()), ElectionTicks: uint32(w.ElectionTicks),
 	}
 	for i := range w.Nodes {
 		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{
@@ -87,29 +89,35 @@ func (w *world) found() {
 		{Name: raftmeta.LogKeep, Value: "16"}, {Name: raftmeta.ChecksumInterval, Value: "2s"},
 		{Name: raftmeta.DiskStallHandover, Value: "500ms"},
 	}
-	if w.shards, err = raftmeta.NewMap(w.founding); err != nil {
-		w.fail("founding: %v", err)
-		return
-	}
+	w.knownMap(w.founding)
 	for i := range w.Nodes {
-		log, state, err := w.newStores()
-		if err != nil {
-			w.fail("founding: %v", err)
+		m := w.newMachine(kv.NodeID(i + 1))
+		if m == nil {
 			return
 		}
-		m := &machine{
-			world: w, id: kv.NodeID(i + 1), log: log, state: state,
-			rate: 1 + (w.fate.Float64()-0.5)*2*w.Drift, skew: between(w.fate, -w.Skew, w.Skew),
-			terms: map[kv.ShardID]kv.Term{}, noted: make([]kv.Index, w.Shards+1), leased: make([]check.Lease, w.Shards+1),
-		}
-		w.skewMax = max(w.skewMax, m.skew.Abs())
 		if err := node.Found(w.founding, m.id, m.log, m.state); err != nil {
 			w.fail("founding: %v", err)
 			return
 		}
-		w.nodes = append(w.nodes, m)
 		m.start()
 	}
+}
+
+// newMachine adds a machine with empty stores, whose process does not run yet; nil when that failed.
+func (w *world) newMachine(id kv.NodeID) *machine {
+	log, state, err := w.newStores()
+	if err != nil {
+		w.fail("node %d: %v", id, err)
+		return nil
+	}
+	m := &machine{
+		world: w, id: id, log: log, state: state,
+		rate: 1 + (w.fate.Float64()-0.5)*2*w.Drift, skew: between(w.fate, -w.Skew, w.Skew),
+		led: map[kv.ShardID]kv.Term{}, noted: map[kv.Group]kv.Index{}, leased: map[kv.ShardID]*check.Lease{},
+	}
+	w.skewMax = max(w.skewMax, m.skew.Abs())
+	w.nodes = append(w.nodes, m)
+	return m
 }
 
 // boot is the machine's clock since its boot.
@@ -132,10 +140,16 @@ func (m *machine) start() {
 		m.fail("node %d does not start: %v", m.id, err)
 		return
 	}
+	meta, err := m.metaOnDisk()
+	if err != nil {
+		m.fail("node %d does not start: %v", m.id, err)
+		return
+	}
+	m.shards = m.knownMap(meta)
 	guard := cache.New(cache.NewChaotic(m.chance.Uint64()), 16)
 	core, err := node.NewCore(node.CoreConfig{
 		Cluster: 1, Node: m.id, Life: m.life, Tick: m.Tick, ElectionTicks: m.ElectionTicks, Log: m.log, State: watched{state, m},
-		Guard: guard, Host: host{m, m.epoch}, Logger: slog.New(slog.DiscardHandler), Meta: m.founding,
+		Guard: guard, Host: host{m, m.epoch}, Logger: slog.New(slog.DiscardHandler), Meta: meta,
 	}, node.Now{Boot: m.boot(), Wall: m.wall()})
 	if err != nil {
 		m.fail("node %d does not start: %v", m.id, err)
@@ -143,10 +157,7 @@ func (m *machine) start() {
 	}
 	m.core = core
 	m.reader = &node.Reader{Node: m.id, Guard: guard, State: m.state, Boot: m.boot, Wall: m.wall}
-	m.views = map[kv.ShardID]*node.View{}
-	for _, v := range core.Views() {
-		m.views[v.Shard()] = v
-	}
+	m.views = core.Views()
 	m.note('s', m.id, uint64(m.life))
 	m.lookAtDisk()
 	m.scheduleTick()
@@ -157,11 +168,9 @@ func (m *machine) crash() {
 	if m.core == nil {
 		return
 	}
-	m.core, m.reader = nil, nil
+	m.core, m.reader, m.views = nil, nil, nil
 	m.epoch++
-	for shard := range m.leased {
-		m.endLease(kv.ShardID(shard))
-	}
+	m.endLeases()
 	m.stats.Crashes++
 	keep := func(n int) int {
 		switch m.fate.IntN(3) {
@@ -241,44 +250,14 @@ func (m *machine) turn() {
 	if m.core == nil {
 		return
 	}
+	m.views = m.core.Views()
 	if err := m.core.Check(); err != nil {
 		m.fail("node %d: %v", m.id, err)
 	}
+	m.checkViews()
 	m.checkLeases()
 	m.noteLeases()
 	m.noteStates()
-}
-
-// checkLeases fails if another node's lease runs while this one leads a shard in a later term: its election came
-// before the promises had ended.
-func (m *machine) checkLeases() {
-	for shard := range kv.ShardID(m.Shards + 1) {
-		v := m.views[shard]
-		lead, term, _ := v.Lead()
-		if lead != m.id {
-			continue
-		}
-		if m.terms[shard] != term {
-			m.terms[shard] = term
-			m.stats.Elections++
-			if first, ok := m.leaders[leadership{shard, term}]; ok && first != m.id {
-				m.fail("shard %d: nodes %d and %d both lead in term %d", shard, first, m.id, term)
-			}
-			m.leaders[leadership{shard, term}] = m.id
-			if m.elected != nil {
-				m.elected(shard, m)
-			}
-		}
-		for _, other := range m.nodes {
-			if other == m || other.core == nil {
-				continue
-			}
-			if _, old, until := other.views[shard].Lead(); until > other.boot() && old < term {
-				m.fail("shard %d: node %d leads in term %d while the lease of node %d of term %d runs for %v",
-					shard, m.id, term, other.id, old, until-other.boot())
-			}
-		}
-	}
 }
 
 // host is what a core asks of its machine.
@@ -310,7 +289,7 @@ func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 // another may lead.
 func (h host) checkPublished(messages []*kvdv1.RaftMessage) {
 	for _, m := range messages {
-		_, term, until := h.views[kv.ShardID(m.Shard)].Lead()
+		_, term, until := h.lead(kv.ShardID(m.Shard))
 		if until > h.boot() && (kv.Term(m.Term) > term || raftpb.MessageType(m.Type) == raftpb.MsgTimeoutNow) {
 			h.fail("shard %d: node %d sends a %v of term %d while readers see its lease of term %d", m.Shard, h.id,
 				raftpb.MessageType(m.Type), m.Term, term)
@@ -321,8 +300,8 @@ func (h host) checkPublished(messages []*kvdv1.RaftMessage) {
 // transmit carries an envelope over the network, or loses it.
 func (h host) transmit(to kv.NodeID, data []byte) {
 	m := h.machine
-	target := m.nodes[to-1]
-	if m.blocked[link{m.id, to}] || !m.quiet && oneIn(m.chance, m.LoseOneIn) {
+	target := m.node(to)
+	if target == nil || m.blocked[link{m.id, to}] || !m.quiet && oneIn(m.chance, m.LoseOneIn) {
 		if oneIn(m.chance, 2) {
 			m.soon(func() { m.inbox.Unreachable = append(m.inbox.Unreachable, to) })
 		}
@@ -452,14 +431,14 @@ func (h host) SendSnapshot(s *node.Outgoing) {
 		m.fail("node %d: %v", m.id, err)
 		return
 	}
-	life, target, shard := m.life, m.nodes[s.To.Node-1], s.View.State().GetDescriptor_().GetShard()
+	life, target, shard := m.life, m.node(s.To.Node), s.View.State().GetDescriptor_().GetShard()
 	sent := func(err error) {
 		m.soon(func() {
 			m.sending--
 			m.inbox.Sent = append(m.inbox.Sent, node.SnapshotSent{Snapshot: s, Err: err})
 		})
 	}
-	if m.blocked[link{m.id, s.To.Node}] || !m.quiet && oneIn(m.chance, m.LoseOneIn) {
+	if target == nil || m.blocked[link{m.id, s.To.Node}] || !m.quiet && oneIn(m.chance, m.LoseOneIn) {
 		sent(errLost)
 		return
 	}
@@ -553,6 +532,6 @@ func (h host) Checksum(c *node.ChecksumWork) {
 	})
 }
 
-func (h host) MetaChanged(*kvdv1.MetaState) {}
+func (h host) MetaChanged(meta *kvdv1.MetaState) { h.machine.shards = h.knownMap(meta) }
 
 func (h host) Fatal(err error) { h.fail("node %d stops: %v", h.id, err) }

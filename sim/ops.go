@@ -13,7 +13,8 @@ import (
 // request is what a client asks for at a time. The history has one operation for each key of it: the checkers judge keys
 // one by one, and Cuts what was read of several at one moment.
 type request struct {
-	shard kv.ShardID
+	key   []byte     // That it is routed by.
+	shard kv.ShardID // Which has it, as the node that was asked says.
 	ops   []*check.Operation
 	// command is nil for a read: of one key, or of the span.
 	command *kv.Command
@@ -23,9 +24,11 @@ type request struct {
 	take func(kv.Result)
 	// cut: the gets among the operations show one moment.
 	cut bool
+	// wide is the scan over many shards that it is a part of.
+	wide *wide
 }
 
-// Kinds of keys, by their number in a shard. All others are written with and without an expiry.
+// Kinds of keys, by their number in a row: all of them that begin with one letter, the row's. At first each row is a shard. All others are written with and without an expiry.
 const (
 	counterKey = 0 // Only ever incremented.
 	plainKey   = 1 // Written without an expiry.
@@ -34,21 +37,26 @@ const (
 // spanKeysMax is how many keys a span has at most that is read or removed.
 const spanKeysMax = 4
 
-func keyName(shard, number int) string {
-	return fmt.Sprintf("%c%02d", 'a'+shard, number)
+func keyName(row, number int) string {
+	return fmt.Sprintf("%c%02d", 'a'+row, number)
 }
 
 // draw draws what to ask for.
 func (c *client) draw() *request {
-	shard := c.chance.IntN(c.Shards)
+	if c.wide != nil {
+		return c.wide.next(c)
+	}
+	row := c.chance.IntN(c.Shards)
 	number := c.chance.IntN(c.KeysPerShard)
-	key := keyName(shard, number)
-	q := &request{shard: c.shards.Lookup([]byte(key)).Shard}
+	key := keyName(row, number)
+	q := &request{key: []byte(key)}
 	read := c.chance.IntN(100) < c.ReadPercent
 	draw := c.chance.IntN(100)
 	switch {
+	case read && draw < 2:
+		return c.drawWide()
 	case read && draw < 10:
-		c.drawScan(q, shard)
+		c.drawScan(q, row)
 	case read:
 		c.operation(q, check.Get, key)
 	case number == counterKey:
@@ -60,9 +68,9 @@ func (c *client) draw() *request {
 	case draw < 74:
 		c.drawDelete(q, key)
 	case draw < 84:
-		c.drawDeleteRange(q, shard)
+		c.drawDeleteRange(q, row)
 	default:
-		c.drawTxn(q, shard)
+		c.drawTxn(q, row)
 	}
 	return q
 }
@@ -163,15 +171,16 @@ func (c *client) drawDelete(q *request, key string) {
 	}
 }
 
-// drawDeleteRange removes keys of a shard, but no counter.
-func (c *client) drawDeleteRange(q *request, shard int) {
+// drawDeleteRange removes keys of a row, but no counter.
+func (c *client) drawDeleteRange(q *request, row int) {
 	first := plainKey + c.chance.IntN(c.KeysPerShard-plainKey)
 	last := first + c.chance.IntN(min(spanKeysMax, c.KeysPerShard-first))
 	for n := first; n <= last; n++ {
-		c.operation(q, check.Clear, keyName(shard, n))
+		c.operation(q, check.Clear, keyName(row, n))
 	}
+	q.key = []byte(keyName(row, first))
 	q.command = &kv.Command{
-		Op: kv.OpDeleteRange, Key: []byte(keyName(shard, first)), End: []byte(keyName(shard, last+1)), Limit: c.chance.IntN(3),
+		Op: kv.OpDeleteRange, Key: []byte(keyName(row, first)), End: []byte(keyName(row, last+1)), Limit: c.chance.IntN(3),
 	}
 	q.take = func(r kv.Result) {
 		swept := q.ops
@@ -199,29 +208,35 @@ func (c *client) drawDeleteRange(q *request, shard int) {
 	}
 }
 
-// drawScan reads a span of a shard, or the beginning of it.
-func (c *client) drawScan(q *request, shard int) {
+// drawScan reads a span of a row, or the beginning of it.
+func (c *client) drawScan(q *request, row int) {
 	first := c.chance.IntN(max(1, c.KeysPerShard-spanKeysMax+1))
 	end := min(first+spanKeysMax, c.KeysPerShard)
 	for n := first; n < end; n++ {
-		c.operation(q, check.Get, keyName(shard, n))
+		c.operation(q, check.Get, keyName(row, n))
 	}
-	q.span = kv.Span{Start: []byte(keyName(shard, first)), End: []byte(keyName(shard, end))}
-	q.cut = true
+	q.span = kv.Span{Start: []byte(keyName(row, first)), End: []byte(keyName(row, end))}
+	q.key, q.cut = q.span.Start, true
 	q.limit = c.chance.IntN(3)
 }
 
 // scanned notes a chunk.
-func (q *request) scanned(chunk kv.Chunk) {
+func (c *client) scanned(q *request, chunk kv.Chunk) {
 	items := chunk.Items
 	for _, o := range q.ops {
 		switch {
+		case chunk.Resume != nil && bytes.Compare([]byte(o.Key), chunk.Resume) >= 0:
+			o.Outcome = check.NotDone
 		case len(items) > 0 && string(items[0].Key) == o.Key:
 			got(o, true, items[0].Record)
 			items = items[1:]
-		case chunk.Resume != nil && bytes.Compare([]byte(o.Key), chunk.Resume) >= 0:
-			o.Outcome = check.NotDone
 		}
+	}
+	if len(items) > 0 || chunk.Resume != nil && bytes.Compare(chunk.Resume, q.span.Start) <= 0 {
+		c.fail("a scan of %v gave %+v, in disorder or beyond %q", q.span, chunk.Items, chunk.Resume)
+	}
+	if q.wide != nil {
+		q.wide.read(chunk)
 	}
 }
 
@@ -232,18 +247,19 @@ func got(o *check.Operation, found bool, rec kv.Record) {
 	}
 }
 
-// drawTxn draws a transaction over two keys of a shard: one that reads, one that reads and writes, one that writes on a
+// drawTxn draws a transaction over two keys of a row: one that reads, one that reads and writes, one that writes on a
 // condition, one on two.
-func (c *client) drawTxn(q *request, shard int) {
+func (c *client) drawTxn(q *request, row int) {
 	a := plainKey + c.chance.IntN(c.KeysPerShard-plainKey)
 	b := plainKey + (a-plainKey+1+c.chance.IntN(c.KeysPerShard-plainKey-1))%(c.KeysPerShard-plainKey)
-	x := &txn{client: c, request: q, txn: &kv.Txn{}, a: keyName(shard, a), b: keyName(shard, b), numbers: [2]int{a, b}}
+	x := &txn{client: c, request: q, txn: &kv.Txn{}, a: keyName(row, a), b: keyName(row, b), numbers: [2]int{a, b}}
+	q.key = []byte(x.a)
 	q.command = &kv.Command{Op: kv.OpTxn, Txn: x.txn}
 	switch c.chance.IntN(4) {
 	case 0:
-		x.reads(keyName(shard, counterKey))
+		x.reads(keyName(row, counterKey))
 	case 1:
-		x.readsAndWrites(keyName(shard, counterKey))
+		x.readsAndWrites(keyName(row, counterKey))
 	case 2:
 		x.onCondition()
 	default:

@@ -12,8 +12,10 @@ import (
 // Plan is what a run does.
 type Plan struct {
 	Nodes, Shards, KeysPerShard, Clients int
-	Tick                                 time.Duration
-	ElectionTicks                        int
+	// Replicas of a shard; 0 puts one on every node.
+	Replicas      int
+	Tick          time.Duration
+	ElectionTicks int
 	// Duration is how long clients and faults go on; what follows is healing.
 	Duration time.Duration
 	// Think is the longest time between two operations of a client, Patience how long it waits for an answer.
@@ -45,7 +47,7 @@ type Plan struct {
 type Stats struct {
 	Turns, Elections, Crashes, Pauses, Partitions, HandOvers   int
 	Snapshots, Installs, Truncations, Checksums, MetaCommands  int
-	MetaInstalls, Expired, Scans                               int
+	MetaInstalls, Expired, Scans, WideScans                    int
 	Slows, Fills, DiskFull                                     int // DiskFull counts refusals.
 	Overwritten                                                int
 	Operations, Answered, LeaseReads, IndexReads, VirtualMilli int
@@ -67,6 +69,7 @@ func (s *Stats) Add(o Stats) {
 	s.MetaInstalls += o.MetaInstalls
 	s.Expired += o.Expired
 	s.Scans += o.Scans
+	s.WideScans += o.WideScans
 	s.DiskFull += o.DiskFull
 	s.Slows += o.Slows
 	s.Fills += o.Fills
@@ -112,7 +115,7 @@ func (s *Stats) Enough() error {
 		"elections": s.Elections, "crashes": s.Crashes, "pauses": s.Pauses, "partitions": s.Partitions, "snapshots": s.Snapshots,
 		"installs": s.Installs, "truncations": s.Truncations, "lease reads": s.LeaseReads, "reads by ReadIndex": s.IndexReads,
 		"checksums": s.Checksums, "installs of the meta group": s.MetaInstalls, "hand-overs": s.HandOvers,
-		"overwritten proposals": s.Overwritten, "scans": s.Scans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,
+		"overwritten proposals": s.Overwritten, "scans": s.Scans, "scans of many shards": s.WideScans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,
 	} {
 		if n == 0 {
 			return fmt.Errorf("%w: no %s in %+v", ErrLacking, name, *s)

@@ -60,12 +60,13 @@ func (w *world) again(story func() time.Duration) {
 
 // cast gives the leader of a shard and its two followers, in an order drawn by chance; ok is false without a leader.
 func (w *world) cast() (leader, follower, other *machine, ok bool) {
-	shard := kv.ShardID(w.fate.IntN(w.Shards + 1))
+	groups := w.groups()
+	shard := groups[w.fate.IntN(len(groups))]
 	for i, m := range w.nodes {
 		if m.core == nil {
 			return nil, nil, nil, false
 		}
-		if lead, _, _ := m.views[shard].Lead(); lead == m.id {
+		if m.leads(shard) {
 			rest := []*machine{w.nodes[(i+1)%3], w.nodes[(i+2)%3]}
 			first := w.fate.IntN(2)
 			return m, rest[first], rest[1-first], true
@@ -190,14 +191,15 @@ func (w *world) joinAll() {
 }
 
 func (w *world) overwritten() time.Duration {
-	shard := kv.ShardID(1 + w.fate.IntN(w.Shards))
+	groups := w.groups()
+	shard := groups[1+w.fate.IntN(len(groups)-1)]
 	var deposed *machine
 	var rest []*machine
 	for _, m := range w.nodes {
 		if m.core == nil {
 			return 0
 		}
-		if lead, _, _ := m.views[shard].Lead(); lead == m.id && deposed == nil {
+		if m.leads(shard) && deposed == nil {
 			deposed = m
 		} else {
 			rest = append(rest, m)

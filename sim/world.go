@@ -12,9 +12,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2"
 
-	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
-	"github.com/kvdstore/kvd/raftmeta"
 )
 
 // event is something that happens at a moment of virtual time; equal moments in the order of their creation.
@@ -51,13 +49,12 @@ type world struct {
 	chance, fate *mathrand.Rand
 	trace        *xxhash.Digest
 
-	founding *kvdv1.MetaState
-	shards   *raftmeta.Map
-	nodes    []*machine
-	clients  []*client
-	blocked  map[link]bool
-	late     map[link]time.Duration // How much longer messages take.
-	leaders  map[leadership]kv.NodeID
+	maps
+	nodes   []*machine
+	clients []*client
+	blocked map[link]bool
+	late    map[link]time.Duration // How much longer messages take.
+	leaders map[leadership]kv.NodeID
 	evidence
 	cache   *pebble.Cache // Of the stores, with the plan's Pebble.
 	ledger  ledger
@@ -87,7 +84,7 @@ func newWorld(seed uint64, plan Plan) *world {
 	return &world{
 		Plan: plan, seed: seed, chance: mathrand.New(mathrand.NewPCG(seed, 1)), fate: mathrand.New(mathrand.NewPCG(seed, 2)),
 		trace: xxhash.New(), blocked: map[link]bool{}, late: map[link]time.Duration{}, ledger: newLedger(),
-		leaders: map[leadership]kv.NodeID{}, asked: map[string]int{}, due: map[string]int64{},
+		leaders: map[leadership]kv.NodeID{}, maps: maps{versions: map[uint64]version{}}, asked: map[string]int{}, due: map[string]int64{},
 	}
 }
 

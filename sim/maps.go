@@ -1,0 +1,93 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+)
+
+// maps is what is known of the metadata over the whole run.
+type maps struct {
+	founding *kvdv1.MetaState
+	newest   *raftmeta.Map // That any meta replica has applied.
+	versions map[uint64]version
+}
+
+// version is one of the metadata that was applied somewhere.
+type version struct {
+	sum    uint64
+	shards *raftmeta.Map
+}
+
+// knownMap gives the index of metadata that a node has applied or was given. Its first sight judges it: every version is
+// one and the same on all nodes, covers the key space once, and takes no epoch and no start of a shard back.
+func (w *world) knownMap(meta *kvdv1.MetaState) *raftmeta.Map {
+	data, err := meta.MarshalVT()
+	if err != nil {
+		w.fail("metadata: %v", err)
+		return w.newest
+	}
+	sum := xxhash.Sum64(data)
+	if known, ok := w.versions[meta.GetVersion()]; ok {
+		if known.sum != sum {
+			w.fail("version %d of the metadata is not the same on all nodes", meta.GetVersion())
+		}
+		return known.shards
+	}
+	copied := &kvdv1.MetaState{}
+	if err := copied.UnmarshalVT(data); err != nil {
+		w.fail("metadata: %v", err)
+		return w.newest
+	}
+	shards, err := raftmeta.NewMap(copied)
+	if err != nil {
+		w.fail("version %d: %v", meta.GetVersion(), err)
+		return w.newest
+	}
+	w.versions[meta.GetVersion()] = version{sum, shards}
+	if w.newest == nil || shards.Version() > w.newest.Version() {
+		if err := follows(w.newest, shards); err != nil {
+			w.fail("version %d of the metadata, after %d: %v", shards.Version(), w.newest.Version(), err)
+		}
+		w.newest = shards
+	}
+	return shards
+}
+
+// follows refuses a map that takes something back.
+func follows(before, after *raftmeta.Map) error {
+	if before == nil {
+		return nil
+	}
+	for _, old := range append(slices.Clone(before.Descriptors()), before.Meta()) {
+		now, ok := after.Shard(old.Shard)
+		switch {
+		case !ok:
+		case now.Epoch.Version < old.Epoch.Version || now.Epoch.Config < old.Epoch.Config:
+			return fmt.Errorf("shard %d goes back from epoch %+v to %+v", old.Shard, old.Epoch, now.Epoch)
+		case string(now.Span.Start) != string(old.Span.Start):
+			return fmt.Errorf("shard %d begins at %q, and began at %q", old.Shard, now.Span.Start, old.Span.Start)
+		case now.Epoch == old.Epoch && (!now.Span.Equal(old.Span) || !slices.Equal(now.Replicas, old.Replicas)):
+			return fmt.Errorf("shard %d: %+v becomes %+v without a new epoch", old.Shard, old, now)
+		}
+	}
+	return nil
+}
+
+// metaOnDisk is the newest metadata that a process knows when it starts: its meta replica's, or what the machine had
+// when it became a node.
+func (m *machine) metaOnDisk() (*kvdv1.MetaState, error) {
+	records, err := m.state.Shards()
+	if err != nil {
+		return nil, err
+	}
+	if len(records) > 0 && records[0].Shard == kv.MetaShard {
+		return records[0].State.GetMeta(), nil
+	}
+	return m.founding, nil
+}
