@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -90,4 +91,35 @@ func (m *machine) metaOnDisk() (*kvdv1.MetaState, error) {
 		return records[0].State.GetMeta(), nil
 	}
 	return m.founding, nil
+}
+
+// streamTime is the time between two looks of a node at the metadata of others.
+const streamTime = 300 * time.Millisecond
+
+// stream brings the metadata to the nodes without a meta replica, late, and from whoever has one, as new as it is there.
+func (w *world) stream() {
+	w.after(streamTime, func() {
+		defer w.stream()
+		for _, m := range w.nodes {
+			if m.core == nil || m.view(kv.MetaShard) != nil {
+				continue
+			}
+			from := w.nodes[w.chance.IntN(len(w.nodes))]
+			if from.core == nil || from.view(kv.MetaShard) == nil || w.blocked[link{from.id, m.id}] {
+				continue
+			}
+			shards := from.shards
+			m.process(between(w.chance, time.Millisecond, streamTime), func() { m.told(shards) })
+		}
+	})
+}
+
+// told takes metadata that has come from another node.
+func (m *machine) told(shards *raftmeta.Map) {
+	if shards.Version() <= m.shards.Version() {
+		return
+	}
+	m.shards, m.inbox.Meta = shards, shards.State()
+	m.stats.MetaStreamed++
+	m.wake()
 }

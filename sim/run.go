@@ -47,7 +47,7 @@ type Plan struct {
 type Stats struct {
 	Turns, Elections, Crashes, Pauses, Partitions, HandOvers   int
 	Snapshots, Installs, Truncations, Checksums, MetaCommands  int
-	MetaInstalls, Expired, Scans, WideScans                    int
+	MetaInstalls, MetaStreamed, Expired, Scans, WideScans      int
 	Slows, Fills, DiskFull                                     int // DiskFull counts refusals.
 	Overwritten                                                int
 	Operations, Answered, LeaseReads, IndexReads, VirtualMilli int
@@ -67,6 +67,7 @@ func (s *Stats) Add(o Stats) {
 	s.Checksums += o.Checksums
 	s.MetaCommands += o.MetaCommands
 	s.MetaInstalls += o.MetaInstalls
+	s.MetaStreamed += o.MetaStreamed
 	s.Expired += o.Expired
 	s.Scans += o.Scans
 	s.WideScans += o.WideScans
@@ -89,6 +90,7 @@ func Run(seed uint64, plan Plan) (trace uint64, stats Stats, err error) {
 		w.newClient(i)
 	}
 	w.operate()
+	w.stream()
 	w.chaos()
 	w.tell()
 	w.run(plan.Duration)
@@ -114,7 +116,7 @@ func (s *Stats) Enough() error {
 	for name, n := range map[string]int{
 		"elections": s.Elections, "crashes": s.Crashes, "pauses": s.Pauses, "partitions": s.Partitions, "snapshots": s.Snapshots,
 		"installs": s.Installs, "truncations": s.Truncations, "lease reads": s.LeaseReads, "reads by ReadIndex": s.IndexReads,
-		"checksums": s.Checksums, "installs of the meta group": s.MetaInstalls, "hand-overs": s.HandOvers,
+		"checksums": s.Checksums, "installs of the meta group": s.MetaInstalls, "hand-overs": s.HandOvers, "metadata for nodes without a meta replica": s.MetaStreamed,
 		"overwritten proposals": s.Overwritten, "scans": s.Scans, "scans of many shards": s.WideScans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,
 	} {
 		if n == 0 {

@@ -10,7 +10,7 @@ func Swarm(seed uint64) Plan {
 	r := rand.New(rand.NewPCG(seed, 3))
 	pick := func(values ...int) int { return values[r.IntN(len(values))] }
 	p := Plan{
-		Nodes: pick(3, 3, 3, 5), Shards: 1 + r.IntN(3), KeysPerShard: 3 + r.IntN(2), Clients: 3 + r.IntN(5),
+		Nodes: pick(3, 3, 3, 4, 5, 5), Shards: 1 + r.IntN(3), KeysPerShard: 3 + r.IntN(2), Clients: 3 + r.IntN(5),
 		Tick: 50 * time.Millisecond, ElectionTicks: pick(10, 15),
 		Duration: between(r, 6*time.Second, 14*time.Second), Think: between(r, 20*time.Millisecond, 200*time.Millisecond),
 		Patience: between(r, 500*time.Millisecond, 3*time.Second), ReadPercent: pick(20, 50, 80), ExpireOneIn: pick(0, 1, 3),
@@ -21,12 +21,15 @@ func Swarm(seed uint64) Plan {
 		ClockStep: pick(0, 1), HandOver: pick(0, 1, 3),
 		Drift: []float64{0, 0.001, 0.03}[r.IntN(3)], Skew: time.Duration(pick(0, 20, 1000)) * time.Millisecond,
 	}
+	if p.Nodes > 3 { // Some nodes lack some shards.
+		p.Replicas = pick(3, 3, p.Nodes)
+	}
 	switch story := Story(seed % 8); story {
 	case RestartedVoter, TicksPileUp, LostVote, DelayedAnswers:
 		return tale(p, story)
 	case Overwritten:
 		t := tale(p, story)
-		t.Nodes, t.ReadPercent, t.Clients, t.Patience = 5, 50, 8, 5*time.Second
+		t.Nodes, t.Replicas, t.ReadPercent, t.Clients, t.Patience = 5, 5, 50, 8, 5*time.Second
 		return t
 	}
 	return p
