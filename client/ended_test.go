@@ -42,6 +42,23 @@ func everyCall(c *client.Client) map[string]func(ctx context.Context) error {
 		"Settings":   func(ctx context.Context) error { _, err := c.Settings(ctx); return err },
 		"SetSetting": func(ctx context.Context) error { _, err := c.SetSetting(ctx, "log-keep", ""); return err },
 
+		"SplitShard":  func(ctx context.Context) error { _, err := c.SplitShard(ctx, &kvdv1.SplitShardRequest{}); return err },
+		"MergeShard":  func(ctx context.Context) error { _, err := c.MergeShard(ctx, &kvdv1.MergeShardRequest{}); return err },
+		"MoveReplica": func(ctx context.Context) error { _, err := c.MoveReplica(ctx, &kvdv1.MoveReplicaRequest{}); return err },
+		"GoalStatus":  func(ctx context.Context) error { _, err := c.GoalStatus(ctx, &kvdv1.GoalStatusRequest{}); return err },
+		"TransferLeader": func(ctx context.Context) error {
+			_, err := c.TransferLeader(ctx, &kvdv1.TransferLeaderRequest{})
+			return err
+		},
+		"SetDraining": func(ctx context.Context) error { _, err := c.SetDraining(ctx, &kvdv1.SetDrainingRequest{}); return err },
+		"RemoveNode":  func(ctx context.Context) error { _, err := c.RemoveNode(ctx, &kvdv1.RemoveNodeRequest{}); return err },
+		"SetRule":     func(ctx context.Context) error { _, err := c.SetRule(ctx, &kvdv1.SetRuleRequest{}); return err },
+		"Why":         func(ctx context.Context) error { _, err := c.Why(ctx, &kvdv1.WhyRequest{}); return err },
+		"Events":      func(ctx context.Context) error { _, err := c.Events(ctx, &kvdv1.EventsRequest{}); return err },
+		"Hot":         func(ctx context.Context) error { _, err := c.Hot(ctx, &kvdv1.HotRequest{}); return err },
+		"Rules":       func(ctx context.Context) error { _, err := c.Rules(ctx); return err },
+		"Backup":      func(ctx context.Context) error { return c.Backup(ctx, nil) },
+
 		"pipelined Put":       func(ctx context.Context) error { _, err := p.Put(ctx, b("k"), b("v")); return err },
 		"pipelined Get":       func(ctx context.Context) error { _, _, err := p.Get(ctx, b("k")); return err },
 		"pipelined Delete":    func(ctx context.Context) error { _, err := p.Delete(ctx, b("k")); return err },

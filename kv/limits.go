@@ -116,6 +116,14 @@ const (
 	// SamplesMax bounds the keys that a replica remembers of its latest requests, one of each SampleEvery.
 	SamplesMax  = 512
 	SampleEvery = 32
+	// EventsDefault and HotDefault are how many are listed unless told otherwise; HotMax bounds the shards of one list, and
+	// HotKeysMax the keys of each.
+	EventsDefault = 100
+	HotDefault    = 10
+	HotMax        = 100
+	HotKeysMax    = 5
+	// BackupsMax bounds the shards that a node streams to backups at the same time; a further one is refused.
+	BackupsMax = 4
 	// FoundingNodesMax bounds the list that a static cluster is founded from.
 	FoundingNodesMax = 64
 )

@@ -174,7 +174,9 @@ type Core struct {
 	stalled      bool
 	checksumID   uint64
 	failed       bool
-	tellRefused  time.Duration // When a refused message is told of again, in time since the machine's boot.
+	// explain asks the plan about a shard; nil where none runs.
+	explain     func(kv.ShardID) (progress string, verdicts []string)
+	tellRefused time.Duration // When a refused message is told of again, in time since the machine's boot.
 }
 
 type outstandingWrite struct {

@@ -40,6 +40,8 @@ func (n *Node) forwarded(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv1.F
 		return n.forwardedWrite(ctx, r.Write)
 	case *kvdv1.ForwardRequest_Meta:
 		return n.forwardedMeta(ctx, r.Meta)
+	case *kvdv1.ForwardRequest_Order:
+		return n.forwardedOrder(r.Order)
 	}
 	return nil, wire.Read, kv.ErrUnsupported
 }

@@ -36,6 +36,7 @@ type Network interface {
 	// Forward passes a request on. With sent false it surely was not done.
 	Forward(ctx context.Context, to kv.NodeID, r *kvdv1.ForwardRequest) (resp *kvdv1.ForwardResponse, sent bool, err error)
 	Local(ctx context.Context, to kv.NodeID) (*kvdv1.StatusResponse, error)
+	Explain(ctx context.Context, to kv.NodeID, r *kvdv1.ExplainRequest) (*kvdv1.ExplainResponse, error)
 	SendSnapshot(ctx context.Context, to kv.NodeID, header *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, bool, error)) error
 	// WatchMeta calls f with a node's metadata and each newer one until the stream breaks.
 	WatchMeta(ctx context.Context, from kv.NodeID, f func(*kvdv1.MetaState)) error
@@ -106,6 +107,7 @@ type Node struct {
 
 	meta     atomic.Pointer[published]
 	leaders  sync.Map // Hints: kv.ShardID to kv.NodeID.
+	events   events
 	budget   *budget
 	disk     diskWatch
 	turns    atomic.Uint64 // Begun and ended: odd while one is under way.

@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -31,7 +30,7 @@ func (c *Core) Describe() []*kvdv1.ReplicaInfo {
 		term, leader := g.replica.Leading()
 		role := "follower"
 		if leader {
-			role = "leader"
+			role = roleLeader
 		} else if g.replica.Leader() == 0 {
 			role = "candidate"
 		}
@@ -92,7 +91,7 @@ func (n *Node) Local(ctx context.Context) (*kvdv1.StatusResponse, error) {
 	for _, r := range local {
 		st.Replicas++
 		st.Keys, st.Bytes = st.Keys+r.Keys, st.Bytes+r.Bytes
-		if r.Role == "leader" {
+		if r.Role == roleLeader {
 			st.Leaders++
 		}
 	}
@@ -112,26 +111,44 @@ func (n *Node) Shards(ctx context.Context) (shards []*kvdv1.ShardInfo, silent []
 		return nil, nil, n.notServing()
 	}
 	statuses, silent := n.askAll(ctx, p.shards.Nodes())
-	best := map[uint64]*kvdv1.ReplicaInfo{}
-	for _, st := range statuses {
-		for _, r := range st.GetLocal() {
-			if old := best[r.Shard]; old == nil || r.Role == "leader" && (old.Role != "leader" || r.Term > old.Term) || old.Role != "leader" && r.Revision > old.Revision {
-				best[r.Shard] = r
-			}
-		}
-	}
+	known := best(statuses)
 	for _, d := range p.shards.Descriptors() {
 		info := &kvdv1.ShardInfo{Descriptor_: wire.FromDescriptor(d, n.Leader(d.Shard))}
-		if r := best[uint64(d.Shard)]; r != nil {
-			info.Descriptor_ = r.Descriptor_
-			info.Keys, info.Bytes, info.Load, info.Revision, info.Term = r.Keys, r.Bytes, r.Load, r.Revision, r.Term
-			if r.Role != "leader" {
-				info.Descriptor_.Leader = 0
-			}
+		if r := known[uint64(d.Shard)]; r != nil {
+			info = infoOf(r)
 		}
 		shards = append(shards, info)
 	}
 	return shards, silent, nil
+}
+
+// roleLeader is the role of a replica that leads.
+const roleLeader = "leader"
+
+// best gives of each shard the replica that knows most of it: the leader of the newest term, else the one that is
+// furthest.
+func best(answers []*kvdv1.StatusResponse) map[uint64]*kvdv1.ReplicaInfo {
+	best := map[uint64]*kvdv1.ReplicaInfo{}
+	for _, st := range answers {
+		for _, r := range st.GetLocal() {
+			if old := best[r.Shard]; old == nil || r.Role == roleLeader && (old.Role != roleLeader || r.Term > old.Term) || old.Role != roleLeader && r.Revision > old.Revision {
+				best[r.Shard] = r
+			}
+		}
+	}
+	return best
+}
+
+// infoOf describes a shard as one of its replicas knows it.
+func infoOf(r *kvdv1.ReplicaInfo) *kvdv1.ShardInfo {
+	info := &kvdv1.ShardInfo{
+		Descriptor_: r.Descriptor_, Keys: r.Keys, Bytes: r.Bytes, Load: r.Load, Revision: r.Revision, Term: r.Term,
+		SinceMs: r.SinceMs, Asleep: r.Asleep, Reads: r.Reads, Writes: r.Writes,
+	}
+	if r.Role != roleLeader {
+		info.Descriptor_.Leader = 0
+	}
+	return info
 }
 
 // askAll asks every node to describe itself.
@@ -166,17 +183,27 @@ func (n *Node) Nodes(context.Context) ([]*kvdv1.NodeInfo, error) {
 	if p == nil {
 		return nil, n.notServing()
 	}
+	held := replicasOn(p.shards)
 	var list []*kvdv1.NodeInfo
 	for _, x := range p.shards.Nodes() {
-		info := &kvdv1.NodeInfo{Node: nodeToProto(x), State: "up", MetaLeader: x.ID == n.metaLeader()}
-		heard := time.Unix(0, max(n.network.LastHeard(x.ID), n.began.UnixNano()))
-		if x.ID != n.self.Node && time.Since(heard) > suspectAfter {
-			info.State = "suspect"
+		info := &kvdv1.NodeInfo{
+			Node: nodeToProto(x), State: n.stateOf(p.shards, x.ID), MetaLeader: x.ID == n.metaLeader(), Replicas: uint32(held[x.ID]),
 		}
 		_, info.MetaVoter = p.shards.Meta().OnNode(x.ID)
 		list = append(list, info)
 	}
 	return list, nil
+}
+
+// stateOf tells how a node is, as far as this one can see.
+func (n *Node) stateOf(m *raftmeta.Map, id kv.NodeID) string {
+	switch {
+	case id != n.self.Node && time.Since(n.heard(id)) > suspectAfter:
+		return "suspect"
+	case draining(m.State(), id):
+		return "draining"
+	}
+	return "up"
 }
 
 // Settings lists all settings with their values.
@@ -200,47 +227,10 @@ func (n *Node) SetSetting(ctx context.Context, name, value string) error {
 	if err := raftmeta.CheckSetting(name, value); err != nil {
 		return err
 	}
-	return n.writeMeta(ctx, &kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetSetting{
+	_, err := n.writeMeta(ctx, &kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetSetting{
 		SetSetting: &kvdv1.SettingValue{Name: name, Value: value},
 	}})
-}
-
-// writeMeta has the meta group carry a command out.
-func (n *Node) writeMeta(ctx context.Context, m *kvdv1.MetaCommand) error {
-	for until, attempt := patience(kv.Route{}), 0; ; attempt++ {
-		p := n.meta.Load()
-		if p == nil {
-			return n.notServing()
-		}
-		d := p.shards.Meta()
-		resp, err := n.metaAttempt(ctx, d, m, n.route(d, attempt))
-		if err == nil {
-			if resp.GetStatus() == uint32(kv.Refused) {
-				return &kv.InvalidError{Field: "command of the meta group", Bound: resp.GetReason()}
-			}
-			return nil
-		}
-		if !n.again(ctx, d, until, attempt, err) {
-			return err
-		}
-	}
-}
-
-func (n *Node) metaAttempt(ctx context.Context, d *kv.Descriptor, m *kvdv1.MetaCommand, to kv.NodeID) (*kvdv1.CommandResult, error) {
-	request := &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Meta{Meta: m}}
-	if to == n.self.Node {
-		resp := n.Forward(ctx, request)
-		return resp.GetWrite(), wire.ToError(wire.Write, resp.Error)
-	}
-	resp, sent, err := n.network.Forward(ctx, to, request)
-	switch {
-	case err != nil && !sent:
-		n.learn(d.Shard, 0)
-		return nil, &kv.NotLeaderError{Shard: d.Shard}
-	case err != nil:
-		return nil, errors.Join(kv.ErrUnknown, err)
-	}
-	return resp.GetWrite(), wire.ToError(wire.Write, resp.Error)
+	return err
 }
 
 // Ready is nil when the node serves, and every shard that has a replica here has a leader.

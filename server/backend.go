@@ -34,9 +34,29 @@ type Backend interface {
 	Local(ctx context.Context) (*kvdv1.StatusResponse, error)
 	Settings(ctx context.Context) ([]*kvdv1.Setting, error)
 	SetSetting(ctx context.Context, name, value string) error
+	Operator
 	// Ready is nil when the node serves.
 	Ready() error
 	Metrics() node.Metrics
+}
+
+// Operator is what an operator asks of the cluster, as package api/kvd/v1 describes each call. The node that is asked sees
+// to the rest: what changes the metadata is carried out by the meta group, what only others know is asked of them.
+type Operator interface {
+	SplitShard(ctx context.Context, r *kvdv1.SplitShardRequest) (*kvdv1.GoalResponse, error)
+	MergeShard(ctx context.Context, r *kvdv1.MergeShardRequest) (*kvdv1.GoalResponse, error)
+	MoveReplica(ctx context.Context, r *kvdv1.MoveReplicaRequest) (*kvdv1.GoalResponse, error)
+	GoalStatus(ctx context.Context, r *kvdv1.GoalStatusRequest) (*kvdv1.GoalStatusResponse, error)
+	TransferLeader(ctx context.Context, r *kvdv1.TransferLeaderRequest) (*kvdv1.TransferLeaderResponse, error)
+	SetDraining(ctx context.Context, r *kvdv1.SetDrainingRequest) (*kvdv1.SetDrainingResponse, error)
+	RemoveNode(ctx context.Context, r *kvdv1.RemoveNodeRequest) (*kvdv1.RemoveNodeResponse, error)
+	Rules(ctx context.Context, r *kvdv1.RulesRequest) (*kvdv1.RulesResponse, error)
+	SetRule(ctx context.Context, r *kvdv1.SetRuleRequest) (*kvdv1.SetRuleResponse, error)
+	Why(ctx context.Context, r *kvdv1.WhyRequest) (*kvdv1.WhyResponse, error)
+	Events(ctx context.Context, r *kvdv1.EventsRequest) (*kvdv1.EventsResponse, error)
+	Hot(ctx context.Context, r *kvdv1.HotRequest) (*kvdv1.HotResponse, error)
+	// Backup gives a shard that is led here to send, chunk by chunk, until send fails.
+	Backup(ctx context.Context, r *kvdv1.BackupRequest, send func(*kvdv1.BackupChunk) error) error
 }
 
 var _ Backend = (*node.Node)(nil)

@@ -22,7 +22,8 @@ type service struct {
 	backend Backend
 	// scans are those that run.
 	scans     atomic.Int64
-	pipelines sync.Map // *pipeline: true.
+	backups   atomic.Int64 // Those that run.
+	pipelines sync.Map     // *pipeline: true.
 }
 
 func (s *service) fail(op wire.Op, err error) error {

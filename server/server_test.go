@@ -22,7 +22,10 @@ type memory struct {
 	revision kv.Revision
 	ready    error
 	fail     error
+	operator
 }
+
+var _ Backend = (*memory)(nil)
 
 func newMemory() *memory { return &memory{keys: map[string]kv.Record{}} }
 

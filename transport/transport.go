@@ -56,6 +56,8 @@ type Handler interface {
 	Meta() (*kvdv1.MetaState, <-chan struct{})
 	// Local describes this node.
 	Local(ctx context.Context) (*kvdv1.StatusResponse, error)
+	// Explain tells what this node remembers, and what the plan thinks if it runs here.
+	Explain(ctx context.Context, r *kvdv1.ExplainRequest) (*kvdv1.ExplainResponse, error)
 }
 
 // Config is what a Transport needs.
@@ -457,6 +459,16 @@ func (t *Transport) Local(ctx context.Context, to kv.NodeID) (*kvdv1.StatusRespo
 	return resp.GetStatus(), err
 }
 
+// Explain asks a node what it remembers, and what its plan thinks.
+func (t *Transport) Explain(ctx context.Context, to kv.NodeID, r *kvdv1.ExplainRequest) (*kvdv1.ExplainResponse, error) {
+	client, err := t.bulkConn(to)
+	if err != nil {
+		return nil, err
+	}
+	r.ClusterId, r.FromNode = uint64(t.Cluster), uint64(t.Node)
+	return client.Explain(ctx, r)
+}
+
 // WatchMeta calls f with a node's metadata, and with each newer one, until the stream breaks.
 func (t *Transport) WatchMeta(ctx context.Context, from kv.NodeID, f func(*kvdv1.MetaState)) error {
 	client, err := t.bulkConn(from)
@@ -615,6 +627,18 @@ func (s *Server) Local(ctx context.Context, r *kvdv1.LocalRequest) (*kvdv1.Local
 	}
 	st, err := t.Handler.Local(ctx)
 	return &kvdv1.LocalResponse{Status: st}, err
+}
+
+// Explain tells what this node remembers.
+func (s *Server) Explain(ctx context.Context, r *kvdv1.ExplainRequest) (*kvdv1.ExplainResponse, error) {
+	t := s.current.Load()
+	if t == nil {
+		return nil, errFounding
+	}
+	if err := t.member(r.GetClusterId(), r.GetFromNode()); err != nil {
+		return nil, err
+	}
+	return t.Handler.Explain(ctx, r)
 }
 
 // Found serves a step of the founding.

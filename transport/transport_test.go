@@ -83,6 +83,10 @@ func (e *end) Forward(ctx context.Context, _ *kvdv1.ForwardRequest) *kvdv1.Forwa
 func (e *end) Meta() (*kvdv1.MetaState, <-chan struct{}) {
 	return &kvdv1.MetaState{Version: 3}, make(chan struct{})
 }
+func (e *end) Explain(_ context.Context, r *kvdv1.ExplainRequest) (*kvdv1.ExplainResponse, error) {
+	return &kvdv1.ExplainResponse{NextGoal: r.GetGoal() + 1}, nil
+}
+
 func (e *end) Local(context.Context) (*kvdv1.StatusResponse, error) {
 	return &kvdv1.StatusResponse{Version: "x"}, nil
 }
