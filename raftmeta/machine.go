@@ -170,6 +170,17 @@ func (m *Machine) Checksums() []kv.ChecksumRequest { return nil }
 // Ends is false: no command of the meta group ends a step.
 func (m *Machine) Ends() bool { return false }
 
+// Birth, Absorbed, Intent and Frozen are nil: the meta group is neither split nor merged.
+func (m *Machine) Birth() *kvdv1.ShardState   { return nil }
+func (m *Machine) Absorbed() *kvdv1.Absorbed  { return nil }
+func (m *Machine) Intent() *kvdv1.IntentState { return nil }
+func (m *Machine) Frozen() *kvdv1.FrozenState { return nil }
+
+// AdmitShape refuses every command.
+func (m *Machine) AdmitShape(*kvdv1.Shape) error {
+	return &kv.InvalidError{Field: "shape", Bound: "none: the meta group is neither split nor merged"}
+}
+
 // Finish gives the step's effects to the writer, if anything was applied.
 func (m *Machine) Finish() {
 	if m.stepped && m.failed == nil {

@@ -8,25 +8,20 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// Apply applies the next entry of the log; b is nil for one without commands (a new leader's first). There is one result a command, the same on every replica. An error is a failed disk, a command that this
-// version does not know, or a broken invariant: the replica must stop, and the step must not be committed. The batch
-// is the machine's from then on.
+// Apply applies the next entry of the log; b is nil for one without commands (a new leader's first). There is one result
+// a command, the same on every replica. An error is a failed disk, a command that this version does not know, or a
+// broken invariant: the replica must stop, and the step must not be committed. The batch is the machine's from then on.
 //
 // After an error nothing is applied any more: going on with the next entry would skip this one.
 func (m *Machine) Apply(index kv.Index, term kv.Term, b *kvdv1.Batch) ([]kv.Result, error) {
 	if err := m.next(index, term); err != nil || b == nil {
 		return nil, err
 	}
-	if m.time = max(m.time, b.StampMs); mutantTimeGoesBack {
-		m.time = b.StampMs
-	}
+	m.stamp(b.StampMs)
 	results := make([]kv.Result, len(b.Commands))
 	for i, p := range b.Commands {
-		c, err := DecodeCommand(p)
-		if err == nil {
-			results[i], err = m.command(&c)
-		}
-		if err != nil {
+		var err error
+		if results[i], err = m.carryOut(p, len(b.Commands) == 1); err != nil {
 			m.failed = fmt.Errorf("shard %d: apply command %d of entry %d: %w", m.descriptor.Shard, i, index, err)
 			return nil, m.failed
 		}
@@ -39,7 +34,11 @@ func (m *Machine) next(index kv.Index, term kv.Term) error {
 	if m.failed != nil {
 		return m.failed
 	}
-	if index != m.applied.index+1 || term < m.applied.term {
+	switch {
+	case m.ended:
+		m.failed = fmt.Errorf("shard %d: entry %d is applied in the step that entry %d has ended", m.descriptor.Shard, index, m.applied.index)
+		return m.failed
+	case index != m.applied.index+1 || term < m.applied.term:
 		m.failed = fmt.Errorf("shard %d: entry %d of term %d is applied after entry %d of term %d",
 			m.descriptor.Shard, index, term, m.applied.index, m.applied.term)
 		return m.failed
@@ -49,8 +48,37 @@ func (m *Machine) next(index kv.Index, term kv.Term) error {
 	return nil
 }
 
+// stamp moves the shard's time to that of a batch, never back. The time of a frozen shard stands still (G1).
+func (m *Machine) stamp(time int64) {
+	if m.frozen != nil && !mutantFrozenPurged {
+		return
+	}
+	if m.time = max(m.time, time); mutantTimeGoesBack {
+		m.time = time
+	}
+}
+
+// carryOut carries one command of an entry out, or refuses it; alone says that it is the only one. It fails on what this
+// version does not know.
+func (m *Machine) carryOut(p *kvdv1.Command, alone bool) (kv.Result, error) {
+	if p.GetOp() == uint32(kv.OpShape) {
+		if err := known(p); err != nil {
+			return kv.Result{}, err
+		}
+		return m.shape(p.Shape, alone), nil
+	}
+	c, err := DecodeCommand(p)
+	if err != nil {
+		return kv.Result{}, err
+	}
+	return m.command(&c)
+}
+
 // command carries one command out, or refuses it.
 func (m *Machine) command(c *kv.Command) (kv.Result, error) {
+	if m.frozen != nil && !(mutantFrozenPurged && c.Op == kv.OpExpire) {
+		return kv.Result{Status: kv.Frozen}, nil
+	}
 	if err := CheckCommand(c); err != nil {
 		return kv.Result{Status: kv.Refused, Reason: err.Error()}, nil
 	}
@@ -138,6 +166,9 @@ func (m *Machine) expireAt(ttl, expireAt int64) int64 {
 func (m *Machine) replace(key []byte, old found, rec *kv.Record) error {
 	if rec != nil && rec.ExpiredAt(m.time) {
 		rec = nil
+	}
+	if m.measure != nil {
+		m.measure.replaced(key, old, rec)
 	}
 	if old.there {
 		if err := m.uncount(key, old.rec); err != nil {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
 )
@@ -81,13 +83,35 @@ func hasUnknownField(p *kvdv1.Command) bool {
 			return true
 		}
 	}
-	return false
+	return p.Shape != nil && unknownWithin(p.Shape.ProtoReflect())
+}
+
+// unknownWithin looks into a message and those within it, however deep. It is slow, and for what comes seldom. There are
+// no maps in the log's messages.
+func unknownWithin(m protoreflect.Message) bool {
+	unknown := len(m.GetUnknown()) > 0
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Message() == nil:
+		case f.IsList():
+			for i := range v.List().Len() {
+				unknown = unknown || unknownWithin(v.List().Get(i).Message())
+			}
+		default:
+			unknown = unknown || unknownWithin(v.Message())
+		}
+		return !unknown
+	})
+	return unknown
 }
 
 // known refuses a command with a number for an operation or a condition that this version gives no meaning.
 func known(p *kvdv1.Command) error {
-	if p.GetOp() < uint32(kv.OpPut) || p.GetOp() > uint32(kv.OpMeta) {
+	if p.GetOp() < uint32(kv.OpPut) || p.GetOp() > uint32(kv.OpShape) {
 		return fmt.Errorf("operation %d: %w", p.GetOp(), ErrUnknownCommand)
+	}
+	if p.Op == uint32(kv.OpShape) && p.GetShape().GetShape() == nil {
+		return fmt.Errorf("a change of the shape: %w", ErrUnknownCommand)
 	}
 	if kind := p.Condition.GetKind(); kind > uint32(kv.IfValue) {
 		return fmt.Errorf("condition %d: %w", kind, ErrUnknownCommand)
@@ -143,7 +167,8 @@ func encodeOps(ops []kv.TxnOp) []*kvdv1.CommandTxnOp {
 	return list
 }
 
-// DecodeCommand converts a command; keys and values are shared. It fails on what this version does not know.
+// DecodeCommand converts a command; keys and values are shared. Of an OpShape only the operation is converted. It fails
+// on what this version does not know.
 func DecodeCommand(p *kvdv1.Command) (kv.Command, error) {
 	if err := known(p); err != nil {
 		return kv.Command{}, err
@@ -199,7 +224,7 @@ func EncodeResult(r *kv.Result) *kvdv1.CommandResult {
 // DecodeResult converts a result; keys and values are shared. It fails on a status that this version does not know,
 // and then nobody can say whether the command was done.
 func DecodeResult(p *kvdv1.CommandResult) (kv.Result, error) {
-	if p.GetStatus() < uint32(kv.Done) || p.GetStatus() > uint32(kv.Refused) {
+	if p.GetStatus() < uint32(kv.Done) || p.GetStatus() > uint32(kv.Frozen) {
 		return kv.Result{}, fmt.Errorf("status %d of a result: %w", p.GetStatus(), kv.ErrUnknown)
 	}
 	if p.Count > math.MaxInt32 {

@@ -34,7 +34,7 @@ func TestCommandsSurviveTheLog(t *testing.T) {
 func TestResultsTravel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := kv.Result{
-			Status:   kv.Status(rapid.IntRange(int(kv.Done), int(kv.Refused)).Draw(t, "status")),
+			Status:   kv.Status(rapid.IntRange(int(kv.Done), int(kv.Frozen)).Draw(t, "status")),
 			Revision: kv.Revision(rapid.Uint64().Draw(t, "revision")), Found: rapid.Bool().Draw(t, "found"),
 			Counter: rapid.Int64().Draw(t, "counter"), Count: rapid.IntRange(0, kv.DeleteChunkMax).Draw(t, "count"),
 			Succeeded: rapid.Bool().Draw(t, "succeeded"), Reason: rapid.StringMatching(`[a-z ]*`).Draw(t, "reason"),
@@ -55,7 +55,7 @@ func TestResultsTravel(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, r, got)
 	})
-	for _, status := range []uint32{0, uint32(kv.Refused) + 1, 256 + uint32(kv.Done)} {
+	for _, status := range []uint32{0, uint32(kv.Frozen) + 1, 256 + uint32(kv.Done)} {
 		_, err := DecodeResult(&kvdv1.CommandResult{Status: status})
 		require.ErrorIs(t, err, kv.ErrUnknown, "status %d: nobody knows whether it was done", status)
 	}
@@ -79,7 +79,7 @@ func TestDecodeStopsAtWhatItDoesNotKnow(t *testing.T) {
 	}
 	for name, c := range map[string]*kvdv1.Command{
 		"operation 0":           {},
-		"an operation":          {Op: uint32(kv.OpMeta) + 1},
+		"an operation":          {Op: uint32(kv.OpShape) + 1},
 		"an operation past 255": {Op: 256 + uint32(kv.OpPut)},
 		"a condition":           {Op: uint32(kv.OpPut), Condition: &kvdv1.CommandCondition{Kind: uint32(kv.IfValue) + 1}},
 		"a field":               newer(put()),
@@ -99,6 +99,20 @@ func TestDecodeStopsAtWhatItDoesNotKnow(t *testing.T) {
 		"an operation of else":         txn(func(c *kvdv1.Command) { c.Else = []*kvdv1.CommandTxnOp{{}} }),
 		"a field of an operation":      txn(func(c *kvdv1.Command) { c.Else = []*kvdv1.CommandTxnOp{newer(&kvdv1.CommandTxnOp{Kind: 1})} }),
 		"a field of an expiry's hints": {Op: uint32(kv.OpExpire), Due: []*kvdv1.CommandDue{newer(&kvdv1.CommandDue{})}},
+		"no shape":                     {Op: uint32(kv.OpShape)},
+		"a shape":                      EncodeShape(newer(&kvdv1.Shape{})),
+		"a field of a shape":           EncodeShape(newer(&kvdv1.Shape{Shape: &kvdv1.Shape_Abort{Abort: &kvdv1.Abort{}}})),
+		"a field of a shape's epoch": EncodeShape(&kvdv1.Shape{
+			Epoch: newer(&kvdv1.Epoch{}), Shape: &kvdv1.Shape_Abort{Abort: &kvdv1.Abort{}},
+		}),
+		"a field of a measure": EncodeShape(&kvdv1.Shape{Shape: &kvdv1.Shape_Measure{Measure: newer(&kvdv1.Measure{})}}),
+		"a field of a child's replica": EncodeShape(&kvdv1.Shape{Shape: &kvdv1.Shape_Split{Split: &kvdv1.Split{
+			Replicas: []*kvdv1.Replica{{Node: 1}, newer(&kvdv1.Replica{})},
+		}}}),
+		"a field of a merge's state": EncodeShape(&kvdv1.Shape{Shape: &kvdv1.Shape_Merge{Merge: &kvdv1.Merge{
+			Right: &kvdv1.ShardState{Descriptor_: &kvdv1.Descriptor{Epoch: newer(&kvdv1.Epoch{})}},
+		}}}),
+		"a field of the shape of a put": {Op: uint32(kv.OpPut), Key: []byte("k"), Shape: newer(&kvdv1.Shape{})},
 	} {
 		payload, err := Encode(&kvdv1.Batch{Commands: []*kvdv1.Command{put(), c}})
 		require.NoError(t, err)
@@ -144,21 +158,45 @@ func FuzzApply(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(b)
 	}
+	split := &kvdv1.Split{Key: []byte("k"), Child: 2, Heir: 1, Measure: 1, Replicas: []*kvdv1.Replica{{Node: 1, Replica: 2}}}
+	right := &kvdv1.Descriptor{Shard: 3, Start: []byte("z"), Epoch: &kvdv1.Epoch{Version: 1, Config: 1}, Replicas: []*kvdv1.Replica{{Node: 1, Replica: 3}}}
+	for _, s := range []*kvdv1.Shape{
+		{Shape: &kvdv1.Shape_Measure{Measure: &kvdv1.Measure{Id: 1, Key: []byte("k")}}},
+		{Shape: &kvdv1.Shape_Split{Split: split}},
+		{Shape: &kvdv1.Shape_Intent{Intent: &kvdv1.Intent{Id: 1, Right: right, Forget: []uint64{7}}}},
+		{Shape: &kvdv1.Shape_Freeze{Freeze: &kvdv1.Freeze{Id: 1, Left: 9}}},
+		{Shape: &kvdv1.Shape_Merge{Merge: &kvdv1.Merge{Id: 1, Right: &kvdv1.ShardState{
+			Descriptor_: right, AppliedIndex: 20, Frozen: &kvdv1.FrozenState{Id: 1, Left: 1, Index: 20}, Keys: 1, Bytes: 2,
+		}}}},
+		{Shape: &kvdv1.Shape_Abort{Abort: &kvdv1.Abort{Id: 1}}},
+		{Shape: &kvdv1.Shape_Unfreeze{Unfreeze: &kvdv1.Unfreeze{Id: 1}}},
+		{Shape: &kvdv1.Shape_Settle{Settle: &kvdv1.Settle{Id: 1}}},
+	} {
+		s.Epoch = &kvdv1.Epoch{Version: 1, Config: 1}
+		b, err := Encode(&kvdv1.Batch{Node: 1, StampMs: 4, Commands: []*kvdv1.Command{EncodeShape(s)}})
+		require.NoError(f, err)
+		f.Add(b)
+	}
 	expiring := put("e", "5")
 	expiring.ExpireAt = 5
 	counter := put("n", "9223372036854775807")
+	measure := &kvdv1.Batch{Commands: []*kvdv1.Command{EncodeShape(&kvdv1.Shape{
+		Epoch: &kvdv1.Epoch{Version: 1, Config: 1}, Shape: &kvdv1.Shape_Measure{Measure: &kvdv1.Measure{Id: 1, Key: []byte("k")}},
+	})}}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		b, err := Decode(payload)
 		if err != nil || b == nil {
 			return
 		}
-		log := []entry{{batch: &kvdv1.Batch{Commands: []*kvdv1.Command{EncodeCommand(&expiring), EncodeCommand(&counter)}}}, {batch: b}, {batch: b}}
+		again, err := Decode(payload)
+		require.NoError(t, err)
+		log := []entry{{batch: &kvdv1.Batch{Commands: []*kvdv1.Command{EncodeCommand(&expiring), EncodeCommand(&counter)}}}, {batch: measure}, {batch: b}, {batch: again}}
 		one, all := newShard(t), newShard(t)
 		results := one.play(log, oneByOne)
 		require.Equal(t, results, all.play(log, atOnce))
 		require.Equal(t, one.hash(), all.hash())
-		for i := range results[12] {
-			if _, err := DecodeResult(EncodeResult(&results[12][i])); err != nil {
+		for i := range results[13] {
+			if _, err := DecodeResult(EncodeResult(&results[13][i])); err != nil {
 				t.Fatal(err)
 			}
 		}

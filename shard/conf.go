@@ -39,7 +39,10 @@ func (m *Machine) ApplyConf(index kv.Index, term kv.Term, change *kvdv1.ConfChan
 	if err := m.next(index, term); err != nil {
 		return kv.Result{}, err
 	}
-	if err := replica.AdmitConf(m.descriptor, change); err != nil {
+	if m.frozen != nil {
+		return kv.Result{Status: kv.Frozen}, nil
+	}
+	if err := m.admitConf(change); err != nil {
 		return kv.Result{Status: kv.Refused, Reason: err.Error()}, nil
 	}
 	conf := apply()
@@ -52,4 +55,13 @@ func (m *Machine) ApplyConf(index kv.Index, term kv.Term, change *kvdv1.ConfChan
 	}
 	m.describe(replica.Reconfigure(m.descriptor, change, conf))
 	return kv.Result{Status: kv.Done}, nil
+}
+
+// admitConf refuses a change that does not fit the group, or comes under an open merge, which was begun with the nodes as
+// they are (G1).
+func (m *Machine) admitConf(change *kvdv1.ConfChange) error {
+	if m.intent != nil && !m.intent.Aborted {
+		return invalid("configuration change", "not under the open merge %d", m.intent.Id)
+	}
+	return replica.AdmitConf(m.descriptor, change)
 }

@@ -44,35 +44,48 @@ type counters struct {
 	expiring uint64 // Keys with an expiry.
 }
 
+func countersOf(st *kvdv1.ShardState) counters {
+	return counters{
+		revision: kv.Revision(st.Revision), time: st.TimeMs, keys: st.Keys, bytes: st.Bytes, expiring: st.Expiring,
+	}
+}
+
+// put writes the counters into a state.
+func (c *counters) put(st *kvdv1.ShardState) {
+	st.Revision, st.TimeMs, st.Keys, st.Bytes, st.Expiring = uint64(c.revision), c.time, c.keys, c.bytes, c.expiring
+}
+
 // Machine is the state machine of one replica. One goroutine uses it.
 type Machine struct {
 	origin     *kvdv1.ShardState // As given to New: what entries do not change is taken from here.
-	descriptor *kv.Descriptor
+	descriptor *kv.Descriptor    // Replaced, never changed in place.
 	described  *kvdv1.Descriptor // The same, as it is stored.
 	reader     Reader
 	conf       configuration
 	failed     error // Of an Apply: nothing is applied any more, and no step finished.
 
 	counters
+	standing
 	applied point
 	stored  point // What Finish stored last, or New was given.
 
 	// Of the step.
 	writer    Writer
-	stepped   bool // Something was applied.
+	stepped   bool    // Something was applied.
+	span      kv.Span // As the step began: all that it changes lies there.
 	overlay   overlay
 	checksums []kv.ChecksumRequest
+	outcome
 }
 
 // New makes the machine of a replica from its stored state. st is read-only from then on.
 func New(st *kvdv1.ShardState, r Reader) *Machine {
 	p := point{kv.Index(st.AppliedIndex), kv.Term(st.AppliedTerm)}
+	d := wire.ToDescriptor(st.Descriptor_)
 	return &Machine{
-		origin: st, descriptor: wire.ToDescriptor(st.Descriptor_), described: st.Descriptor_, reader: r, applied: p, stored: p, overlay: newOverlay(),
-		conf: configurationOf(st),
-		counters: counters{
-			revision: kv.Revision(st.Revision), time: st.TimeMs, keys: st.Keys, bytes: st.Bytes, expiring: st.Expiring,
-		},
+		origin: st, descriptor: d, described: st.Descriptor_, reader: r, applied: p, stored: p,
+		conf: configurationOf(st), counters: countersOf(st), standing: standingOf(st),
+		span: d.Span, overlay: newOverlay(),
 	}
 }
 
@@ -86,9 +99,6 @@ func (m *Machine) Changes() []Change { return m.overlay.changes }
 // Checksums lists the checksums that the step asks for. Each is of the state at its index: so an owner that finds one
 // after an Apply ends the step there.
 func (m *Machine) Checksums() []kv.ChecksumRequest { return m.checksums }
-
-// Ends reports that the step must end here.
-func (m *Machine) Ends() bool { return len(m.checksums) > 0 }
 
 // Finish gives the step's effects and the new ShardState to the writer, if anything was applied. The state, the
 // applied index among it, must be in the same step as the effects (T2): apart, a crash applies entries twice.
@@ -108,8 +118,9 @@ func (m *Machine) Finish() {
 // Committed ends the step: its effects are visible to the Reader.
 func (m *Machine) Committed() {
 	m.overlay.reset()
-	m.checksums = nil
+	m.checksums, m.outcome = nil, outcome{}
 	m.writer, m.stepped = nil, false
+	m.span = m.descriptor.Span
 }
 
 // State is what the replica keeps of itself, as applied so far. It is the caller's, but shares what no entry changes.
@@ -117,14 +128,16 @@ func (m *Machine) State() *kvdv1.ShardState { return m.state(m.applied) }
 
 func (m *Machine) state(applied point) *kvdv1.ShardState {
 	o := m.origin
-	return &kvdv1.ShardState{
+	st := &kvdv1.ShardState{
 		Replica: o.Replica, Descriptor_: m.described,
 		AppliedIndex: uint64(applied.index), AppliedTerm: uint64(applied.term),
 		BaseIndex: o.BaseIndex, BaseTerm: o.BaseTerm,
 		Voters: m.conf.voters, Learners: m.conf.learners, VotersOutgoing: m.conf.votersOutgoing,
 		LearnersNext: m.conf.learnersNext, AutoLeave: m.conf.autoLeave,
-		Revision: uint64(m.revision), TimeMs: m.time, Keys: m.keys, Bytes: m.bytes, Expiring: m.expiring,
 	}
+	m.counters.put(st)
+	m.standing.put(st)
+	return st
 }
 
 // describe replaces the descriptor.
@@ -181,9 +194,12 @@ func (m *Machine) Check() error {
 		return fail("the overlay of a step is left behind")
 	}
 	for _, c := range m.overlay.changes {
-		if !m.descriptor.Span.Contains(c.Key) {
+		if !m.span.Contains(c.Key) {
 			return fail("a key outside the span was changed: " + kv.FormatKey(c.Key))
 		}
+	}
+	if what := m.standingBroken(); what != "" {
+		return fail(what)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func (s store) Scan(span kv.Span, f func(key []byte, rec kv.Record) bool) error 
 
 func birth() *kvdv1.ShardState {
 	return &kvdv1.ShardState{
-		Replica: 1, Descriptor_: &kvdv1.Descriptor{Shard: 1, Start: []byte("a"), End: []byte("z"), Epoch: &kvdv1.Epoch{Version: 1, Config: 1}},
+		Replica: 1, Descriptor_: &kvdv1.Descriptor{Shard: 1, Start: []byte("a"), End: []byte("z"), Epoch: &kvdv1.Epoch{Version: 1, Config: 1}, Replicas: []*kvdv1.Replica{{Node: 1, Replica: 1}}},
 		AppliedIndex: 10, AppliedTerm: 5, BaseIndex: 10, BaseTerm: 5, Voters: []uint64{1},
 	}
 }

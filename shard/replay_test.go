@@ -1,7 +1,6 @@
 package shard
 
 import (
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,11 +18,13 @@ type entry struct {
 	conf  *raftpb.ConfState
 }
 
-// anyLog draws entries; some have no commands, some are configuration changes.
+// anyLog draws entries; some have no commands, some are configuration changes, some change the shape.
 func anyLog(t *rapid.T) []entry {
 	var log []entry
+	sofar := newShard(t)
 	for i := range rapid.IntRange(1, 16).Draw(t, "entries") {
-		switch rapid.IntRange(0, 9).Draw(t, "kind of entry") {
+		sofar.play(log, oneByOne)
+		switch rapid.IntRange(0, 12).Draw(t, "kind of entry") {
 		case 0:
 			log = append(log, entry{})
 			continue
@@ -32,6 +33,10 @@ func anyLog(t *rapid.T) []entry {
 				Voters: []uint64{1, uint64(i + 2)}, VotersOutgoing: []uint64{1}, Learners: []uint64{uint64(i + 3)},
 				LearnersNext: []uint64{7}, AutoLeave: new(i%2 == 0),
 			}})
+			continue
+		case 2, 3, 4:
+			shape := &kvdv1.Batch{StampMs: int64(i * 10), Commands: []*kvdv1.Command{EncodeShape(anyShape(t, sofar))}}
+			log = append(log, entry{batch: shape})
 			continue
 		}
 		b := &kvdv1.Batch{Node: 1, Life: 2, Seq: uint64(i), StampMs: int64(i*10 + rapid.IntRange(-15, 15).Draw(t, "stamp"))}
@@ -47,6 +52,52 @@ func anyLog(t *rapid.T) []entry {
 	return log
 }
 
+// anyShape draws a shape command that fits the shard for the most part. What its right neighbour holds is what lies
+// there.
+func anyShape(t *rapid.T, s *shardUnderTest) *kvdv1.Shape {
+	d, st := s.m.Descriptor(), s.m.State()
+	x := &kvdv1.Shape{Epoch: &kvdv1.Epoch{Version: d.Epoch.Version + rapid.SampledFrom([]uint64{0, 0, 0, 1}).Draw(t, "version"), Config: d.Epoch.Config}}
+	id := rapid.Uint64Range(1, 2).Draw(t, "id")
+	switch rapid.IntRange(0, 6).Draw(t, "kind of shape") {
+	case 0:
+		x.Shape = &kvdv1.Shape_Freeze{Freeze: &kvdv1.Freeze{Id: id, Left: 9}}
+	case 1:
+		x.Shape = &kvdv1.Shape_Unfreeze{Unfreeze: &kvdv1.Unfreeze{Id: id}}
+	case 2, 3:
+		if in := st.Intent; in == nil {
+			right := &kvdv1.Descriptor{Shard: 7, Start: d.Span.End, End: []byte("zzz"), Epoch: &kvdv1.Epoch{Version: 3, Config: 1}}
+			for _, r := range d.Replicas {
+				right.Replicas = append(right.Replicas, &kvdv1.Replica{Node: uint64(r.Node), Replica: uint64(70 + r.Node)})
+			}
+			x.Shape = &kvdv1.Shape_Intent{Intent: &kvdv1.Intent{Id: id, Right: right, Forget: []uint64{7}}}
+		} else if in.Aborted {
+			x.Shape = &kvdv1.Shape_Settle{Settle: &kvdv1.Settle{Id: in.Id}}
+		} else if rapid.Bool().Draw(t, "gives up") {
+			x.Shape = &kvdv1.Shape_Abort{Abort: &kvdv1.Abort{Id: in.Id}}
+		} else {
+			right := &kvdv1.ShardState{
+				Descriptor_: in.Right, AppliedIndex: 30, Frozen: &kvdv1.FrozenState{Id: in.Id, Left: 1, Index: 30},
+				Revision: st.Revision + 5, TimeMs: st.TimeMs - 5,
+			}
+			right.Keys, right.Bytes, right.Expiring = s.store.counted(s.t, kv.Span{Start: in.Right.Start, End: in.Right.End})
+			x.Shape = &kvdv1.Shape_Merge{Merge: &kvdv1.Merge{Id: in.Id, Right: right}}
+		}
+	default:
+		if ms := st.Measure; ms != nil && rapid.Bool().Draw(t, "splits") {
+			split := &kvdv1.Split{Key: ms.Key, Child: 100 + d.Epoch.Version, Measure: ms.Id, Heir: uint64(d.Replicas[0].Node)}
+			keys, bytes, expiring := s.store.counted(s.t, kv.Span{Start: ms.Key, End: d.Span.End})
+			split.Keys, split.Bytes, split.Expiring = keys-uint64(ms.Keys), bytes-uint64(ms.Bytes), expiring-uint64(ms.Expiring)
+			for _, r := range d.Replicas {
+				split.Replicas = append(split.Replicas, &kvdv1.Replica{Node: uint64(r.Node), Replica: uint64(r.Node), Learner: r.Learner})
+			}
+			x.Shape = &kvdv1.Shape_Split{Split: split}
+		} else {
+			x.Shape = &kvdv1.Shape_Measure{Measure: &kvdv1.Measure{Id: id, Key: anyKey(t)}}
+		}
+	}
+	return x
+}
+
 // play applies the rest of a log from where the machine is, cut into steps by `cut`. It gives the results by index.
 func (s *shardUnderTest) play(log []entry, cut func(left int) int) map[kv.Index][]kv.Result {
 	results := map[kv.Index][]kv.Result{}
@@ -55,7 +106,11 @@ func (s *shardUnderTest) play(log []entry, cut func(left int) int) map[kv.Index]
 		n := cut(len(rest))
 		b := s.store.NewBatch()
 		s.m.Begin(b)
-		for _, e := range rest[:n] {
+		for i, e := range rest[:n] {
+			if s.m.Ends() {
+				n = i
+				break
+			}
 			applied++
 			if e.conf != nil {
 				require.NoError(s.t, reconfigure(s.m, applied, e.conf))
@@ -67,6 +122,9 @@ func (s *shardUnderTest) play(log []entry, cut func(left int) int) map[kv.Index]
 			results[applied] = r
 		}
 		s.m.Finish()
+		if st := s.m.Birth(); st != nil {
+			b.PutShard(kv.ShardID(st.Descriptor_.Shard), st)
+		}
 		_, err := s.store.Commit(b)
 		require.NoError(s.t, err)
 		s.m.Committed()
@@ -85,8 +143,10 @@ func (s *shardUnderTest) crash(n int) {
 	shards, err := s.store.Shards()
 	require.NoError(s.t, err)
 	st := birth()
-	if len(shards) > 0 {
-		st = shards[0].State
+	for _, stored := range shards {
+		if stored.Shard == 1 {
+			st = stored.State
+		}
 	}
 	s.m = New(st, s.store)
 	require.NoError(s.t, s.m.Check())
@@ -126,25 +186,24 @@ func TestStepsDoNotMatter(t *testing.T) {
 func TestReplayFromAnyPrefix(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log := anyLog(t)
-		var steps []int // The cut of the first life.
-		for left := len(log); left > 0; left -= steps[len(steps)-1] {
-			steps = append(steps, rapid.IntRange(1, left).Draw(t, "step"))
+		steps := make([]int, len(log)) // How long a step of the first life is that begins there.
+		for i := range steps {
+			steps[i] = rapid.IntRange(1, len(log)-i).Draw(t, "step")
 		}
 		again := rapid.SampledFrom([]func(int) int{oneByOne, atOnce, byThrees}).Draw(t, "cut of the replay")
-		for kept := range len(steps) + 1 {
+		for kept, commits := 0, 1; kept <= commits; kept++ {
 			s := newShard(t)
-			left := slices.Clone(steps)
-			want := s.play(log, func(int) int {
-				n := left[0]
-				left = left[1:]
-				return n
+			commits = 0
+			want := s.play(log, func(left int) int {
+				commits++
+				return steps[len(log)-left]
 			})
 			before, state := s.hash(), s.m.State()
 			s.crash(kept)
 			for index, results := range s.play(log, again) {
 				require.Equal(t, want[index], results, "entry %d", index)
 			}
-			require.Equal(t, before, s.hash(), "after a crash that kept %d of %d steps", kept, len(steps))
+			require.Equal(t, before, s.hash(), "after a crash that kept %d of %d steps", kept, commits)
 			require.True(t, proto.Equal(state, s.m.State()))
 		}
 	})

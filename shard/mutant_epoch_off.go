@@ -1,0 +1,5 @@
+//go:build !mutant_epoch_unchecked
+
+package shard
+
+const mutantEpochUnchecked = false

@@ -1,0 +1,5 @@
+//go:build !mutant_frozen_purged
+
+package shard
+
+const mutantFrozenPurged = false

@@ -1,0 +1,5 @@
+//go:build !mutant_shape_while_joint
+
+package shard
+
+const mutantShapeWhileJoint = false

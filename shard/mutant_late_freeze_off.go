@@ -1,0 +1,5 @@
+//go:build !mutant_late_freeze
+
+package shard
+
+const mutantLateFreeze = false

@@ -1,0 +1,5 @@
+//go:build !mutant_late_unfreeze
+
+package shard
+
+const mutantLateUnfreeze = false

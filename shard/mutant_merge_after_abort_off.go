@@ -1,0 +1,5 @@
+//go:build !mutant_merge_after_abort
+
+package shard
+
+const mutantMergeAfterAbort = false

@@ -1,0 +1,5 @@
+//go:build !mutant_merge_goes_back
+
+package shard
+
+const mutantMergeGoesBack = false
