@@ -3,7 +3,9 @@ package storage
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -60,7 +62,7 @@ func hashLog(l Log) (uint64, error) {
 	return d.h.Sum64(), nil
 }
 
-// hashState is a checksum over what a state store holds: states of replicas, data, and the index of expiries.
+// hashState is a checksum over what a state store holds: states of replicas, tombstones, data, and the index of expiries.
 func hashState(s State) (uint64, error) {
 	d := newDigest()
 	shards, err := s.Shards()
@@ -74,6 +76,13 @@ func hashState(s State) (uint64, error) {
 		}
 		d.numbers(uint64(record.Shard))
 		d.bytes(state)
+	}
+	tombstones, err := s.Tombstones()
+	if err != nil {
+		return 0, err
+	}
+	for _, shard := range slices.Sorted(maps.Keys(tombstones)) {
+		d.numbers(uint64(shard), uint64(tombstones[shard]))
 	}
 	it, err := s.Iter(kv.Span{})
 	if err != nil {

@@ -46,8 +46,8 @@ func commit(t testing.TB, s State, shard kv.ShardID, prefix string, applied uint
 
 var spanB = kv.Span{Start: []byte("b"), End: []byte("c")}
 
-// TestIngestCrashes crashes before every write of an ingest: the store is as it was before or as it is after, whole, and
-// once Commit has returned it is as after. Nothing is left beside it.
+// TestIngestCrashes crashes before every write of an ingest that absorbs another shard: the store is as it was before or
+// as it is after, whole, and once Commit has returned it is as after. Nothing is left beside it.
 func TestIngestCrashes(t *testing.T) {
 	mem := vfs.NewCrashableMem()
 	var crashes []*vfs.MemFS
@@ -63,6 +63,7 @@ func TestIngestCrashes(t *testing.T) {
 	}))
 	commit(t, s, 1, "b", 10)
 	commit(t, s, 2, "a", 20)
+	commit(t, s, 3, "c", 10)
 	_, err := s.Sync()
 	require.NoError(t, err)
 	before := hashOf(t, s)
@@ -78,10 +79,26 @@ func TestIngestCrashes(t *testing.T) {
 	for i := range 3 {
 		require.NoError(t, in.Put(fmt.Appendf(nil, "b%d", i), kv.Record{Value: []byte("new"), Revision: 30, ExpireAt: 5}))
 	}
+	require.NoError(t, in.Replace(kv.Span{Start: []byte("b"), End: []byte("d")}))
+	require.NoError(t, in.Remove(kv.Group{Shard: 3, Replica: 1}))
 	require.NoError(t, in.Commit(&kvdv1.ShardState{Replica: 1, AppliedIndex: 30}))
 	watch(false)
 	after := hashOf(t, s)
 	require.NotEqual(t, before, after)
+	keys := 0
+	it, err := s.Iter(kv.Span{Start: []byte("b")})
+	require.NoError(t, err)
+	for it.Next() {
+		keys++
+	}
+	require.NoError(t, it.Close())
+	require.Equal(t, 3, keys, "what the absorbed shard held is there still")
+	shards, err := s.Shards()
+	require.NoError(t, err)
+	require.Len(t, shards, 2)
+	removed, err := s.Tombstones()
+	require.NoError(t, err)
+	require.Equal(t, map[kv.ShardID]kv.ReplicaID{3: 1}, removed)
 
 	seen := map[uint64]int{}
 	for i, fs := range crashes {
@@ -240,6 +257,7 @@ func TestMetaIngest(t *testing.T) {
 		in, err := s.NewIngest(kv.MetaShard, kv.Span{})
 		require.NoError(t, err)
 		require.NoError(t, in.Put([]byte("b0"), kv.Record{Value: []byte("of another node")}))
+		require.Error(t, in.Replace(kv.Span{}))
 		require.NoError(t, in.Commit(&kvdv1.ShardState{Replica: 4, AppliedIndex: 30}))
 		for i := range 5 {
 			rec, ok, err := s.Get(fmt.Appendf(nil, "b%d", i))
@@ -265,9 +283,19 @@ func TestIngestRefuses(t *testing.T) {
 		for _, key := range []string{"", "a", "b5", "b4", "c", "d"} {
 			require.ErrorContains(t, in.Put([]byte(key), kv.Record{}), "in the span [b, c) and above the key before it")
 		}
+		for _, span := range []kv.Span{{Start: []byte("b"), End: []byte("b8")}, {Start: []byte("b1")}, {Start: []byte("z"), End: []byte("a")}} {
+			require.ErrorContains(t, in.Replace(span), "span: of user keys, with all of [b, c)")
+		}
+		require.NoError(t, in.Replace(kv.Span{Start: []byte("a")}))
+		require.ErrorContains(t, in.Replace(spanB), "with all of [a, )", "less than before")
+		for _, shard := range []kv.ShardID{1, kv.MetaShard} {
+			require.ErrorContains(t, in.Remove(kv.Group{Shard: shard, Replica: 7}), "absorbed: another shard")
+		}
 		in.Abort()
 		in.Abort()
 		require.ErrorIs(t, in.Put([]byte("b6"), kv.Record{}), ErrClosed)
+		require.ErrorIs(t, in.Replace(kv.Span{}), ErrClosed)
+		require.ErrorIs(t, in.Remove(kv.Group{Shard: 2, Replica: 7}), ErrClosed)
 		require.ErrorIs(t, in.Commit(&kvdv1.ShardState{}), ErrClosed)
 	}
 }

@@ -49,6 +49,8 @@ type tables struct {
 	data   *btree.BTreeG[kv.Item]
 	due    *btree.BTreeG[kv.Due]
 	shards map[kv.ShardID][]byte // As encodeShard writes them.
+	// removed are the tombstones.
+	removed map[kv.ShardID]kv.ReplicaID
 }
 
 func newTables() *tables {
@@ -56,7 +58,7 @@ func newTables() *tables {
 	return &tables{
 		data:   btree.NewBTreeGOptions(func(a, b kv.Item) bool { return bytes.Compare(a.Key, b.Key) < 0 }, options),
 		due:    btree.NewBTreeGOptions(lessDue, options),
-		shards: map[kv.ShardID][]byte{},
+		shards: map[kv.ShardID][]byte{}, removed: map[kv.ShardID]kv.ReplicaID{},
 	}
 }
 
@@ -68,7 +70,25 @@ func lessDue(a, b kv.Due) bool {
 }
 
 func (t *tables) copy() *tables {
-	return &tables{data: t.data.Copy(), due: t.due.Copy(), shards: maps.Clone(t.shards)}
+	return &tables{data: t.data.Copy(), due: t.due.Copy(), shards: maps.Clone(t.shards), removed: maps.Clone(t.removed)}
+}
+
+func (t *tables) deleteSpan(span kv.Span) {
+	var old []kv.Item
+	t.data.Ascend(kv.Item{Key: span.Start}, func(item kv.Item) bool {
+		if !span.Contains(item.Key) {
+			return false
+		}
+		old = append(old, item)
+		return true
+	})
+	for _, item := range old {
+		t.data.Delete(item)
+	}
+}
+
+func (t *tables) putTombstone(shard kv.ShardID, replica kv.ReplicaID) {
+	t.removed[shard] = max(t.removed[shard], replica)
 }
 
 // NewMemState makes an empty state store.
@@ -116,6 +136,22 @@ func (b *memBatch) PutShard(shard kv.ShardID, st *kvdv1.ShardState) {
 		return
 	}
 	b.add(8+len(value), func(t *tables) { t.shards[shard] = value })
+}
+
+func (b *memBatch) DeleteSpan(span kv.Span) {
+	if span.Empty() {
+		return
+	}
+	span = kv.Span{Start: bytes.Clone(span.Start), End: bytes.Clone(span.End)}
+	b.add(len(span.Start)+len(span.End), func(t *tables) { t.deleteSpan(span) })
+}
+
+func (b *memBatch) RemoveShard(shard kv.ShardID) {
+	b.add(8, func(t *tables) { delete(t.shards, shard) })
+}
+
+func (b *memBatch) PutTombstone(shard kv.ShardID, replica kv.ReplicaID) {
+	b.add(16, func(t *tables) { t.putTombstone(shard, replica) })
 }
 
 func (b *memBatch) Bytes() int  { return b.bytes }
@@ -242,6 +278,13 @@ func (s *MemState) Shards() ([]*ShardRecord, error) {
 	return list, nil
 }
 
+// Tombstones reads the highest replica of each shard that was removed.
+func (s *MemState) Tombstones() (map[kv.ShardID]kv.ReplicaID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.now.removed), nil
+}
+
 // Due calls f with expiries.
 func (s *MemState) Due(from kv.Due, time int64, n int, f func(kv.Due) bool) (last kv.Due, all bool, err error) {
 	s.mu.Lock()
@@ -308,12 +351,14 @@ func (s *MemState) View(shard kv.ShardID, span kv.Span) (View, error) {
 }
 
 type memIngest struct {
-	store *MemState
-	life  *life
-	shard kv.ShardID
-	span  kv.Span
-	items []kv.Item
-	over  bool
+	store    *MemState
+	life     *life
+	shard    kv.ShardID
+	span     kv.Span
+	replaced kv.Span
+	absorbed []kv.Group
+	items    []kv.Item
+	over     bool
 }
 
 // NewIngest starts to gather the data that replaces a shard's.
@@ -323,7 +368,7 @@ func (s *MemState) NewIngest(shard kv.ShardID, span kv.Span) (Ingest, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &memIngest{store: s, life: s.life, shard: shard, span: span}, nil
+	return &memIngest{store: s, life: s.life, shard: shard, span: span, replaced: span}, nil
 }
 
 func (i *memIngest) Put(key []byte, rec kv.Record) error {
@@ -352,6 +397,22 @@ func (i *memIngest) last() []byte {
 	return i.items[len(i.items)-1].Key
 }
 
+func (i *memIngest) Replace(span kv.Span) error {
+	if err := cmp.Or(i.check(), checkReplaced(i.shard, i.replaced, span)); err != nil {
+		return err
+	}
+	i.replaced = kv.Span{Start: bytes.Clone(span.Start), End: bytes.Clone(span.End)}
+	return nil
+}
+
+func (i *memIngest) Remove(absorbed kv.Group) error {
+	if err := cmp.Or(i.check(), checkAbsorbed(i.shard, absorbed)); err != nil {
+		return err
+	}
+	i.absorbed = append(i.absorbed, absorbed)
+	return nil
+}
+
 func (i *memIngest) Commit(st *kvdv1.ShardState) error {
 	s := i.store
 	s.mu.Lock()
@@ -367,27 +428,21 @@ func (i *memIngest) Commit(st *kvdv1.ShardState) error {
 	s.sync()
 	for _, t := range []*tables{s.now, s.durable} {
 		i.replace(t)
+		for _, g := range i.absorbed {
+			delete(t.shards, g.Shard)
+			t.putTombstone(g.Shard, g.Replica)
+		}
 		t.shards[i.shard] = value
 	}
 	return nil
 }
 
-// replace puts what was gathered into the place of the span's data.
+// replace puts what was gathered into the place of the data that is replaced.
 func (i *memIngest) replace(t *tables) {
 	if i.shard == kv.MetaShard {
 		return
 	}
-	var old []kv.Item
-	t.data.Ascend(kv.Item{Key: i.span.Start}, func(item kv.Item) bool {
-		if !i.span.Contains(item.Key) {
-			return false
-		}
-		old = append(old, item)
-		return true
-	})
-	for _, item := range old {
-		t.data.Delete(item)
-	}
+	t.deleteSpan(i.replaced)
 	for _, item := range i.items {
 		t.data.Set(item)
 		if item.Record.ExpireAt != 0 {

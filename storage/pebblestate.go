@@ -2,10 +2,12 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -24,11 +26,13 @@ import (
 //
 //	'd' | key                     user data: format, revision, expiry, value
 //	's' | shard 8                 what the replica keeps of itself: format, kvdv1.ShardState
+//	't' | shard 8 | replica 8     tombstone: this replica was removed
 //	'x' | expiry 8 | key          index of expiries, of the whole node
 const (
-	dataPrefix  = 'd'
-	shardPrefix = 's'
-	duePrefix   = 'x'
+	dataPrefix      = 'd'
+	shardPrefix     = 's'
+	tombstonePrefix = 't'
+	duePrefix       = 'x'
 )
 
 func dataKey(key []byte) []byte {
@@ -46,6 +50,13 @@ func dataSpan(span kv.Span) (start, end []byte) {
 
 func shardKey(shard kv.ShardID) []byte {
 	return binary.BigEndian.AppendUint64([]byte{shardPrefix}, uint64(shard))
+}
+
+// tombstoneKey has the replica in the key, not in a value: a lower one that is put later does not hide the higher, though
+// nobody reads before writing.
+func tombstoneKey(shard kv.ShardID, replica kv.ReplicaID) []byte {
+	key := binary.BigEndian.AppendUint64([]byte{tombstonePrefix}, uint64(shard))
+	return binary.BigEndian.AppendUint64(key, uint64(replica))
 }
 
 func dueKey(d kv.Due) []byte {
@@ -265,6 +276,22 @@ func (b *pebbleBatch) PutShard(shard kv.ShardID, st *kvdv1.ShardState) {
 	b.keep(b.b.Set(shardKey(shard), value, nil))
 }
 
+func (b *pebbleBatch) DeleteSpan(span kv.Span) {
+	if span.Empty() {
+		return
+	}
+	start, end := dataSpan(span)
+	b.keep(b.b.DeleteRange(start, end, nil))
+}
+func (b *pebbleBatch) RemoveShard(shard kv.ShardID) { b.keep(b.b.Delete(shardKey(shard), nil)) }
+
+// PutTombstone deletes the lower ones, which are of no use any more.
+func (b *pebbleBatch) PutTombstone(shard kv.ShardID, replica kv.ReplicaID) {
+	key := tombstoneKey(shard, replica)
+	b.keep(b.b.DeleteRange(tombstoneKey(shard, 0), key, nil))
+	b.keep(b.b.Set(key, nil, nil))
+}
+
 // NewBatch makes an empty batch.
 func (s *PebbleState) NewBatch() Batch { return &pebbleBatch{b: s.db.NewBatch()} }
 
@@ -342,6 +369,25 @@ func (s *PebbleState) Shards() ([]*ShardRecord, error) {
 	return list, it.Close()
 }
 
+// Tombstones reads the highest replica of each shard that was removed.
+func (s *PebbleState) Tombstones() (map[kv.ShardID]kv.ReplicaID, error) {
+	defer s.fatal.guard()
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{tombstonePrefix}, UpperBound: []byte{tombstonePrefix + 1}})
+	if err != nil {
+		return nil, err
+	}
+	list := map[kv.ShardID]kv.ReplicaID{}
+	for ok := it.First(); ok; ok = it.Next() {
+		key := it.Key()
+		if len(key) != 17 {
+			return nil, errors.Join(fmt.Errorf("a key of the state store is damaged: %x", key), it.Close())
+		}
+		// They come in order: of a shard's the highest comes last.
+		list[kv.ShardID(binary.BigEndian.Uint64(key[1:]))] = kv.ReplicaID(binary.BigEndian.Uint64(key[9:]))
+	}
+	return list, it.Close()
+}
+
 // Due calls f with expiries.
 func (s *PebbleState) Due(from kv.Due, time int64, n int, f func(kv.Due) bool) (last kv.Due, all bool, err error) {
 	upper := binary.BigEndian.AppendUint64([]byte{duePrefix}, uint64(time)+1)
@@ -410,16 +456,18 @@ func (v *pebbleView) Close() error             { return v.snapshot.Close() }
 
 // pebbleIngest writes tables beside the store.
 type pebbleIngest struct {
-	store *PebbleState
-	shard kv.ShardID
-	span  kv.Span
-	name  string
-	data  *sstable.Writer
-	files []string
-	due   [][]byte // Keys of the index of expiries; sorted at the end.
-	last  []byte
-	buf   []byte
-	over  bool
+	store    *PebbleState
+	shard    kv.ShardID
+	span     kv.Span
+	replaced kv.Span
+	absorbed map[kv.ShardID]kv.ReplicaID // The highest of each.
+	name     string
+	data     *sstable.Writer
+	files    []string
+	due      [][]byte // Keys of the index of expiries; sorted at the end.
+	last     []byte
+	buf      []byte
+	over     bool
 }
 
 // NewIngest starts to gather the data that replaces a shard's.
@@ -427,7 +475,10 @@ func (s *PebbleState) NewIngest(shard kv.ShardID, span kv.Span) (Ingest, error) 
 	if err := checkIngestSpan(shard, span); err != nil {
 		return nil, err
 	}
-	return &pebbleIngest{store: s, shard: shard, span: span, name: fmt.Sprintf("%d-%d", shard, s.ingests.Add(1))}, nil
+	return &pebbleIngest{
+		store: s, shard: shard, span: span, replaced: span, absorbed: map[kv.ShardID]kv.ReplicaID{},
+		name: fmt.Sprintf("%d-%d", shard, s.ingests.Add(1)),
+	}, nil
 }
 
 // table begins one of the tables.
@@ -442,8 +493,8 @@ func (i *pebbleIngest) table(part string) (*sstable.Writer, error) {
 }
 
 func (i *pebbleIngest) Put(key []byte, rec kv.Record) error {
-	if i.over {
-		return ErrClosed
+	if err := i.check(); err != nil {
+		return err
 	}
 	if err := checkIngested(i.span, i.last, key); err != nil {
 		return err
@@ -466,9 +517,32 @@ func (i *pebbleIngest) Put(key []byte, rec kv.Record) error {
 	return i.data.Set(dataKey(key), i.buf)
 }
 
-func (i *pebbleIngest) Commit(st *kvdv1.ShardState) error {
+func (i *pebbleIngest) check() error {
 	if i.over {
 		return ErrClosed
+	}
+	return nil
+}
+
+func (i *pebbleIngest) Replace(span kv.Span) error {
+	if err := cmp.Or(i.check(), checkReplaced(i.shard, i.replaced, span)); err != nil {
+		return err
+	}
+	i.replaced = kv.Span{Start: bytes.Clone(span.Start), End: bytes.Clone(span.End)}
+	return nil
+}
+
+func (i *pebbleIngest) Remove(absorbed kv.Group) error {
+	if err := cmp.Or(i.check(), checkAbsorbed(i.shard, absorbed)); err != nil {
+		return err
+	}
+	i.absorbed[absorbed.Shard] = max(i.absorbed[absorbed.Shard], absorbed.Replica)
+	return nil
+}
+
+func (i *pebbleIngest) Commit(st *kvdv1.ShardState) error {
+	if err := i.check(); err != nil {
+		return err
 	}
 	defer i.Abort()
 	if i.data != nil {
@@ -497,7 +571,7 @@ func (s *PebbleState) ingest(i *pebbleIngest) error {
 	}
 	var span pebble.KeyRange // The meta group's excises nothing.
 	if i.shard != kv.MetaShard {
-		span.Start, span.End = dataSpan(i.span)
+		span.Start, span.End = dataSpan(i.replaced)
 	}
 	if _, err := s.db.IngestAndExcise(context.Background(), i.files, nil, nil, span); err != nil {
 		return fmt.Errorf("ingest the data of shard %d: %w", i.shard, err)
@@ -505,33 +579,73 @@ func (s *PebbleState) ingest(i *pebbleIngest) error {
 	return nil
 }
 
-// rest writes the tables beside the data's: the index of expiries and the replica's state, which ride in one step.
+// rest writes the tables beside the data's, which ride in one step: the states of the replica and of the absorbed ones, the
+// tombstones of these, and the index of expiries. Tables of one ingest must not overlap.
 func (i *pebbleIngest) rest(st *kvdv1.ShardState) error {
 	value, err := encodeShard(st)
 	if err != nil {
 		return err
 	}
-	if err := i.write("s", [][]byte{shardKey(i.shard)}, value); err != nil {
+	absorbed := slices.Sorted(maps.Keys(i.absorbed))
+	if err := i.write("s", func(w *sstable.Writer) error { return i.states(w, value, absorbed) }); err != nil {
 		return err
+	}
+	if len(absorbed) > 0 {
+		if err := i.write("t", func(w *sstable.Writer) error { return i.tombstones(w, absorbed) }); err != nil {
+			return err
+		}
 	}
 	if len(i.due) == 0 {
 		return nil
 	}
 	slices.SortFunc(i.due, bytes.Compare)
-	return i.write("x", i.due, nil)
+	return i.write("x", func(w *sstable.Writer) error {
+		for _, key := range i.due {
+			if err := w.Set(key, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-func (i *pebbleIngest) write(part string, keys [][]byte, value []byte) error {
+// states writes the replica's state, and deletes those of the absorbed ones, in the order of the keys.
+func (i *pebbleIngest) states(w *sstable.Writer, value []byte, absorbed []kv.ShardID) error {
+	at, _ := slices.BinarySearch(absorbed, i.shard)
+	for _, shard := range absorbed[:at] {
+		if err := w.Delete(shardKey(shard)); err != nil {
+			return err
+		}
+	}
+	if err := w.Set(shardKey(i.shard), value); err != nil {
+		return err
+	}
+	for _, shard := range absorbed[at:] {
+		if err := w.Delete(shardKey(shard)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tombstones writes as PutTombstone does.
+func (i *pebbleIngest) tombstones(w *sstable.Writer, absorbed []kv.ShardID) error {
+	for _, shard := range absorbed {
+		key := tombstoneKey(shard, i.absorbed[shard])
+		if err := errors.Join(w.DeleteRange(tombstoneKey(shard, 0), key), w.Set(key, nil)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write writes one of the tables.
+func (i *pebbleIngest) write(part string, fill func(w *sstable.Writer) error) error {
 	w, err := i.table(part)
 	if err != nil {
 		return err
 	}
-	for _, key := range keys {
-		if err := w.Set(key, value); err != nil {
-			return errors.Join(err, w.Close())
-		}
-	}
-	return w.Close()
+	return errors.Join(fill(w), w.Close())
 }
 
 // Abort drops what was gathered. A file that cannot be removed is removed when the store is opened next.

@@ -36,21 +36,32 @@ var stateEngines = map[string]func(testing.TB) crashState{
 
 // stateModel is what a state store should hold.
 type stateModel struct {
-	data   map[string]kv.Record
-	due    map[string]kv.Due
-	shards map[kv.ShardID]uint64 // Their applied indexes.
+	data    map[string]kv.Record
+	due     map[string]kv.Due
+	shards  map[kv.ShardID]uint64 // Their applied indexes.
+	removed map[kv.ShardID]kv.ReplicaID
 }
 
 func newStateModel() stateModel {
-	return stateModel{data: map[string]kv.Record{}, due: map[string]kv.Due{}, shards: map[kv.ShardID]uint64{}}
+	return stateModel{
+		data: map[string]kv.Record{}, due: map[string]kv.Due{}, shards: map[kv.ShardID]uint64{}, removed: map[kv.ShardID]kv.ReplicaID{},
+	}
 }
 
 func (m stateModel) clone() stateModel {
-	return stateModel{data: maps.Clone(m.data), due: maps.Clone(m.due), shards: maps.Clone(m.shards)}
+	return stateModel{
+		data: maps.Clone(m.data), due: maps.Clone(m.due), shards: maps.Clone(m.shards), removed: maps.Clone(m.removed),
+	}
 }
 
 func (m stateModel) putDue(d kv.Due)    { m.due[fmt.Sprintf("%d %s", d.ExpireAt, d.Key)] = d }
 func (m stateModel) deleteDue(d kv.Due) { delete(m.due, fmt.Sprintf("%d %s", d.ExpireAt, d.Key)) }
+
+func (m stateModel) deleteSpan(span kv.Span) {
+	maps.DeleteFunc(m.data, func(key string, _ kv.Record) bool { return span.Contains([]byte(key)) })
+}
+
+func (m stateModel) putTombstone(g kv.Group) { m.removed[g.Shard] = max(m.removed[g.Shard], g.Replica) }
 
 func (m stateModel) dues() []kv.Due {
 	return slices.SortedFunc(maps.Values(m.due), func(a, b kv.Due) int {
@@ -127,14 +138,20 @@ func drawSpan(t *rapid.T) kv.Span {
 	return span
 }
 
+func drawRemoved(t *rapid.T) kv.Group {
+	return kv.Group{
+		Shard: kv.ShardID(rapid.IntRange(1, 3).Draw(t, "shard")), Replica: kv.ReplicaID(rapid.IntRange(1, 300).Draw(t, "replica")),
+	}
+}
+
 func (r *stateRun) commit(t *rapid.T) {
 	b, next := r.s.NewBatch(), r.now.clone()
 	require.True(t, b.Empty())
-	ops := rapid.IntRange(0, 6).Draw(t, "operations")
+	ops, without := rapid.IntRange(0, 6).Draw(t, "operations"), 0
 	for range ops {
 		key, rec := drawKey(t), drawRecord(t)
 		due := kv.Due{ExpireAt: rec.ExpireAt, Key: key}
-		switch rapid.IntRange(0, 5).Draw(t, "operation") {
+		switch rapid.IntRange(0, 10).Draw(t, "operation") {
 		case 0:
 			b.Delete(key)
 			delete(next.data, string(key))
@@ -149,6 +166,24 @@ func (r *stateRun) commit(t *rapid.T) {
 			b.PutShard(shard, st)
 			next.shards[shard] = st.AppliedIndex
 			st.AppliedIndex = 0 // The store has no part in what the caller does later.
+		case 4:
+			span := drawSpan(t)
+			own := kv.Span{Start: bytes.Clone(span.Start), End: bytes.Clone(span.End)}
+			b.DeleteSpan(own)
+			clear(own.Start)
+			clear(own.End)
+			next.deleteSpan(span)
+			if span.Empty() {
+				without++
+			}
+		case 5:
+			shard := kv.ShardID(rapid.IntRange(0, 2).Draw(t, "shard"))
+			b.RemoveShard(shard)
+			delete(next.shards, shard)
+		case 6:
+			g := drawRemoved(t)
+			b.PutTombstone(g.Shard, g.Replica)
+			next.putTombstone(g)
 		default:
 			own := bytes.Clone(rec.Value)
 			b.Put(key, kv.Record{Value: own, Revision: rec.Revision, ExpireAt: rec.ExpireAt})
@@ -156,7 +191,7 @@ func (r *stateRun) commit(t *rapid.T) {
 			next.data[string(key)] = rec
 		}
 	}
-	require.Equal(t, ops == 0, b.Empty())
+	require.Equal(t, ops == without, b.Empty())
 	cut, err := r.s.Commit(b)
 	require.NoError(t, err)
 	r.cut++
@@ -181,8 +216,24 @@ func (r *stateRun) ingest(t *rapid.T) {
 	in, err := r.s.NewIngest(shard, span)
 	require.NoError(t, err)
 	next := r.now.clone()
+	replaced, wider := span, drawSpan(t)
+	if rapid.Bool().Draw(t, "wider") {
+		fits := shard != kv.MetaShard && !wider.Empty() && wider.ContainsSpan(span)
+		require.Equal(t, fits, in.Replace(wider) == nil)
+		if fits {
+			replaced = wider
+		}
+	}
 	if shard != kv.MetaShard {
-		maps.DeleteFunc(next.data, func(key string, _ kv.Record) bool { return span.Contains([]byte(key)) })
+		next.deleteSpan(replaced)
+	}
+	absorbed := rapid.SliceOfN(rapid.Custom(drawRemoved), 0, 3).Draw(t, "absorbed")
+	for _, g := range absorbed {
+		require.Equal(t, g.Shard != shard, in.Remove(g) == nil)
+		if g.Shard != shard {
+			delete(next.shards, g.Shard)
+			next.putTombstone(g)
+		}
 	}
 	keys := rapid.SliceOfNDistinct(rapid.Custom(drawKey), 0, 5, func(key []byte) string { return string(key) }).Draw(t, "keys")
 	slices.SortFunc(keys, bytes.Compare)
@@ -208,6 +259,8 @@ func (r *stateRun) ingest(t *rapid.T) {
 	case 1:
 		r.crash(t)
 		require.ErrorIs(t, in.Put([]byte("b9"), kv.Record{}), ErrClosed)
+		require.ErrorIs(t, in.Replace(kv.Span{}), ErrClosed)
+		require.ErrorIs(t, in.Remove(kv.Group{Shard: 4, Replica: 1}), ErrClosed)
 		require.ErrorIs(t, in.Commit(&kvdv1.ShardState{}), ErrClosed)
 		in.Abort()
 	default:
@@ -352,6 +405,9 @@ func (r *stateRun) check(t *rapid.T) {
 		got[record.Shard] = record.State.AppliedIndex
 	}
 	require.Equal(t, r.now.shards, got)
+	removed, err := r.s.Tombstones()
+	require.NoError(t, err)
+	require.Equal(t, r.now.removed, removed)
 	require.True(t, slices.IsSortedFunc(shards, func(a, b *ShardRecord) int { return int(a.Shard) - int(b.Shard) }))
 	var dues []kv.Due
 	_, all, err := r.s.Due(kv.Due{}, math.MaxInt64, math.MaxInt, func(d kv.Due) bool { dues = append(dues, d); return true })
@@ -379,6 +435,64 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// TestBatchOrder: the operations of a batch take effect in the order of the calls; a deleted span takes what was put
+// before, in earlier batches and in its own, and nothing that comes after; the index of expiries is not its business.
+func TestBatchOrder(t *testing.T) {
+	for name, open := range stateEngines {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			put := func(b Batch, keys ...string) {
+				for _, key := range keys {
+					b.Put([]byte(key), kv.Record{Value: []byte(key), ExpireAt: 7})
+					b.PutDue(kv.Due{ExpireAt: 7, Key: []byte(key)})
+				}
+			}
+			b := s.NewBatch()
+			put(b, "a", "b", "b5", "c")
+			b.PutShard(1, &kvdv1.ShardState{AppliedIndex: 1})
+			b.PutShard(2, &kvdv1.ShardState{AppliedIndex: 2})
+			_, err := s.Commit(b)
+			require.NoError(t, err)
+
+			b = s.NewBatch()
+			put(b, "a1", "b1", "b2")
+			b.DeleteSpan(kv.Span{Start: []byte("b"), End: []byte("b")}) // Of no keys.
+			b.RemoveShard(1)
+			b.RemoveShard(2)
+			b.RemoveShard(9) // There is none.
+			b.PutShard(2, &kvdv1.ShardState{AppliedIndex: 22})
+			require.False(t, b.Empty())
+			b.DeleteSpan(spanB)
+			put(b, "b2", "b3")
+			b.PutTombstone(1, 300)
+			b.PutTombstone(1, 5)
+			b.PutTombstone(2, 1)
+			_, err = s.Commit(b)
+			require.NoError(t, err)
+
+			var keys, due []string
+			it, err := s.Iter(kv.Span{})
+			require.NoError(t, err)
+			for it.Next() {
+				keys = append(keys, string(it.Key()))
+			}
+			require.NoError(t, it.Close())
+			require.Equal(t, []string{"a", "a1", "b2", "b3", "c"}, keys)
+			_, _, err = s.Due(kv.Due{}, 7, 100, func(d kv.Due) bool { due = append(due, string(d.Key)); return true })
+			require.NoError(t, err)
+			require.Equal(t, []string{"a", "a1", "b", "b1", "b2", "b3", "b5", "c"}, due)
+			shards, err := s.Shards()
+			require.NoError(t, err)
+			require.Len(t, shards, 1)
+			require.EqualValues(t, 22, shards[0].State.AppliedIndex)
+			removed, err := s.Tombstones()
+			require.NoError(t, err)
+			require.Equal(t, map[kv.ShardID]kv.ReplicaID{1: 300, 2: 1}, removed)
+			require.NoError(t, s.Close())
+		})
+	}
+}
+
 // TestHashSeesEverything: every kind of content is in the hash, and equal contents of both engines have the same.
 func TestHashSeesEverything(t *testing.T) {
 	seen := map[string][]uint64{}
@@ -392,6 +506,8 @@ func TestHashSeesEverything(t *testing.T) {
 			func(b Batch) { b.Put([]byte("a"), kv.Record{Value: []byte("y"), Revision: 1, ExpireAt: 1}) },
 			func(b Batch) { b.PutDue(kv.Due{ExpireAt: 1, Key: []byte("a")}) },
 			func(b Batch) { b.PutShard(1, &kvdv1.ShardState{AppliedIndex: 1}) },
+			func(b Batch) { b.PutTombstone(1, 1) },
+			func(b Batch) { b.PutTombstone(1, 2) },
 		} {
 			b := s.NewBatch()
 			f(b)

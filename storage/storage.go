@@ -95,15 +95,23 @@ type Iterator interface {
 	Close() error
 }
 
-// Batch gathers the effects of one step. Reads do not see it before it is committed.
+// Batch gathers the effects of one step, which take effect in the order of the calls. Reads do not see it before it is
+// committed.
 type Batch interface {
 	Put(key []byte, rec kv.Record)
 	Delete(key []byte)
 	// PutDue and DeleteDue keep the node's index of expiries: a hint, checked against the data by its readers.
 	PutDue(d kv.Due)
 	DeleteDue(d kv.Due)
+	// DeleteSpan deletes all user data in a span, in a step whose cost does not grow with it. It takes away what was put
+	// into the batch before it, and not what is put in after. The index of expiries stays: a hint.
+	DeleteSpan(span kv.Span)
 	// PutShard replaces what a replica keeps of itself.
 	PutShard(shard kv.ShardID, st *kvdv1.ShardState)
+	// RemoveShard deletes what a replica keeps of itself. Its data is DeleteSpan's.
+	RemoveShard(shard kv.ShardID)
+	// PutTombstone notes that a replica was removed from this store (M5). Of each shard the highest one is kept.
+	PutTombstone(shard kv.ShardID, replica kv.ReplicaID)
 	// Bytes is about how much the batch holds.
 	Bytes() int
 	// Empty reports whether nothing was put in.
@@ -123,12 +131,15 @@ type State interface {
 	Durable() Cut
 	// Shards reads what the replicas on this store keep of themselves, in shard order.
 	Shards() ([]*ShardRecord, error)
+	// Tombstones reads the highest replica of each shard that was removed from this store.
+	Tombstones() (map[kv.ShardID]kv.ReplicaID, error)
 	// Due calls f with the expiries at or before time (Unix milliseconds), from the first one after `from`, in
 	// order, until f returns false or n were seen. It reports where it stopped and whether it saw all.
 	Due(from kv.Due, time int64, n int, f func(kv.Due) bool) (last kv.Due, all bool, err error)
-	// View is a consistent view of a shard's state and of the data in its span as of now. The caller closes it.
+	// View is a consistent view of a shard's state and of the data in a span as of now, whatever becomes of both. The
+	// caller closes it.
 	View(shard kv.ShardID, span kv.Span) (View, error)
-	// NewIngest starts to gather the data that replaces a shard's (D).
+	// NewIngest starts to gather the data that replaces a shard's in a span (D).
 	NewIngest(shard kv.ShardID, span kv.Span) (Ingest, error)
 	// Metrics describes the store for operators.
 	Metrics() Metrics
@@ -152,6 +163,13 @@ type View interface {
 // it holds no user keys, and what is put in all the same is left out.
 type Ingest interface {
 	Put(key []byte, rec kv.Record) error
+	// Replace widens the span whose data Commit takes away: to what the shard's old replica holds beyond the new data, and
+	// what absorbed shards do. It fails with a *kv.InvalidError unless the span contains the one so far.
+	Replace(span kv.Span) error
+	// Remove has Commit delete the state of another shard, which the ingest's has absorbed, and put the tombstone of its
+	// replica here, all in the same step. Its data is Replace's. It fails with a *kv.InvalidError for the shard itself and
+	// the meta group's.
+	Remove(absorbed kv.Group) error
 	// Commit makes all earlier commits of the store durable (D1), then replaces the span's data and the shard's
 	// state in one atomic and durable step.
 	Commit(st *kvdv1.ShardState) error
