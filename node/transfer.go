@@ -47,8 +47,8 @@ func (n *Node) TransferLeader(ctx context.Context, r *kvdv1.TransferLeaderReques
 		order := &kvdv1.Order{Shard: uint64(d.Shard), Epoch: wire.FromEpoch(d.Epoch), Step: &kvdv1.Order_Transfer{Transfer: r.GetToNode()}}
 		err = n.orderTo(ctx, d, leader, order)
 		switch {
-		case err == nil && leader == to:
-			return &kvdv1.TransferLeaderResponse{Leader: uint64(to)}, nil
+		case err == nil && (leader == to || r.GetNoWait()):
+			return &kvdv1.TransferLeaderResponse{Leader: uint64(leader)}, nil
 		case err == nil:
 			// It is asked for: the next attempt sees what came of it.
 			until = patience(kv.Route{})

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -25,11 +24,52 @@ type shardJSON struct {
 	Keys     uint64    `json:"keys"`
 	Bytes    uint64    `json:"bytes"`
 	Load     float64   `json:"load"`
+	Reads    float64   `json:"reads"`
+	Writes   float64   `json:"writes"`
+	AgeMs    int64     `json:"age_ms"`
+	Asleep   bool      `json:"asleep"`
 }
 
 type epochJSON struct {
 	Version uint64 `json:"version"`
 	Config  uint64 `json:"config"`
+}
+
+func shardOf(s *kvdv1.ShardInfo) shardJSON {
+	d := s.GetDescriptor_()
+	x := shardJSON{
+		Shard: d.GetShard(), Start: kv.FormatKey(d.GetStart()), End: kv.FormatKey(d.GetEnd()), Leader: d.GetLeader(), Replicas: []uint64{},
+		Epoch: epochJSON{d.GetEpoch().GetVersion(), d.GetEpoch().GetConfig()}, Keys: s.GetKeys(), Bytes: s.GetBytes(), Load: s.GetLoad(),
+		Reads: s.GetReads(), Writes: s.GetWrites(), Asleep: s.GetAsleep(),
+	}
+	if s.GetSinceMs() > 0 {
+		x.AgeMs = max(time.Now().UnixMilli()-s.GetSinceMs(), 0)
+	}
+	for _, r := range d.GetReplicas() {
+		x.Replicas = append(x.Replicas, r.GetNode())
+	}
+	return x
+}
+
+// load is what the table has of the load.
+func (s *shardJSON) load() string {
+	if s.Asleep {
+		return "asleep"
+	}
+	return fmt.Sprintf("%.0f/s", s.Load)
+}
+
+// age is for how long the shard has had its span; none of those that the cluster was founded with have one.
+func (s *shardJSON) age() string {
+	if s.AgeMs == 0 {
+		return "-"
+	}
+	return (time.Duration(s.AgeMs) * time.Millisecond).Round(time.Second).String()
+}
+
+// age is the time since a moment in Unix milliseconds.
+func age(ms int64) time.Duration {
+	return max(time.Since(time.UnixMilli(ms)), 0).Round(time.Second)
 }
 
 func (c *cli) shardsCommand() *cobra.Command {
@@ -41,29 +81,19 @@ func (c *cli) shardsCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				for _, id := range resp.SilentNodes {
-					fmt.Fprintf(os.Stderr, "kvcli: node %d did not answer\n", id)
-				}
+				tellSilent(resp.SilentNodes)
 				list := make([]shardJSON, 0, len(resp.Shards))
-				for _, s := range resp.Shards {
-					d := s.Descriptor_
-					x := shardJSON{
-						Shard: d.Shard, Start: kv.FormatKey(d.Start), End: kv.FormatKey(d.End), Leader: d.Leader, Replicas: []uint64{},
-						Epoch: epochJSON{d.GetEpoch().GetVersion(), d.GetEpoch().GetConfig()}, Keys: s.Keys, Bytes: s.Bytes, Load: s.Load,
-					}
-					for _, r := range d.Replicas {
-						x.Replicas = append(x.Replicas, r.Node)
-					}
-					list = append(list, x)
+				for _, x := range resp.Shards {
+					list = append(list, shardOf(x))
 				}
 				if c.output == "json" {
 					return c.json(cmd, list)
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-				_, _ = fmt.Fprintln(w, "SHARD\tSTART\tEND\tLEADER\tREPLICAS\tEPOCH\tKEYS\tBYTES\tLOAD")
+				_, _ = fmt.Fprintln(w, "SHARD\tSTART\tEND\tLEADER\tREPLICAS\tEPOCH\tKEYS\tBYTES\tLOAD\tAGE")
 				for _, x := range list {
-					_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%d.%d\t%d\t%d\t%.0f/s\n", x.Shard, orDash(x.Start), orDash(x.End), x.Leader,
-						strings.Trim(fmt.Sprint(x.Replicas), "[]"), x.Epoch.Version, x.Epoch.Config, x.Keys, x.Bytes, x.Load)
+					_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%d.%d\t%d\t%d\t%s\t%s\n", x.Shard, orDash(x.Start), orDash(x.End), x.Leader,
+						strings.Trim(fmt.Sprint(x.Replicas), "[]"), x.Epoch.Version, x.Epoch.Config, x.Keys, x.Bytes, x.load(), x.age())
 				}
 				return w.Flush()
 			})
@@ -76,48 +106,6 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-type nodeJSON struct {
-	Node    uint64 `json:"node"`
-	Name    string `json:"name"`
-	Address string `json:"address"`
-	Region  string `json:"region"`
-	State   string `json:"state"`
-}
-
-func (c *cli) nodesCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "nodes", Short: "List the nodes", Example: "  kvcli nodes", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.with(cmd, true, func(ctx context.Context, cl *client.Client) error {
-				resp, err := cl.Nodes(ctx)
-				if err != nil {
-					return err
-				}
-				list := make([]nodeJSON, 0, len(resp.Nodes))
-				for _, n := range resp.Nodes {
-					list = append(list, nodeJSON{n.GetNode().GetNode(), n.GetNode().GetName(), n.GetNode().GetAddress(), n.GetNode().GetRegion(), n.State})
-				}
-				if c.output == "json" {
-					return c.json(cmd, list)
-				}
-				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-				_, _ = fmt.Fprintln(w, "NODE\tNAME\tADDRESS\tREGION\tSTATE\tMETA")
-				for i, x := range list {
-					meta := ""
-					if resp.Nodes[i].MetaVoter {
-						meta = "voter"
-					}
-					if resp.Nodes[i].MetaLeader {
-						meta = "leader"
-					}
-					_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", x.Node, x.Name, x.Address, orDash(x.Region), x.State, orDash(meta))
-				}
-				return w.Flush()
-			})
-		},
-	}
 }
 
 // statusJSON has every field, also what is 0. Cluster and store are written as everywhere else: as numbers they would be

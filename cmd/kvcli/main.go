@@ -104,7 +104,7 @@ Exit codes: 0 done; 1 not found, or a condition was not met; 2 usage or an input
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&c.endpoints, "endpoints", cmp.Or(os.Getenv("KVCLI_ENDPOINTS"), defaultEndpoint), "HOST:PORT of nodes, with commas between (KVCLI_ENDPOINTS)")
-	f.DurationVar(&c.timeout, "timeout", 5*time.Second, "how long a command may take; import: 5m, scan and export: 1h if not given")
+	f.DurationVar(&c.timeout, "timeout", 5*time.Second, "how long a command may take; without it import, split, merge and move: 5m, scan, export, node drain and backup: 1h")
 	f.StringVarP(&c.output, "output", "o", "table", "table, json or raw")
 	f.StringVar(&c.cert, "tls-cert", "", "certificate of the caller (PEM)")
 	f.StringVar(&c.key, "tls-key", "", "its key (PEM)")
@@ -112,6 +112,8 @@ Exit codes: 0 done; 1 not found, or a condition was not met; 2 usage or an input
 	root.AddCommand(
 		c.getCommand(), c.putCommand(), c.delCommand(), c.casCommand(), c.incrCommand(), c.txnCommand(), c.scanCommand(),
 		c.importCommand(), c.exportCommand(), c.shardsCommand(), c.nodesCommand(), c.statusCommand(), c.settingsCommand(),
+		c.splitCommand(), c.mergeCommand(), c.moveCommand(), c.transferCommand(), c.nodeCommand(), c.ruleCommand(),
+		c.whyCommand(), c.eventsCommand(), c.hotCommand(),
 		&cobra.Command{
 			Use: "man DIR", Short: "Write man pages", Example: "  kvcli man /usr/local/share/man/man1", Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {

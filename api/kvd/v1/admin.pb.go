@@ -420,10 +420,12 @@ func (x *GoalStatusResponse) GetProgress() string {
 }
 
 type TransferLeaderRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Shard         uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
-	ToNode        uint64                 `protobuf:"varint,2,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
-	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Shard  uint64                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	ToNode uint64                 `protobuf:"varint,2,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	DryRun bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Answer when the leader was asked for it.
+	NoWait        bool `protobuf:"varint,4,opt,name=no_wait,json=noWait,proto3" json:"no_wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -475,6 +477,13 @@ func (x *TransferLeaderRequest) GetToNode() uint64 {
 func (x *TransferLeaderRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *TransferLeaderRequest) GetNoWait() bool {
+	if x != nil {
+		return x.NoWait
 	}
 	return false
 }
@@ -2514,11 +2523,12 @@ const file_kvd_v1_admin_proto_rawDesc = "" +
 	"\x04OPEN\x10\x00\x12\b\n" +
 	"\x04DONE\x10\x01\x12\f\n" +
 	"\bGIVEN_UP\x10\x02\x12\x10\n" +
-	"\fUNKNOWN_GOAL\x10\x03\"_\n" +
+	"\fUNKNOWN_GOAL\x10\x03\"x\n" +
 	"\x15TransferLeaderRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x17\n" +
 	"\ato_node\x18\x02 \x01(\x04R\x06toNode\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"0\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x17\n" +
+	"\ano_wait\x18\x04 \x01(\bR\x06noWait\"0\n" +
 	"\x16TransferLeaderResponse\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\"D\n" +
 	"\x12SetDrainingRequest\x12\x12\n" +

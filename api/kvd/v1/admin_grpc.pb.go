@@ -63,7 +63,8 @@ type AdminClient interface {
 	MergeShard(ctx context.Context, in *MergeShardRequest, opts ...grpc.CallOption) (*GoalResponse, error)
 	MoveReplica(ctx context.Context, in *MoveReplicaRequest, opts ...grpc.CallOption) (*GoalResponse, error)
 	GoalStatus(ctx context.Context, in *GoalStatusRequest, opts ...grpc.CallOption) (*GoalStatusResponse, error)
-	// TransferLeader hands a shard's leadership to the replica on a node, and answers when it is asked for.
+	// TransferLeader hands a shard's leadership to the replica on a node, and answers when that leads, or when the deadline
+	// comes.
 	TransferLeader(ctx context.Context, in *TransferLeaderRequest, opts ...grpc.CallOption) (*TransferLeaderResponse, error)
 	// SetDraining begins or ends the draining of a node.
 	SetDraining(ctx context.Context, in *SetDrainingRequest, opts ...grpc.CallOption) (*SetDrainingResponse, error)
@@ -301,7 +302,8 @@ type AdminServer interface {
 	MergeShard(context.Context, *MergeShardRequest) (*GoalResponse, error)
 	MoveReplica(context.Context, *MoveReplicaRequest) (*GoalResponse, error)
 	GoalStatus(context.Context, *GoalStatusRequest) (*GoalStatusResponse, error)
-	// TransferLeader hands a shard's leadership to the replica on a node, and answers when it is asked for.
+	// TransferLeader hands a shard's leadership to the replica on a node, and answers when that leads, or when the deadline
+	// comes.
 	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
 	// SetDraining begins or ends the draining of a node.
 	SetDraining(context.Context, *SetDrainingRequest) (*SetDrainingResponse, error)
