@@ -1,6 +1,7 @@
 package raftmeta
 
 import (
+	"fmt"
 	"strings"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -40,4 +41,55 @@ func shorten(text string, n int) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:n-len(dots)], "") + dots
+}
+
+// goalEvent tells of a goal, with its reason; why is why it is given up.
+func goalEvent(g *kvdv1.Goal, state, why string) *kvdv1.Event {
+	e := &kvdv1.Event{State: state, Shard: g.GetShard(), Goal: g.GetId()}
+	var what string
+	switch want := g.GetGoal().(type) {
+	case *kvdv1.Goal_Split:
+		e.Kind, e.Other, what = "split", want.Split.GetChild(), "split "+shardName(e.Shard)
+		if len(want.Split.GetKey()) > 0 {
+			what += " at " + shorten(kv.FormatKey(want.Split.Key), 64)
+		}
+		what += fmt.Sprintf(", the right part is shard %d", e.Other)
+	case *kvdv1.Goal_Merge:
+		e.Kind, e.Other = "merge", want.Merge.GetRight()
+		what = fmt.Sprintf("merge shard %d into %s", e.Other, shardName(e.Shard))
+	case *kvdv1.Goal_Replicas:
+		e.Kind, e.Node, what = "replicas", addedNode(want.Replicas), replicasText(e.Shard, want.Replicas)
+		if len(want.Replicas.GetAdd()) > 0 && len(want.Replicas.GetRemove()) > 0 {
+			e.Kind = "move"
+		}
+	}
+	e.Text = what
+	if g.GetReason() != "" {
+		e.Text += ": " + g.Reason
+	}
+	if why != "" {
+		e.Text = why + " (" + e.Text + ")"
+	}
+	return e
+}
+
+func addedNode(want *kvdv1.ReplicasGoal) uint64 {
+	if len(want.GetAdd()) == 0 {
+		return 0
+	}
+	return want.Add[0].GetNode()
+}
+
+// replicasText says where replicas come and go.
+func replicasText(shard uint64, want *kvdv1.ReplicasGoal) string {
+	text, sep := shardName(shard), ": "
+	for _, r := range want.GetAdd() {
+		text += fmt.Sprintf("%s+ node %d", sep, r.GetNode())
+		sep = ", "
+	}
+	for _, node := range want.GetRemove() {
+		text += fmt.Sprintf("%s- node %d", sep, node)
+		sep = ", "
+	}
+	return text
 }

@@ -81,10 +81,7 @@ func (m *Machine) ApplyConf(index kv.Index, term kv.Term, change *kvdv1.ConfChan
 	}
 	m.descriptor = replica.Reconfigure(m.descriptor, change, conf)
 	m.state.Descriptor_ = wire.FromDescriptor(m.descriptor, 0)
-	meta := successor(m.state.Meta)
-	meta.Version++
-	meta.Meta = m.state.Descriptor_
-	m.state.Meta = meta
+	m.follow(m.state.Descriptor_)
 	st := m.state
 	st.Voters, st.Learners = conf.GetVoters(), conf.GetLearners()
 	st.VotersOutgoing, st.LearnersNext, st.AutoLeave = conf.GetVotersOutgoing(), conf.GetLearnersNext(), conf.GetAutoLeave()
@@ -139,6 +136,14 @@ func (m *Machine) carryOut(c *kvdv1.MetaCommand) (out outcome, refused string) {
 		return setDraining(meta, c.SetDraining)
 	case *kvdv1.MetaCommand_RemoveNode:
 		return removeNode(meta, c.RemoveNode)
+	case *kvdv1.MetaCommand_Report:
+		return report(meta, c.Report)
+	case *kvdv1.MetaCommand_SetGoal:
+		return setGoal(meta, c.SetGoal, m.state.TimeMs)
+	case *kvdv1.MetaCommand_DropGoal:
+		return dropGoal(meta, c.DropGoal)
+	case *kvdv1.MetaCommand_SetRule:
+		return setRule(meta, c.SetRule)
 	}
 	return outcome{}, "the meta group takes no other commands than its own"
 }

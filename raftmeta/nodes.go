@@ -169,13 +169,12 @@ func removeNode(m *kvdv1.MetaState, r *kvdv1.RemoveNode) (out outcome, refused s
 
 // replicasOn counts the replicas on a node, the meta group's too, and names a shard of one.
 func replicasOn(m *kvdv1.MetaState, node uint64) (n int, shard uint64) {
-	here := func(r *kvdv1.Replica) bool { return r.GetNode() == node }
 	for _, d := range m.Descriptors {
-		if slices.ContainsFunc(d.GetReplicas(), here) {
+		if slices.ContainsFunc(d.GetReplicas(), onNode(node)) {
 			n, shard = n+1, d.GetShard()
 		}
 	}
-	if slices.ContainsFunc(m.Meta.GetReplicas(), here) {
+	if slices.ContainsFunc(m.Meta.GetReplicas(), onNode(node)) {
 		n, shard = n+1, m.Meta.GetShard()
 	}
 	return n, shard
@@ -184,10 +183,8 @@ func replicasOn(m *kvdv1.MetaState, node uint64) (n int, shard uint64) {
 // goalOn finds a goal that puts a replica on a node.
 func goalOn(m *kvdv1.MetaState, node uint64) *kvdv1.Goal {
 	for _, g := range m.Goals {
-		for _, list := range [][]*kvdv1.Replica{g.GetReplicas().GetAdd(), g.GetSplit().GetReplicas()} {
-			if slices.ContainsFunc(list, func(r *kvdv1.Replica) bool { return r.GetNode() == node }) {
-				return g
-			}
+		if list, _ := wantedReplicas(g); slices.ContainsFunc(list, onNode(node)) {
+			return g
 		}
 	}
 	return nil

@@ -2445,7 +2445,10 @@ func (x *ReplicasGoal) GetRemove() []uint64 {
 type MergeGoal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The right neighbour.
-	Right         uint64 `protobuf:"varint,1,opt,name=right,proto3" json:"right,omitempty"`
+	Right uint64 `protobuf:"varint,1,opt,name=right,proto3" json:"right,omitempty"`
+	// What the right neighbour's replicas are to become first, so that both shards are on the same nodes; missing if they
+	// are. Given by the meta group.
+	Align         *ReplicasGoal `protobuf:"bytes,2,opt,name=align,proto3" json:"align,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2485,6 +2488,13 @@ func (x *MergeGoal) GetRight() uint64 {
 		return x.Right
 	}
 	return 0
+}
+
+func (x *MergeGoal) GetAlign() *ReplicasGoal {
+	if x != nil {
+		return x.Align
+	}
+	return nil
 }
 
 // Rule places what begins with a prefix.
@@ -3587,9 +3597,10 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\breplicas\x18\x04 \x03(\v2\x0f.kvd.v1.ReplicaR\breplicas\"I\n" +
 	"\fReplicasGoal\x12!\n" +
 	"\x03add\x18\x01 \x03(\v2\x0f.kvd.v1.ReplicaR\x03add\x12\x16\n" +
-	"\x06remove\x18\x02 \x03(\x04R\x06remove\"!\n" +
+	"\x06remove\x18\x02 \x03(\x04R\x06remove\"M\n" +
 	"\tMergeGoal\x12\x14\n" +
-	"\x05right\x18\x01 \x01(\x04R\x05right\"P\n" +
+	"\x05right\x18\x01 \x01(\x04R\x05right\x12*\n" +
+	"\x05align\x18\x02 \x01(\v2\x14.kvd.v1.ReplicasGoalR\x05align\"P\n" +
 	"\x04Rule\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x18\n" +
 	"\aregions\x18\x02 \x03(\tR\aregions\x12\x16\n" +
@@ -3771,26 +3782,27 @@ var file_kvd_v1_log_proto_depIdxs = []int32{
 	28, // 45: kvd.v1.Goal.merge:type_name -> kvd.v1.MergeGoal
 	42, // 46: kvd.v1.SplitGoal.replicas:type_name -> kvd.v1.Replica
 	42, // 47: kvd.v1.ReplicasGoal.add:type_name -> kvd.v1.Replica
-	43, // 48: kvd.v1.AbsorbedShard.descriptor:type_name -> kvd.v1.Descriptor
-	45, // 49: kvd.v1.MetaNode.node:type_name -> kvd.v1.Node
-	33, // 50: kvd.v1.MetaCommand.set_setting:type_name -> kvd.v1.SettingValue
-	32, // 51: kvd.v1.MetaCommand.update_node:type_name -> kvd.v1.MetaNode
-	32, // 52: kvd.v1.MetaCommand.join:type_name -> kvd.v1.MetaNode
-	35, // 53: kvd.v1.MetaCommand.set_draining:type_name -> kvd.v1.SetDraining
-	36, // 54: kvd.v1.MetaCommand.remove_node:type_name -> kvd.v1.RemoveNode
-	37, // 55: kvd.v1.MetaCommand.report:type_name -> kvd.v1.ReportShards
-	25, // 56: kvd.v1.MetaCommand.set_goal:type_name -> kvd.v1.Goal
-	38, // 57: kvd.v1.MetaCommand.drop_goal:type_name -> kvd.v1.DropGoal
-	29, // 58: kvd.v1.MetaCommand.set_rule:type_name -> kvd.v1.Rule
-	43, // 59: kvd.v1.ReportShards.descriptors:type_name -> kvd.v1.Descriptor
-	0,  // 60: kvd.v1.StoreRecord.phase:type_name -> kvd.v1.StoreRecord.Phase
-	40, // 61: kvd.v1.StoreRecord.founding:type_name -> kvd.v1.Founding
-	24, // 62: kvd.v1.Founding.meta:type_name -> kvd.v1.MetaState
-	63, // [63:63] is the sub-list for method output_type
-	63, // [63:63] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	27, // 48: kvd.v1.MergeGoal.align:type_name -> kvd.v1.ReplicasGoal
+	43, // 49: kvd.v1.AbsorbedShard.descriptor:type_name -> kvd.v1.Descriptor
+	45, // 50: kvd.v1.MetaNode.node:type_name -> kvd.v1.Node
+	33, // 51: kvd.v1.MetaCommand.set_setting:type_name -> kvd.v1.SettingValue
+	32, // 52: kvd.v1.MetaCommand.update_node:type_name -> kvd.v1.MetaNode
+	32, // 53: kvd.v1.MetaCommand.join:type_name -> kvd.v1.MetaNode
+	35, // 54: kvd.v1.MetaCommand.set_draining:type_name -> kvd.v1.SetDraining
+	36, // 55: kvd.v1.MetaCommand.remove_node:type_name -> kvd.v1.RemoveNode
+	37, // 56: kvd.v1.MetaCommand.report:type_name -> kvd.v1.ReportShards
+	25, // 57: kvd.v1.MetaCommand.set_goal:type_name -> kvd.v1.Goal
+	38, // 58: kvd.v1.MetaCommand.drop_goal:type_name -> kvd.v1.DropGoal
+	29, // 59: kvd.v1.MetaCommand.set_rule:type_name -> kvd.v1.Rule
+	43, // 60: kvd.v1.ReportShards.descriptors:type_name -> kvd.v1.Descriptor
+	0,  // 61: kvd.v1.StoreRecord.phase:type_name -> kvd.v1.StoreRecord.Phase
+	40, // 62: kvd.v1.StoreRecord.founding:type_name -> kvd.v1.Founding
+	24, // 63: kvd.v1.Founding.meta:type_name -> kvd.v1.MetaState
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_kvd_v1_log_proto_init() }
