@@ -173,6 +173,150 @@ func TestMapFinds(t *testing.T) {
 	require.Error(t, err)
 }
 
+// sameMap compares a map that was made step by step with one that is made at once.
+func sameMap(t require.TestingT, got *Map) {
+	want, err := NewMap(got.State())
+	require.NoError(t, err)
+	require.Equal(t, want.descriptors, got.descriptors)
+	require.Equal(t, []any{want.meta, want.nodes, want.byID, want.goals, want.absorbed}, []any{got.meta, got.nodes, got.byID, got.goals, got.absorbed})
+	for id := range kv.ShardID(want.state.NextShard) {
+		a, wanted := want.Shard(id)
+		b, ok := got.Shard(id)
+		require.Equal(t, wanted, ok, "shard %d", id)
+		require.Equal(t, a, b)
+	}
+	for _, d := range got.descriptors {
+		same, _ := got.Shard(d.Shard)
+		require.Same(t, d, same)
+	}
+}
+
+// TestNextMap: splits and merges one after the other, each map from the one before, which stays as it is.
+func TestNextMap(t *testing.T) {
+	s := spec(3)
+	s.Cuts, _ = InitialCuts("64", nil)
+	state := found(t, s)
+	m, err := NewMap(state)
+	require.NoError(t, err)
+	first := m
+	for i := range 200 {
+		next := successor(state)
+		next.Version++
+		at := i * 7 % len(state.Descriptors)
+		d := copied(state.Descriptors[at])
+		d.Epoch.Version++
+		list := []*kvdv1.Descriptor{d}
+		replaced := 1
+		if i%3 == 0 && at+1 < len(state.Descriptors) {
+			d.End = state.Descriptors[at+1].End
+			replaced = 2
+		} else {
+			child := copied(d)
+			child.Shard, child.Start = next.NextShard, append(slices.Clip(d.Start), byte(255-i))
+			if len(d.End) > 0 && string(child.Start) >= string(d.End) {
+				continue
+			}
+			d.End = child.Start
+			next.NextShard++
+			for _, r := range child.Replicas {
+				r.Replica = nextReplica(next)
+			}
+			list = append(list, child)
+		}
+		next.Descriptors = slices.Concat(state.Descriptors[:at], list, state.Descriptors[at+replaced:])
+		m, err = m.Next(next)
+		require.NoError(t, err)
+		sameMap(t, m)
+		state = next
+	}
+	sameMap(t, first)
+
+	for name, change := range map[string]func(list []*kvdv1.Descriptor) []*kvdv1.Descriptor{
+		"a gap before": func(list []*kvdv1.Descriptor) []*kvdv1.Descriptor {
+			list[5].Start = kv.Next(list[5].Start)
+			return list
+		},
+		"a gap after": func(list []*kvdv1.Descriptor) []*kvdv1.Descriptor { list[5].End = kv.Next(list[5].Start); return list },
+		"no start":    func(list []*kvdv1.Descriptor) []*kvdv1.Descriptor { return list[1:] },
+		"no end":      func(list []*kvdv1.Descriptor) []*kvdv1.Descriptor { return list[:len(list)-1] },
+		"one is gone": func(list []*kvdv1.Descriptor) []*kvdv1.Descriptor { return slices.Delete(list, 5, 6) },
+		"two voters": func(list []*kvdv1.Descriptor) []*kvdv1.Descriptor {
+			list[5].Replicas = list[5].Replicas[:2]
+			return list
+		},
+		"an end in it all": func(list []*kvdv1.Descriptor) []*kvdv1.Descriptor { list[5].End = nil; return list },
+		"everything anew, with a gap": func(list []*kvdv1.Descriptor) []*kvdv1.Descriptor {
+			for i := range list {
+				list[i] = copied(list[i])
+			}
+			return slices.Delete(list, 5, 6)
+		},
+	} {
+		next := successor(state)
+		next.Descriptors = slices.Clone(state.Descriptors)
+		next.Descriptors[5] = copied(next.Descriptors[5])
+		next.Descriptors = change(next.Descriptors)
+		_, err := m.Next(next)
+		require.Error(t, err, name)
+	}
+	next := successor(state)
+	next.Nodes = nil
+	_, err = m.Next(next)
+	require.Error(t, err, "no nodes")
+}
+
+func TestMapFindsGoalsAndRules(t *testing.T) {
+	m := five(t)
+	done(t, m, wanting(mergeGoal(shard(m, 1), 2)))
+	done(t, m, wanting(splitGoal(shard(m, 4), "z")))
+	done(t, m, draining(5, true))
+	done(t, m, ruling("g", "", "north"))
+	x, err := NewMap(m.State().Meta)
+	require.NoError(t, err)
+	require.Len(t, x.Goals(), 2)
+	for shard, goal := range map[kv.ShardID]uint64{1: 1, 2: 1, 4: 2} {
+		g, ok := x.Goal(shard)
+		require.True(t, ok)
+		require.Equal(t, goal, g.Id)
+	}
+	_, ok := x.Goal(3)
+	require.False(t, ok)
+	n, _ := x.Node(5)
+	require.True(t, n.Draining)
+	n, _ = x.Node(4)
+	require.False(t, n.Draining)
+	require.Len(t, x.Rules(), 1)
+	require.Equal(t, "g", string(x.RuleFor(kv.Span{Start: []byte("f")}).GetPrefix()))
+	require.Equal(t, [][]byte{[]byte("g"), []byte("h")}, x.RuleCuts(kv.Span{}))
+	d := copied(shard(m, 1))
+	d.End, d.Epoch.Version = shard(m, 2).End, 2
+	done(t, m, reporting(d))
+	x, err = x.Next(m.State().Meta)
+	require.NoError(t, err)
+	a, ok := x.Absorbed(2)
+	require.True(t, ok)
+	require.EqualValues(t, 1, a.Absorber)
+	_, ok = x.Absorbed(1)
+	require.False(t, ok)
+}
+
+func BenchmarkNextMap(b *testing.B) {
+	s := spec(5)
+	s.Cuts, _ = InitialCuts(fmt.Sprint(InitialShardsMax), nil)
+	state := found(b, s)
+	m, err := NewMap(state)
+	require.NoError(b, err)
+	next := successor(state)
+	next.Descriptors = slices.Clone(state.Descriptors)
+	next.Descriptors[99] = copied(next.Descriptors[99])
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := m.Next(next); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func TestLookupAllocatesNothing(t *testing.T) {
 	s := spec(3)
 	s.Cuts, _ = InitialCuts("1000", nil)

@@ -128,15 +128,16 @@ func reconfiguring(d *kvdv1.Descriptor, want *kvdv1.ReplicasGoal) *order {
 
 // model is a cluster whose shards are what their own logs say.
 type model struct {
-	machine *Machine
-	index   kv.Index
-	shards  map[uint64]*kvdv1.Descriptor
-	news    map[uint64][]*kvdv1.Descriptor // What each shard tells of its last change.
-	gone    map[uint64]uint64              // Absorbers.
-	orders  []*order                       // On their way, for ever.
-	reports [][]*kvdv1.Descriptor          // The same.
-	goals   map[uint64]string              // Their last event.
-	given   map[uint64]bool                // Ids of shards and replicas that shards took.
+	machine  *Machine
+	index    kv.Index
+	shards   map[uint64]*kvdv1.Descriptor
+	news     map[uint64][]*kvdv1.Descriptor // What each shard tells of its last change.
+	gone     map[uint64]uint64              // Absorbers.
+	orders   []*order                       // On their way, for ever.
+	reports  [][]*kvdv1.Descriptor          // The same.
+	goals    map[uint64]string              // Their last event.
+	given    map[uint64]bool                // Ids of shards that were born.
+	shardMap *Map                           // Of the newest metadata, each made from the one before.
 }
 
 func newModel(t require.TestingT, s FoundingSpec) *model {
@@ -148,6 +149,8 @@ func newModel(t require.TestingT, s FoundingSpec) *model {
 	for _, d := range meta.Descriptors {
 		x.shards[d.Shard] = d
 	}
+	x.shardMap, err = NewMap(meta)
+	require.NoError(t, err)
 	return x
 }
 
@@ -177,6 +180,8 @@ func (x *model) command(t require.TestingT, c *kvdv1.MetaCommand) kv.Result {
 	for _, g := range x.meta().Goals {
 		require.Equal(t, Wanted, x.goals[g.Id])
 	}
+	x.shardMap, err = x.shardMap.Next(x.meta())
+	require.NoError(t, err)
 	return results[0]
 }
 
@@ -293,6 +298,7 @@ func (x *model) settle(t require.TestingT) {
 	for _, d := range meta.Descriptors {
 		require.True(t, proto.Equal(x.shards[d.Shard], d), "the map has %v, the shard is %v", d, x.shards[d.Shard])
 	}
+	sameMap(t, x.shardMap)
 	require.Len(t, meta.Absorbed, len(x.gone))
 	for _, a := range meta.Absorbed {
 		require.Equal(t, x.gone[a.Descriptor_.Shard], a.Absorber)

@@ -67,8 +67,7 @@ func setRule(m *kvdv1.MetaState, r *kvdv1.Rule) (out outcome, refused string) {
 	return outcome{next: next, events: []*kvdv1.Event{{Kind: "rule", State: Happened, Text: text}}}, ""
 }
 
-// ruleFor gives the rule that a shard of a span must hold, or nil: of those with keys in the span the one with the longest
-// prefix, of equally long ones the first. A shard that a rule cuts in two holds it wholly, until it is split there.
+// ruleFor is Map.RuleFor.
 func ruleFor(rules []*kvdv1.Rule, span kv.Span) (rule *kvdv1.Rule) {
 	for _, r := range rules {
 		if kv.PrefixSpan(r.Prefix).Overlaps(span) && (rule == nil || len(r.Prefix) > len(rule.Prefix)) {
@@ -78,8 +77,7 @@ func ruleFor(rules []*kvdv1.Rule, span kv.Span) (rule *kvdv1.Rule) {
 	return rule
 }
 
-// ruleCuts gives the keys within a span, in order, at which another rule begins to hold: where a shard of that span is
-// to be split so that each part has one rule.
+// ruleCuts is Map.RuleCuts.
 func ruleCuts(rules []*kvdv1.Rule, span kv.Span) (cuts [][]byte) {
 	for _, r := range rules {
 		of := kv.PrefixSpan(r.Prefix)
