@@ -98,8 +98,8 @@ func address(id kv.NodeID) string { return strconv.FormatUint(uint64(id), 10) }
 
 // choose picks the node to ask for a key: mostly where the map says.
 func (c *client) choose(key []byte) *machine {
-	if c.pinned != 0 {
-		return c.node(c.pinned)
+	if pinned := c.node(c.pinned); pinned != nil {
+		return pinned
 	}
 	if !oneIn(c.chance, 20) {
 		target := c.routes.Lookup(key, c.chance.IntN(c.Nodes), func(string) bool { return false })
@@ -342,38 +342,4 @@ func (c *client) broken(m *machine) {
 	if c.machine == m && c.request != nil {
 		c.unknown()
 	}
-}
-
-// operate changes a setting now and then, so that the meta group's log grows, is truncated and travels as a snapshot
-// too: one of it must leave the keys of users alone.
-func (w *world) operate() {
-	w.after(between(w.chance, 20*time.Millisecond, 200*time.Millisecond), func() {
-		if w.now > w.Duration {
-			return
-		}
-		w.operate()
-		m := w.nodes[w.chance.IntN(len(w.nodes))]
-		if m.core == nil || m.view(kv.MetaShard) == nil {
-			return
-		}
-		value, err := (&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetSetting{SetSetting: &kvdv1.SettingValue{
-			Name: raftmeta.DiskStallExit, Value: time.Duration(30*time.Second + time.Duration(w.chance.IntN(60))*time.Second).String(),
-		}}}).MarshalVT()
-		if err != nil {
-			w.fail("%v", err)
-			return
-		}
-		command := &kv.Command{Op: kv.OpMeta, Value: value}
-		m.process(0, func() {
-			m.inbox.Submissions = append(m.inbox.Submissions, node.Submission{
-				Shard: kv.MetaShard, Command: shard.EncodeCommand(command), Bytes: command.Size(),
-				Waiter: waiter(func(_ kv.Result, err error) {
-					if err == nil {
-						w.stats.MetaCommands++
-					}
-				}),
-			})
-			m.wake()
-		})
-	})
 }

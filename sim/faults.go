@@ -22,7 +22,7 @@ func (w *world) chaos() {
 }
 
 func (w *world) fault() {
-	m := w.nodes[w.fate.IntN(w.Nodes)]
+	m := w.nodes[w.fate.IntN(len(w.nodes))]
 	total := w.Crash + w.Pause + w.Partition + w.Stall + w.Slow + w.DiskFull + w.ClockStep + w.HandOver
 	if total == 0 {
 		return
@@ -101,14 +101,14 @@ func (m *machine) restartLater() {
 func (w *world) partition() {
 	w.stats.Partitions++
 	side := map[kv.NodeID]bool{}
-	for id := range kv.NodeID(w.Nodes) {
-		side[id+1] = oneIn(w.fate, 2)
+	for _, m := range w.nodes {
+		side[m.id] = oneIn(w.fate, 2)
 	}
 	oneWay := oneIn(w.fate, 3)
 	var cut []link
-	for a := range kv.NodeID(w.Nodes) {
-		for b := range kv.NodeID(w.Nodes) {
-			if l := (link{a + 1, b + 1}); side[l.from] != side[l.to] && (!oneWay || side[l.from]) && !w.blocked[l] {
+	for _, a := range w.nodes {
+		for _, b := range w.nodes {
+			if l := (link{a.id, b.id}); side[l.from] != side[l.to] && (!oneWay || side[l.from]) && !w.blocked[l] {
 				w.blocked[l] = true
 				cut = append(cut, l)
 			}

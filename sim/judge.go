@@ -89,6 +89,7 @@ func (m *machine) noteStates() {
 			continue
 		}
 		m.noted[group] = kv.Index(r.State.GetAppliedIndex())
+		m.seen(wire.ToDescriptor(r.State.GetDescriptor_()))
 		state, err := m.stateOf(r)
 		if err != nil {
 			m.fail("node %d: %v", m.id, err)

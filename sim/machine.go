@@ -24,6 +24,8 @@ import (
 type machine struct {
 	*world
 	id    kv.NodeID
+	given *kvdv1.MetaState // The metadata that it became a node with.
+	gone  bool             // The node was removed.
 	log   logStore
 	state stateStore
 	// stepped: the core has committed to the state store since noteStates.
@@ -91,10 +93,12 @@ func (w *world) found() {
 	}
 	w.knownMap(w.founding)
 	for i := range w.Nodes {
-		m := w.newMachine(kv.NodeID(i + 1))
+		m := w.newMachine()
 		if m == nil {
 			return
 		}
+		m.id, m.given = kv.NodeID(i+1), w.founding
+		w.nodes = append(w.nodes, m)
 		if err := node.Found(w.founding, m.id, m.log, m.state); err != nil {
 			w.fail("founding: %v", err)
 			return
@@ -103,20 +107,19 @@ func (w *world) found() {
 	}
 }
 
-// newMachine adds a machine with empty stores, whose process does not run yet; nil when that failed.
-func (w *world) newMachine(id kv.NodeID) *machine {
+// newMachine makes a machine with empty stores, which is no node yet; nil when that failed.
+func (w *world) newMachine() *machine {
 	log, state, err := w.newStores()
 	if err != nil {
-		w.fail("node %d: %v", id, err)
+		w.fail("new stores: %v", err)
 		return nil
 	}
 	m := &machine{
-		world: w, id: id, log: log, state: state,
-		rate: 1 + (w.fate.Float64()-0.5)*2*w.Drift, skew: between(w.fate, -w.Skew, w.Skew),
+		world: w, log: log, state: state, rate: 1 + (w.fate.Float64()-0.5)*2*w.Drift, skew: between(w.fate, -w.Skew, w.Skew),
 		led: map[kv.ShardID]kv.Term{}, noted: map[kv.Group]kv.Index{}, leased: map[kv.ShardID]*check.Lease{},
 	}
 	w.skewMax = max(w.skewMax, m.skew.Abs())
-	w.nodes = append(w.nodes, m)
+	w.machines = append(w.machines, m)
 	return m
 }
 
@@ -132,6 +135,9 @@ func (m *machine) wall() int64 {
 
 // start starts the process.
 func (m *machine) start() {
+	if m.gone {
+		return
+	}
 	m.life++
 	m.epoch++
 	m.inbox, m.woken, m.writes, m.sending = node.Input{}, false, nil, 0

@@ -17,6 +17,9 @@ type maps struct {
 	founding *kvdv1.MetaState
 	newest   *raftmeta.Map // That any meta replica has applied.
 	versions map[uint64]version
+	// shapes and homes are of all descriptors that any replica or map had.
+	shapes map[shape]*kv.Descriptor
+	homes  map[kv.ReplicaID]replicaHome
 }
 
 // version is one of the metadata that was applied somewhere.
@@ -52,19 +55,78 @@ func (w *world) knownMap(meta *kvdv1.MetaState) *raftmeta.Map {
 	}
 	w.versions[meta.GetVersion()] = version{sum, shards}
 	if w.newest == nil || shards.Version() > w.newest.Version() {
-		if err := follows(w.newest, shards); err != nil {
-			w.fail("version %d of the metadata, after %d: %v", shards.Version(), w.newest.Version(), err)
-		}
-		w.newest = shards
+		w.succeed(shards)
 	}
 	return shards
 }
 
-// follows refuses a map that takes something back.
-func follows(before, after *raftmeta.Map) error {
-	if before == nil {
-		return nil
+// succeed takes the newest map.
+func (w *world) succeed(shards *raftmeta.Map) {
+	if w.newest != nil {
+		if err := follows(w.newest, shards); err != nil {
+			w.fail("version %d of the metadata, after %d: %v", shards.Version(), w.newest.Version(), err)
+		}
+		w.countShapes(w.newest, shards)
+		w.retire(shards)
 	}
+	for _, d := range append(slices.Clone(shards.Descriptors()), shards.Meta()) {
+		w.seen(d)
+	}
+	w.newest = shards
+}
+
+// countShapes counts what has become of shards from one map to a later one.
+func (w *world) countShapes(before, after *raftmeta.Map) {
+	for _, d := range after.Descriptors() {
+		old, ok := before.Shard(d.Shard)
+		if !ok {
+			w.stats.Splits++
+			continue
+		}
+		if slices.ContainsFunc(d.Replicas, func(r kv.Replica) bool { _, here := old.OnNode(r.Node); return !here }) {
+			w.stats.Moves++
+		}
+	}
+	for _, d := range before.Descriptors() {
+		if _, ok := after.Shard(d.Shard); !ok {
+			w.stats.Merges++
+		}
+	}
+}
+
+// shape names what a shard was.
+type shape struct {
+	shard kv.ShardID
+	epoch kv.Epoch
+}
+
+// seen fails unless a descriptor is the only one of its shard and epoch anywhere, and its replicas' ids have been on
+// their nodes always: an id is given once.
+func (w *world) seen(d *kv.Descriptor) {
+	s := shape{d.Shard, d.Epoch}
+	if first, ok := w.shapes[s]; !ok {
+		w.shapes[s] = d
+	} else if !first.Span.Equal(d.Span) || !slices.Equal(first.Replicas, d.Replicas) {
+		w.fail("shard %d in epoch %+v is both %+v and %+v", d.Shard, d.Epoch, first, d)
+	}
+	for _, r := range d.Replicas {
+		home := replicaHome{d.Shard, r.Node}
+		if first, ok := w.homes[r.Replica]; ok && first != home {
+			w.fail("replica id %d is that of shard %d on node %d, and of shard %d on node %d", r.Replica, first.shard, first.node, d.Shard, r.Node)
+		}
+		w.homes[r.Replica] = home
+	}
+}
+
+// replicaHome is what a replica's id stands for.
+type replicaHome struct {
+	shard kv.ShardID
+	node  kv.NodeID
+}
+
+// follows refuses a map that takes something back: of a shard neither half of the epoch falls, of a key the version of
+// its shard does not, and where a shard begins never changes.
+func follows(before, after *raftmeta.Map) error {
 	for _, old := range append(slices.Clone(before.Descriptors()), before.Meta()) {
 		now, ok := after.Shard(old.Shard)
 		switch {
@@ -73,8 +135,14 @@ func follows(before, after *raftmeta.Map) error {
 			return fmt.Errorf("shard %d goes back from epoch %+v to %+v", old.Shard, old.Epoch, now.Epoch)
 		case string(now.Span.Start) != string(old.Span.Start):
 			return fmt.Errorf("shard %d begins at %q, and began at %q", old.Shard, now.Span.Start, old.Span.Start)
-		case now.Epoch == old.Epoch && (!now.Span.Equal(old.Span) || !slices.Equal(now.Replicas, old.Replicas)):
-			return fmt.Errorf("shard %d: %+v becomes %+v without a new epoch", old.Shard, old, now)
+		}
+	}
+	for _, old := range before.Descriptors() {
+		for _, now := range after.Overlapping(old.Span) {
+			if now.Shard != old.Shard && now.Epoch.Version <= old.Epoch.Version {
+				return fmt.Errorf("shard %d over %v in epoch %+v takes keys of shard %d over %v in epoch %+v",
+					now.Shard, now.Span, now.Epoch, old.Shard, old.Span, old.Epoch)
+			}
 		}
 	}
 	return nil
@@ -90,7 +158,7 @@ func (m *machine) metaOnDisk() (*kvdv1.MetaState, error) {
 	if len(records) > 0 && records[0].Shard == kv.MetaShard {
 		return records[0].State.GetMeta(), nil
 	}
-	return m.founding, nil
+	return m.given, nil
 }
 
 // streamTime is the time between two looks of a node at the metadata of others.

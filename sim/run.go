@@ -31,6 +31,10 @@ type Plan struct {
 	// MeanFault is the time between two faults; the others are their weights.
 	MeanFault                                           time.Duration
 	Crash, Pause, Partition, Stall, ClockStep, HandOver int
+	// MeanChange is the time between two changes of shards and nodes that are asked for; 0 is never. The others are their
+	// weights.
+	MeanChange                      time.Duration
+	Split, Merge, Move, Join, Drain int
 	// SendTakes and InstallTakes are how much longer than a moment a snapshot takes on its way, and when it has arrived.
 	SendTakes, InstallTakes time.Duration
 	Slow, DiskFull          int
@@ -50,6 +54,7 @@ type Stats struct {
 	MetaInstalls, MetaStreamed, Expired, Scans, WideScans      int
 	Slows, Fills, DiskFull                                     int // DiskFull counts refusals.
 	Overwritten                                                int
+	Changes, Splits, Merges, Moves, Joins, Removals            int
 	Operations, Answered, LeaseReads, IndexReads, VirtualMilli int
 }
 
@@ -75,6 +80,12 @@ func (s *Stats) Add(o Stats) {
 	s.Slows += o.Slows
 	s.Fills += o.Fills
 	s.Overwritten += o.Overwritten
+	s.Changes += o.Changes
+	s.Splits += o.Splits
+	s.Merges += o.Merges
+	s.Moves += o.Moves
+	s.Joins += o.Joins
+	s.Removals += o.Removals
 	s.Operations += o.Operations
 	s.Answered += o.Answered
 	s.LeaseReads += o.LeaseReads
@@ -91,6 +102,7 @@ func Run(seed uint64, plan Plan) (trace uint64, stats Stats, err error) {
 	}
 	w.operate()
 	w.stream()
+	w.reshape()
 	w.chaos()
 	w.tell()
 	w.run(plan.Duration)

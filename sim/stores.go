@@ -50,7 +50,7 @@ func (w *world) closeStores() error {
 		return nil
 	}
 	var errs []error
-	for _, m := range w.nodes {
+	for _, m := range w.machines {
 		none := func(int) int { return 0 }
 		errs = append(errs, m.state.Crash(none), m.state.Close(), m.log.Close())
 	}

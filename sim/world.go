@@ -50,11 +50,12 @@ type world struct {
 	trace        *xxhash.Digest
 
 	maps
-	nodes   []*machine
-	clients []*client
-	blocked map[link]bool
-	late    map[link]time.Duration // How much longer messages take.
-	leaders map[leadership]kv.NodeID
+	// nodes are the members; machines are all that there ever were.
+	nodes, machines []*machine
+	clients         []*client
+	blocked         map[link]bool
+	late            map[link]time.Duration // How much longer messages take.
+	leaders         map[leadership]kv.NodeID
 	evidence
 	cache   *pebble.Cache // Of the stores, with the plan's Pebble.
 	ledger  ledger
@@ -84,7 +85,7 @@ func newWorld(seed uint64, plan Plan) *world {
 	return &world{
 		Plan: plan, seed: seed, chance: mathrand.New(mathrand.NewPCG(seed, 1)), fate: mathrand.New(mathrand.NewPCG(seed, 2)),
 		trace: xxhash.New(), blocked: map[link]bool{}, late: map[link]time.Duration{}, ledger: newLedger(),
-		leaders: map[leadership]kv.NodeID{}, maps: maps{versions: map[uint64]version{}}, asked: map[string]int{}, due: map[string]int64{},
+		leaders: map[leadership]kv.NodeID{}, maps: maps{versions: map[uint64]version{}, shapes: map[shape]*kv.Descriptor{}, homes: map[kv.ReplicaID]replicaHome{}}, asked: map[string]int{}, due: map[string]int64{},
 	}
 }
 
