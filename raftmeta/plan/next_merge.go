@@ -3,7 +3,6 @@ package plan
 import (
 	"bytes"
 	"fmt"
-	"slices"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
@@ -11,23 +10,22 @@ import (
 )
 
 // A merge needs both shards' replicas on the same nodes, all of them active (G2), and both leaders on one node, so that
-// what is frozen is not frozen for long. The plan brings this about and asks; the left shard's leader does the rest.
+// what is frozen is not frozen for long. The right one's replicas are moved as the goal says, its leadership is handed over,
+// and the left one's leader is asked; it does the rest.
 
 // mergeEnded tells of merges that are done or cannot be done any more.
 func mergeEnded(v *View, left *kv.Descriptor, id kv.ShardID) (Step, bool) {
 	right, ok := v.Map.Shard(id)
+	if a, gone := v.Map.Absorbed(id); gone && kv.ShardID(a.GetAbsorber()) == left.Shard {
+		return Step{Reached: true, Why: fmt.Sprintf("shard %d was absorbed", id)}, true
+	}
 	if !ok {
-		if i := slices.IndexFunc(v.Map.State().GetAbsorbed(), func(a *kvdv1.AbsorbedShard) bool {
-			return kv.ShardID(a.GetDescriptor_().GetShard()) == id
-		}); i >= 0 && kv.ShardID(v.Map.State().Absorbed[i].GetAbsorber()) == left.Shard {
-			return Step{Reached: true, Why: fmt.Sprintf("shard %d was absorbed", id)}, true
-		}
 		return givingUp("shard %d is gone", id), true
 	}
 	if id == kv.MetaShard || left.Shard == kv.MetaShard || len(left.Span.End) == 0 || !bytes.Equal(left.Span.End, right.Span.Start) {
 		return givingUp("shard %d is not the right neighbour any more", id), true
 	}
-	if a, b := v.ruleOf(left.Span), v.ruleOf(right.Span); a != b {
+	if a, b := v.rule(left), v.rule(right); a != b {
 		if a == nil {
 			a = b
 		}
@@ -51,16 +49,16 @@ func (c *change) merge(g *kvdv1.MergeGoal) Step {
 	if other.Report.GetFrozen() != 0 || other.Report.GetIntent() != 0 {
 		return waiting("shard %d is in another merge", right.Shard)
 	}
-	if !sameNodes(c.d, right) {
-		return waiting("the replicas of shard %d are on nodes %s, and must be on %s",
-			right.Shard, list(nodesOf(right.Replicas)), list(nodesOf(c.d.Replicas)))
-	}
-	if open := c.goalOf(right.Shard); open != nil {
-		return waiting("shard %d has a goal of its own (%d)", right.Shard, open.GetId())
-	}
-	r := &change{View: c.View, d: right, figures: other}
+	r := &change{View: c.View, d: right, goal: c.goal, figures: other}
 	if right.Joint() {
-		return waiting("shard %d is between two configurations", right.Shard)
+		return r.leave()
+	}
+	if step := r.replicas(g.GetAlign()); !step.Reached {
+		return step
+	}
+	if !sameNodes(c.d, right) {
+		return givingUp("the replicas of shard %d are on nodes %s, and must be on %s",
+			right.Shard, list(nodesOf(right.Replicas)), list(nodesOf(c.d.Replicas)))
 	}
 	for _, side := range []*change{c, r} {
 		for _, replica := range side.d.Replicas {
@@ -78,14 +76,4 @@ func (c *change) merge(g *kvdv1.MergeGoal) Step {
 	o := order(c.d, c.goal)
 	o.Step = &kvdv1.Order_Merge{Merge: wire.FromDescriptor(right, other.From)}
 	return Step{Order: o, Why: fmt.Sprintf("node %d is asked to merge shard %d into it", c.figures.From, right.Shard)}
-}
-
-// goalOf is the open goal of a shard, or nil.
-func (v *View) goalOf(shard kv.ShardID) *kvdv1.Goal {
-	for _, g := range v.Map.State().GetGoals() {
-		if kv.ShardID(g.GetShard()) == shard {
-			return g
-		}
-	}
-	return nil
 }

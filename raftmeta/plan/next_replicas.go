@@ -143,7 +143,7 @@ func (c *change) leave() Step {
 // heir gives the first of several replicas that may lead; one that no rule speaks against goes before.
 func (c *change) heir(list []kv.Replica) (to kv.Replica, wait string) {
 	bar := "there is no other voter"
-	rule := c.ruleOf(c.d.Span)
+	rule := c.rule(c.d)
 	for _, lawful := range []bool{true, false} {
 		for _, r := range list {
 			if lawful != (rule.GetLeader() == "" || c.region(r.Node) == rule.GetLeader()) {

@@ -143,9 +143,17 @@ func describe(s Step) string {
 	case s.Order == nil:
 		return "wait: " + s.Why
 	}
-	switch o := s.Order.Step.(type) {
+	of := ""
+	if s.Order.Shard != 7 {
+		of = fmt.Sprintf("shard %d: ", s.Order.Shard)
+	}
+	return of + describeOrder(s.Order)
+}
+
+func describeOrder(order *kvdv1.Order) string {
+	switch o := order.Step.(type) {
 	case *kvdv1.Order_Transfer:
-		return fmt.Sprintf("shard %d: transfer to %d", s.Order.Shard, o.Transfer)
+		return fmt.Sprintf("transfer to %d", o.Transfer)
 	case *kvdv1.Order_Split:
 		return fmt.Sprintf("split %q", o.Split.GetKey())
 	case *kvdv1.Order_Merge:
@@ -201,12 +209,12 @@ func TestNextReplicas(t *testing.T) {
 			inactive: map[uint64]bool{13: true}}, move, "join [14] [11]"},
 		{"a majority of the old is not one of the new", scene{left: three, leader: 1, inactive: map[uint64]bool{12: true}},
 			replicasGoal(nil, 1, 3), "wait: the new voters would have no majority: 1 of 1 are not active (nodes 2)"},
-		{"joint, the leader goes", scene{left: joint, leader: 1}, move, "shard 7: transfer to 4"},
-		{"joint, the incoming one is suspect", scene{left: joint, leader: 1, silent: map[uint64]time.Duration{4: 4 * time.Second}}, move, "shard 7: transfer to 2"},
-		{"joint, the incoming one has no disk", scene{left: joint, leader: 1, full: map[uint64]bool{4: true}}, move, "shard 7: transfer to 2"},
-		{"joint, the incoming one is not heard", scene{left: joint, leader: 1, inactive: map[uint64]bool{14: true}}, move, "shard 7: transfer to 2"},
+		{"joint, the leader goes", scene{left: joint, leader: 1}, move, "transfer to 4"},
+		{"joint, the incoming one is suspect", scene{left: joint, leader: 1, silent: map[uint64]time.Duration{4: 4 * time.Second}}, move, "transfer to 2"},
+		{"joint, the incoming one has no disk", scene{left: joint, leader: 1, full: map[uint64]bool{4: true}}, move, "transfer to 2"},
+		{"joint, the incoming one is not heard", scene{left: joint, leader: 1, inactive: map[uint64]bool{14: true}}, move, "transfer to 2"},
 		{"joint, a rule wants the leader elsewhere", scene{left: joint, leader: 1, regions: map[uint64]string{3: "west"},
-			rules: []*kvdv1.Rule{{Regions: []string{"west"}, Leader: "west"}}}, move, "shard 7: transfer to 3"},
+			rules: []*kvdv1.Rule{{Regions: []string{"west"}, Leader: "west"}}}, move, "transfer to 3"},
 		{"joint, nobody may lead", scene{left: joint, leader: 1, draining: map[uint64]bool{2: true, 3: true, 4: true}}, move,
 			"wait: nobody can take over from the leader on node 1: node 3 is draining"},
 		{"joint, another leads", scene{left: joint, leader: 2}, move, "leave"},
@@ -221,7 +229,7 @@ func TestNextReplicas(t *testing.T) {
 		{"both in one change", scene{left: with(three[:1], learner(2, 12), learner(3, 13)), leader: 1, behind: map[uint64]uint64{12: 0, 13: 9}}, grow, "join [12 13] []"},
 		{"an even number", scene{left: with(three[:1], learner(2, 12)), leader: 1, behind: map[uint64]uint64{12: 0}}, replicasGoal([]*kvdv1.Replica{replica(2, 12)}),
 			"give up: 2 voters would be left; the number must be odd"},
-		{"three to one, the leader goes first", scene{left: three, leader: 2}, replicasGoal(nil, 2, 3), "shard 7: transfer to 1"},
+		{"three to one, the leader goes first", scene{left: three, leader: 2}, replicasGoal(nil, 2, 3), "transfer to 1"},
 		{"three to one", scene{left: three, leader: 1}, replicasGoal(nil, 2, 3), "join [] [12 13]"},
 		{"a learner that nobody wants", scene{left: with(three, learner(5, 15)), leader: 1}, nil, "remove [15]"},
 		{"nothing to clear away", scene{left: three, leader: 1}, nil, "reached: its replicas are on nodes 1, 2 and 3"},
@@ -289,6 +297,13 @@ func TestNextMerge(t *testing.T) {
 	left := []*kvdv1.Replica{replica(1, 11), replica(2, 12), replica(3, 13)}
 	right := []*kvdv1.Replica{replica(3, 23), replica(1, 21), replica(2, 22)}
 	goal := &kvdv1.Goal{Id: 3, Shard: 7, Goal: &kvdv1.Goal_Merge{Merge: &kvdv1.MergeGoal{Right: 8}}}
+	away := []*kvdv1.Replica{replica(3, 23), replica(1, 21), replica(4, 24)}
+	align := &kvdv1.Goal{Id: 3, Shard: 7, Goal: &kvdv1.Goal_Merge{Merge: &kvdv1.MergeGoal{
+		Right: 8, Align: &kvdv1.ReplicasGoal{Add: []*kvdv1.Replica{replica(2, 25)}, Remove: []uint64{4}},
+	}}}
+	former := func(shard uint64) *kvdv1.Descriptor {
+		return &kvdv1.Descriptor{Shard: shard, Start: []byte("x"), Epoch: &kvdv1.Epoch{Version: 1, Config: 1}, Replicas: []*kvdv1.Replica{replica(1, 91)}}
+	}
 	gone := &kvdv1.Goal{Id: 3, Shard: 7, Goal: &kvdv1.Goal_Merge{Merge: &kvdv1.MergeGoal{Right: 9}}}
 	for _, c := range []struct {
 		name string
@@ -300,16 +315,20 @@ func TestNextMerge(t *testing.T) {
 		{"two leaders", scene{left: left, right: right, leader: 1, leaderRight: 2}, goal, "shard 8: transfer to 1"},
 		{"two leaders, and the disk of one is full", scene{left: left, right: right, leader: 1, leaderRight: 2, full: map[uint64]bool{1: true}}, goal,
 			"wait: shard 8 cannot be led where shard 7 is: the disk of node 1 is full"},
-		{"other nodes", scene{left: left, right: append(right[:2:2], replica(4, 24)), leader: 1}, goal, "wait: the replicas of shard 8 are on nodes 3, 1 and 4, and must be on 1, 2 and 3"},
-		{"the right one is busy", scene{left: left, right: right, leader: 1, goals: []*kvdv1.Goal{{Id: 9, Shard: 8}}}, goal, "wait: shard 8 has a goal of its own (9)"},
+		{"other nodes", scene{left: left, right: away, leader: 1}, align, "shard 8: add 25 on 2"},
+		{"a learner there", scene{left: left, right: append(away[:3:3], learner(2, 25)), leader: 1, leaderRight: 4}, align, "wait: the leader has not told yet how far the learner on node 2 is"},
+		{"it has caught up", scene{left: left, right: append(away[:3:3], learner(2, 25)), leader: 1, leaderRight: 4, behind: map[uint64]uint64{25: 3}}, align, "shard 8: join [25] [24]"},
+		{"the old one is to be removed", scene{left: left, right: append(right[:3:3], learner(4, 24)), leader: 1}, align, "shard 8: remove [24]"},
+		{"now they are on the same nodes", scene{left: left, right: []*kvdv1.Replica{replica(3, 23), replica(1, 21), replica(2, 25)}, leader: 1}, align, "merge 8"},
+		{"other nodes, and no way there", scene{left: left, right: away, leader: 1}, goal, "give up: the replicas of shard 8 are on nodes 3, 1 and 4, and must be on 1, 2 and 3"},
 		{"a learner on the left", scene{left: append(left[:3:3], learner(4, 14)), right: append(right[:3:3], learner(4, 24)), leader: 1}, goal, "remove [14]"},
 		{"one replica is away", scene{left: left, right: right, leader: 1, inactive: map[uint64]bool{22: true}}, goal, "wait: the replica of shard 8 on node 2 is not active"},
 		{"one node is silent", scene{left: left, right: right, leader: 1, silent: map[uint64]time.Duration{2: 4 * time.Second}}, goal, "wait: the replica of shard 7 on node 2 is not active"},
 		{"asleep", scene{left: left, right: right, leader: 1, inactive: map[uint64]bool{12: true}, report: func(r *kvdv1.ShardReport) { r.Asleep = true }}, goal, "merge 8"},
 		{"under way", scene{left: left, right: right, leader: 1, report: func(r *kvdv1.ShardReport) { r.Intent = 3 }}, goal, "wait: the merge with shard 8 is under way"},
 		{"no leader on the right", scene{left: left, right: right, leader: 1, leaderRight: 3, silent: map[uint64]time.Duration{3: 4 * time.Second}}, goal, "wait: shard 8: no leader"},
-		{"done", scene{left: left, leader: 1, absorbed: []*kvdv1.AbsorbedShard{{Descriptor_: &kvdv1.Descriptor{Shard: 9}, Absorber: 7}}}, gone, "reached: shard 9 was absorbed"},
-		{"another took it", scene{left: left, leader: 1, absorbed: []*kvdv1.AbsorbedShard{{Descriptor_: &kvdv1.Descriptor{Shard: 9}, Absorber: 6}}}, gone, "give up: shard 9 is gone"},
+		{"done", scene{left: left, leader: 1, absorbed: []*kvdv1.AbsorbedShard{{Descriptor_: former(9), Absorber: 7}}}, gone, "reached: shard 9 was absorbed"},
+		{"another took it", scene{left: left, leader: 1, absorbed: []*kvdv1.AbsorbedShard{{Descriptor_: former(9), Absorber: 6}}}, gone, "give up: shard 9 is gone"},
 		{"no neighbours", scene{left: left, leader: 1, right: right}, &kvdv1.Goal{Shard: 8, Goal: &kvdv1.Goal_Merge{Merge: &kvdv1.MergeGoal{Right: 7}}}, "give up: shard 7 is not the right neighbour"},
 		{"a rule ends between them", scene{left: left, leader: 1, right: right, rules: []*kvdv1.Rule{{Regions: []string{"x"}}}}, goal, "merge 8"},
 	} {

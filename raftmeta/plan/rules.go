@@ -5,14 +5,10 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// ruleOf is the placement rule of a shard that lies wholly inside a prefix, the longest such; nil without one. The meta
-// group's empty span is that of all keys, which only a rule for everything would hold.
-func (v *View) ruleOf(span kv.Span) *kvdv1.Rule {
-	var best *kvdv1.Rule
-	for _, r := range v.Map.State().GetRules() {
-		if kv.PrefixSpan(r.GetPrefix()).ContainsSpan(span) && (best == nil || len(r.GetPrefix()) > len(best.GetPrefix())) {
-			best = r
-		}
+// rule is the placement rule that a shard must hold, or nil; the meta group, which has no keys, is bound by none.
+func (v *View) rule(d *kv.Descriptor) *kvdv1.Rule {
+	if d.Shard == kv.MetaShard || len(v.Map.Rules()) == 0 {
+		return nil
 	}
-	return best
+	return v.Map.RuleFor(d.Span)
 }

@@ -33,12 +33,8 @@ func (v *View) down(node kv.NodeID) bool {
 
 // draining tells that everything is to be moved off a node.
 func (v *View) draining(node kv.NodeID) bool {
-	for _, n := range v.Map.State().GetNodes() {
-		if kv.NodeID(n.GetNode().GetNode()) == node {
-			return n.GetDraining()
-		}
-	}
-	return false
+	n, _ := v.Map.Node(node)
+	return n.Draining
 }
 
 // barred tells why a node gets no new replica and no leadership; empty if it may.
