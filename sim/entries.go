@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cespare/xxhash/v2"
+	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
@@ -43,6 +44,11 @@ func (l *ledger) add(at entryAt, term uint64, data []byte) error {
 		return fmt.Errorf("shard %d: two replicas have applied different entries at %d", at.shard, at.index)
 	}
 	l.entries[at] = h.Sum64()
+	return nil
+}
+
+// addBatch notes that a batch was applied.
+func (l *ledger) addBatch(at entryAt, data []byte) error {
 	if len(data) == 0 {
 		return nil
 	}
@@ -101,14 +107,14 @@ func (s *appliedState) Commit(b storage.Batch) (storage.Cut, error) {
 }
 
 // look adds to the ledger what a replica has applied since the last time. What lies at or below the truncated index was
-// added before, or a snapshot jumped over it.
+// added before, or a snapshot jumped over it; at or below its base a replica has applied nothing itself.
 func (s *appliedState) look(shard kv.ShardID, st *kvdv1.ShardState) error {
 	group := kv.Group{Shard: shard, Replica: kv.ReplicaID(st.Replica)}
 	log, _, err := s.machine.log.Load(group)
 	if err != nil {
 		return err
 	}
-	first, last := max(s.applied[group], log.Truncated.Index)+1, kv.Index(st.AppliedIndex)
+	first, last := max(s.applied[group], log.Truncated.Index, kv.Index(st.BaseIndex))+1, kv.Index(st.AppliedIndex)
 	if first > last {
 		return nil
 	}
@@ -117,8 +123,14 @@ func (s *appliedState) look(shard kv.ShardID, st *kvdv1.ShardState) error {
 	if err != nil {
 		return fmt.Errorf("what is applied is not in the log: %w", err)
 	}
+	s.machine.at(applied, shard, entries)
 	for _, e := range entries {
-		if err := s.machine.ledger.add(entryAt{shard, kv.Index(e.GetIndex())}, e.GetTerm(), e.GetData()); err != nil {
+		at := entryAt{shard, kv.Index(e.GetIndex())}
+		err := s.machine.ledger.add(at, e.GetTerm(), e.GetData())
+		if err == nil && e.GetType() == raftpb.EntryNormal {
+			err = s.machine.ledger.addBatch(at, e.GetData())
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -18,13 +18,19 @@ func TestLedger(t *testing.T) {
 		return b
 	}
 	l := newLedger()
-	for range 3 {
-		require.NoError(t, l.add(entryAt{1, 11}, 6, nil))
-		require.NoError(t, l.add(entryAt{1, 12}, 6, data(1, 1)))
-		require.NoError(t, l.add(entryAt{2, 12}, 6, data(1, 1)), "another shard's")
-		require.NoError(t, l.add(entryAt{1, 13}, 6, data(2, 1)))
+	add := func(at entryAt, term uint64, data []byte) error {
+		if err := l.add(at, term, data); err != nil {
+			return err
+		}
+		return l.addBatch(at, data)
 	}
-	require.ErrorContains(t, l.add(entryAt{1, 11}, 7, nil), "different entries")
-	require.ErrorContains(t, l.add(entryAt{1, 12}, 6, data(1, 2)), "different entries")
-	require.ErrorContains(t, l.add(entryAt{1, 14}, 6, data(1, 1)), "is applied at 12 and at 14")
+	for range 3 {
+		require.NoError(t, add(entryAt{1, 11}, 6, nil))
+		require.NoError(t, add(entryAt{1, 12}, 6, data(1, 1)))
+		require.NoError(t, add(entryAt{2, 12}, 6, data(1, 1)), "another shard's")
+		require.NoError(t, add(entryAt{1, 13}, 6, data(2, 1)))
+	}
+	require.ErrorContains(t, add(entryAt{1, 11}, 7, nil), "different entries")
+	require.ErrorContains(t, add(entryAt{1, 12}, 6, data(1, 2)), "different entries")
+	require.ErrorContains(t, add(entryAt{1, 14}, 6, data(1, 1)), "is applied at 12 and at 14")
 }

@@ -18,8 +18,8 @@ import (
 const (
 	// healTime is how long a healed cluster has to agree and to go quiet.
 	healTime = 8 * time.Second
-	// levelTime is how long its replicas then have to be at one index: a checksum is asked for now and then.
-	levelTime = 2 * time.Second
+	// levelTime is how long its shards then have to reach their goals, and their replicas to be at one index.
+	levelTime = time.Minute
 	// expiryLate is by how much a key may be seen after its time.
 	expiryLate = time.Second
 	// purgeTime is how long a key may be stored after its time, when all is well.

@@ -345,6 +345,7 @@ func (h host) WriteLog(id uint64, writes []storage.LogWrite, sync bool) {
 		if w.Truncate != nil {
 			m.stats.Truncations++
 		}
+		m.at(written, w.Group.Shard, w.Entries)
 	}
 	m.writes = append(m.writes, logWrite{id, writes, sync})
 	if len(m.writes) == 1 {

@@ -28,6 +28,9 @@ type Plan struct {
 	// PinOneIn: so rarely a client talks to one node only; 0 is never. The others are chances as rare.
 	PinOneIn, LoseOneIn, DuplicateOneIn, DelayOneIn int
 	CrashAtWriteOneIn, CrashAtInstallOneIn          int
+	// FaultAtStepOneIn: so rarely something goes wrong at a step of a shard, where it does the most harm. EchoOneIn: so
+	// rarely an envelope with orders, questions or words comes once more, much later.
+	FaultAtStepOneIn, EchoOneIn int
 	// MeanFault is the time between two faults; the others are their weights.
 	MeanFault                                           time.Duration
 	Crash, Pause, Partition, Stall, ClockStep, HandOver int
@@ -49,13 +52,13 @@ type Plan struct {
 
 // Stats count what happened in runs.
 type Stats struct {
-	Turns, Elections, Crashes, Pauses, Partitions, HandOvers   int
-	Snapshots, Installs, Truncations, Checksums, MetaCommands  int
-	MetaInstalls, MetaStreamed, Expired, Scans, WideScans      int
-	Slows, Fills, DiskFull                                     int // DiskFull counts refusals.
-	Overwritten                                                int
-	Changes, Splits, Merges, Moves, Joins, Removals            int
-	Operations, Answered, LeaseReads, IndexReads, VirtualMilli int
+	Turns, Elections, Crashes, Pauses, Partitions, HandOvers                 int
+	Snapshots, Installs, Truncations, Checksums, MetaCommands                int
+	MetaInstalls, MetaStreamed, Expired, Scans, WideScans                    int
+	Slows, Fills, DiskFull                                                   int // DiskFull counts refusals.
+	Overwritten                                                              int
+	Disturbed, CrashesOfAll, Changes, Splits, Merges, Moves, Joins, Removals int
+	Operations, Answered, LeaseReads, IndexReads, VirtualMilli               int
 }
 
 // Add adds another run's.
@@ -80,6 +83,8 @@ func (s *Stats) Add(o Stats) {
 	s.Slows += o.Slows
 	s.Fills += o.Fills
 	s.Overwritten += o.Overwritten
+	s.Disturbed += o.Disturbed
+	s.CrashesOfAll += o.CrashesOfAll
 	s.Changes += o.Changes
 	s.Splits += o.Splits
 	s.Merges += o.Merges

@@ -63,9 +63,11 @@ type world struct {
 	asked   map[string]int             // Operations, by key.
 	due     map[string]int64           // When a key that was seen expires, by key; for the count of those that did.
 	elected func(kv.ShardID, *machine) // A story waits for an election.
-	quiet   bool                       // The faults are over.
-	stats   Stats
-	err     error
+	// onStep, if set, hears of every step of a shard on every machine.
+	onStep func(m *machine, p phase, shard kv.ShardID, s step)
+	quiet  bool // The faults are over.
+	stats  Stats
+	err    error
 }
 
 // link is one direction between two nodes.
