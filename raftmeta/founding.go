@@ -33,7 +33,7 @@ type FoundingSpec struct {
 	Nodes []FoundingNode
 	// Cuts are the first keys of all shards but the first.
 	Cuts [][]byte
-	// Replicas is the wish; a shard has the largest odd number not above it and the number of nodes.
+	// Replicas is the wish; a shard has the largest odd number not above it and the number of nodes. It becomes the setting.
 	Replicas              int
 	TickMs, ElectionTicks uint32
 }
@@ -54,7 +54,7 @@ func Founding(s FoundingSpec) (*kvdv1.MetaState, error) {
 	}
 	m := &kvdv1.MetaState{
 		ClusterId: uint64(s.Cluster), Version: 1, NextNode: uint64(len(s.Nodes)) + 1, NextShard: uint64(len(s.Cuts)) + 2,
-		ClusterVersion: ClusterVersion, TickMs: s.TickMs, ElectionTicks: s.ElectionTicks, NextReplica: 1,
+		ClusterVersion: ClusterVersion, TickMs: s.TickMs, ElectionTicks: s.ElectionTicks, NextReplica: 1, NextGoal: 1,
 	}
 	for i, n := range s.Nodes {
 		m.Nodes = append(m.Nodes, &kvdv1.MetaNode{
@@ -77,6 +77,9 @@ func Founding(s FoundingSpec) (*kvdv1.MetaState, error) {
 		}
 		m.Descriptors = append(m.Descriptors, describe(m, kv.ShardID(i+1), start, end, i, s.Replicas))
 		start = end
+	}
+	if wish := s.Replicas - 1 + s.Replicas%2; wish != replicasDefault { // Nodes that join raise it to this.
+		m.Settings = append(m.Settings, &kvdv1.SettingValue{Name: Replicas, Value: strconv.Itoa(wish)})
 	}
 	return m, Check(m)
 }

@@ -28,6 +28,7 @@ func TestFoundingHolds(t *testing.T) {
 		odd := func(wish int) int { return (min(wish, len(s.Nodes))+1)/2*2 - 1 }
 		require.Len(t, m.Meta.Replicas, odd(ReplicasMax))
 		require.Len(t, m.Descriptors, len(cuts)+1)
+		require.EqualValues(t, (s.Replicas+1)/2*2-1, SettingsOf(m).Int(Replicas), "what joining nodes raise it to")
 		first := make([]int, len(s.Nodes))
 		for _, d := range m.Descriptors {
 			require.Len(t, d.Replicas, odd(s.Replicas), "the largest odd number")
@@ -353,6 +354,42 @@ func TestSettingsTable(t *testing.T) {
 	require.Equal(t, standard.Duration(DiskStallHandover), s.Duration(DiskStallHandover))
 	require.Less(t, standard.Duration(DiskStallHandover), standard.Duration(DiskStallExit))
 	require.Equal(t, standard.Int(DiskReserve), s.Int(DiskReserve))
+}
+
+// TestMergeStaysBelowSplit: whatever is set, what was just split is not merged for it, and what was merged is not split.
+func TestMergeStaysBelowSplit(t *testing.T) {
+	of := func(list ...string) *Settings {
+		m := &kvdv1.MetaState{}
+		for i := 0; i < len(list); i += 2 {
+			require.NoError(t, CheckSetting(list[i], list[i+1]))
+			m.Settings = append(m.Settings, &kvdv1.SettingValue{Name: list[i], Value: list[i+1]})
+		}
+		return SettingsOf(m)
+	}
+	require.EqualValues(t, 8<<20, of().MergeSize())
+	require.EqualValues(t, 625, of().MergeLoad())
+	require.EqualValues(t, 1<<20, of(SplitSize, "8388608").MergeSize())
+	require.EqualValues(t, 4<<20, of(SplitSize, "8388608", MergeSize, "7000000").MergeSize())
+	require.EqualValues(t, 77, of(MergeLoad, "77").MergeLoad())
+	require.EqualValues(t, 50, of(SplitLoad, "100", MergeLoad, "500").MergeLoad())
+}
+
+func TestSettingsWithGaps(t *testing.T) {
+	for _, name := range []string{Replicas, MetaVoters} {
+		for _, good := range []string{"1", "3", "5"} {
+			require.NoError(t, CheckSetting(name, good))
+		}
+		for _, bad := range []string{"0", "2", "4", "7"} {
+			require.ErrorContains(t, CheckSetting(name, bad), name+": 1, 3 or 5")
+		}
+	}
+	require.NoError(t, CheckSetting(SleepAfter, "0"))
+	require.NoError(t, CheckSetting(SleepAfter, "1s"))
+	require.ErrorContains(t, CheckSetting(SleepAfter, "1ms"), "0, or a time from 1s")
+	require.ErrorContains(t, CheckSetting(SplitAge, "0"), "a time from 1s")
+	off := SettingsOf(&kvdv1.MetaState{Settings: []*kvdv1.SettingValue{{Name: SleepAfter, Value: "0"}}})
+	require.Zero(t, off.Duration(SleepAfter))
+	require.NoError(t, CheckSetting(SleepAfter, off.Value(SleepAfter)), "what is shown can be set")
 }
 
 // FuzzCheck: whatever bytes a store gives for metadata, they are refused, or make a map that covers every key once, by

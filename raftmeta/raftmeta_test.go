@@ -153,7 +153,80 @@ func TestCheckSeesDamage(t *testing.T) {
 		"a replica id to come":   func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Replica = m.NextReplica },
 		"a replica of nothing":   func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0] = nil },
 		"a learner for a voter":  func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Learner = true },
-		"no cluster":             func(m *kvdv1.MetaState) { m.ClusterId = 0 },
+		"two roles": func(m *kvdv1.MetaState) {
+			m.Descriptors[1].Replicas[0].Learner, m.Descriptors[1].Replicas[0].Incoming = true, true
+			m.Descriptors[1].Replicas[1].Learner, m.Descriptors[1].Replicas[1].Outgoing = true, true
+		},
+		"coming and going": func(m *kvdv1.MetaState) {
+			for _, r := range m.Descriptors[1].Replicas[:2] {
+				r.Incoming, r.Outgoing = true, true
+			}
+		},
+		"an even number of votes before": func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Incoming = true },
+		"an even number of votes after":  func(m *kvdv1.MetaState) { m.Descriptors[1].Replicas[0].Outgoing = true },
+		"a member that was removed":      func(m *kvdv1.MetaState) { m.Removed = []*kvdv1.MetaNode{{Node: &kvdv1.Node{Node: 1}, StoreId: 9}} },
+		"the store of a removed node": func(m *kvdv1.MetaState) {
+			m.NextNode, m.Removed = 5, []*kvdv1.MetaNode{{Node: &kvdv1.Node{Node: 4}, StoreId: 1}}
+		},
+		"a removed node to come":         func(m *kvdv1.MetaState) { m.Removed = []*kvdv1.MetaNode{{Node: &kvdv1.Node{Node: 4}, StoreId: 9}} },
+		"a removed node that is nothing": func(m *kvdv1.MetaState) { m.Removed = []*kvdv1.MetaNode{nil} },
+		"very many removed nodes": func(m *kvdv1.MetaState) {
+			m.NextNode = 10000
+			for i := uint64(4); i < RemovedMax+5; i++ {
+				m.Removed = append(m.Removed, &kvdv1.MetaNode{Node: &kvdv1.Node{Node: i}, StoreId: i})
+			}
+		},
+		"very many nodes": func(m *kvdv1.MetaState) {
+			m.NextNode = 10000
+			for i := uint64(4); i < kv.NodesMax+2; i++ {
+				m.Nodes = append(m.Nodes, &kvdv1.MetaNode{Node: &kvdv1.Node{Node: i, Name: fmt.Sprint("m", i)}, StoreId: i})
+			}
+		},
+		"very many learners": func(m *kvdv1.MetaState) {
+			m.NextNode, m.NextReplica = 10000, 10000
+			for i := uint64(4); i < MembersMax+2; i++ {
+				m.Descriptors[1].Replicas = append(m.Descriptors[1].Replicas, &kvdv1.Replica{Node: i, Replica: 100 + i, Learner: true})
+			}
+		},
+		"an absorbed shard that is there":     func(m *kvdv1.MetaState) { absorb(m, 2, 1) },
+		"an absorbed shard twice":             func(m *kvdv1.MetaState) { absorb(m, 4, 1); absorb(m, 4, 1) },
+		"an absorbed shard to come":           func(m *kvdv1.MetaState) { absorb(m, 5, 1) },
+		"an absorbed shard of nobody":         func(m *kvdv1.MetaState) { absorb(m, 4, 0) },
+		"an absorbed shard of one to come":    func(m *kvdv1.MetaState) { absorb(m, 4, 5) },
+		"a shard that has absorbed itself":    func(m *kvdv1.MetaState) { absorb(m, 4, 4) },
+		"an absorbed shard that is nothing":   func(m *kvdv1.MetaState) { m.Absorbed = []*kvdv1.AbsorbedShard{nil} },
+		"a replica that was absorbed":         func(m *kvdv1.MetaState) { absorb(m, 4, 1); m.Absorbed[0].Descriptor_.Replicas[0].Replica = 1 },
+		"a goal that is nothing":              func(m *kvdv1.MetaState) { m.Goals = []*kvdv1.Goal{nil} },
+		"a goal to come":                      func(m *kvdv1.MetaState) { want(m).Id = 2 },
+		"a goal id twice":                     func(m *kvdv1.MetaState) { want(m); want(m).Shard = 3 },
+		"two goals of a shard":                func(m *kvdv1.MetaState) { want(m); want(m).Id = 2; m.NextGoal = 3 },
+		"a goal of a shard that is not":       func(m *kvdv1.MetaState) { want(m).Shard = 4 },
+		"a goal of nothing":                   func(m *kvdv1.MetaState) { want(m).Goal = nil },
+		"a goal that is reached":              func(m *kvdv1.MetaState) { want(m).GetSplit().Child = 3 },
+		"a goal that cannot be":               func(m *kvdv1.MetaState) { want(m).GetSplit().Key = []byte("a") },
+		"a new shard's id to come":            func(m *kvdv1.MetaState) { want(m).GetSplit().Child = 5 },
+		"a new shard's id of 0":               func(m *kvdv1.MetaState) { want(m).GetSplit().Child = 0 },
+		"a new shard's replica that there is": func(m *kvdv1.MetaState) { want(m).GetSplit().Replicas[0].Replica = 1 },
+		"a new shard's replica to come":       func(m *kvdv1.MetaState) { want(m).GetSplit().Replicas[0].Replica = m.NextReplica },
+		"a new shard's id twice": func(m *kvdv1.MetaState) {
+			want(m)
+			g := want(m)
+			g.Id, g.Shard, m.NextGoal = 2, 1, 3
+			g.GetSplit().Key = []byte("a")
+			for i, r := range g.GetSplit().Replicas {
+				r.Node, r.Replica = m.Descriptors[0].Replicas[i].Node, 90+uint64(i)
+			}
+		},
+		"a move to nowhere": func(m *kvdv1.MetaState) {
+			want(m).Goal = &kvdv1.Goal_Replicas{Replicas: &kvdv1.ReplicasGoal{Add: []*kvdv1.Replica{{Node: 8, Replica: 50}}, Remove: []uint64{1}}}
+		},
+		"very many goals":   func(m *kvdv1.MetaState) { m.Goals = make([]*kvdv1.Goal, kv.GoalsMax+1) },
+		"very many rules":   func(m *kvdv1.MetaState) { m.Rules = make([]*kvdv1.Rule, kv.RulesMax+1) },
+		"a rule of nothing": func(m *kvdv1.MetaState) { m.Rules = []*kvdv1.Rule{nil} },
+		"a rule twice": func(m *kvdv1.MetaState) {
+			m.Rules = []*kvdv1.Rule{{Prefix: []byte("a"), Regions: []string{"r"}}, {Prefix: []byte("a"), Regions: []string{"r"}}}
+		},
+		"no cluster": func(m *kvdv1.MetaState) { m.ClusterId = 0 },
 	} {
 		m := found(t, spec(3, "g", "p"))
 		require.NoError(t, Check(m))
@@ -173,6 +246,44 @@ func TestCheckSeesDamage(t *testing.T) {
 		}
 	}
 	require.Error(t, Check(seven), "seven voters")
+}
+
+// absorb lets a shard have been absorbed.
+func absorb(m *kvdv1.MetaState, shard, by uint64) {
+	if len(m.Absorbed) == 0 {
+		m.NextShard, m.NextReplica = 5, 100
+	}
+	m.Absorbed = append(m.Absorbed, &kvdv1.AbsorbedShard{Absorber: by, Descriptor_: &kvdv1.Descriptor{
+		Shard: shard, Start: []byte("a"), Epoch: &kvdv1.Epoch{Version: 1, Config: 1}, Replicas: []*kvdv1.Replica{{Node: 1, Replica: 70 + uint64(len(m.Absorbed))}},
+	}})
+}
+
+// want adds a goal for shard 2.
+func want(m *kvdv1.MetaState) *kvdv1.Goal {
+	m.NextShard, m.NextReplica, m.NextGoal = 5, 100, 2
+	g := &kvdv1.Goal{Id: 1, Shard: 2, Goal: &kvdv1.Goal_Split{Split: &kvdv1.SplitGoal{Key: []byte("h"), Child: 4}}}
+	for i, r := range m.Descriptors[1].Replicas {
+		g.GetSplit().Replicas = append(g.GetSplit().Replicas, &kvdv1.Replica{Node: r.Node, Replica: 80 + uint64(i)})
+	}
+	m.Goals = append(m.Goals, g)
+	return g
+}
+
+// TestCheckAllows: what these make is whole, but for what the table breaks.
+func TestCheckAllows(t *testing.T) {
+	m := found(t, spec(3, "g", "p"))
+	absorb(m, 3, 1)
+	m.Absorbed[0].Descriptor_.Shard = 4
+	require.NoError(t, Check(m))
+	want(m).GetSplit().Child = 4
+	m.NextShard, m.Goals[0].GetSplit().Child = 6, 5
+	require.NoError(t, Check(m))
+	m.Rules = []*kvdv1.Rule{{Regions: []string{"r"}}, {Prefix: []byte("a"), Regions: []string{"r", "s"}, Leader: "s"}}
+	require.NoError(t, Check(m))
+	m.NextNode, m.Removed = 5, []*kvdv1.MetaNode{{Node: &kvdv1.Node{Node: 4}, StoreId: 9}}
+	require.NoError(t, Check(m))
+	m.Descriptors[0].Replicas[0] = &kvdv1.Replica{Node: 4, Replica: 60}
+	require.NoError(t, Check(m), "a late order has put a replica on a node that was removed")
 }
 
 // longCut makes the last cut n bytes long.

@@ -13,13 +13,33 @@ import (
 
 // The names of the settings.
 const (
+	AutoMerge         = "auto-merge"
+	AutoSplit         = "auto-split"
+	Balance           = "balance"
 	ChecksumInterval  = "checksum-interval"
+	DeadAfter         = "dead-after"
 	DiskStallHandover = "disk-stall-handover"
 	DiskStallExit     = "disk-stall-exit"
 	DiskReserve       = "disk-reserve"
 	LeaderBalance     = "leader-balance"
 	LogKeep           = "log-keep"
+	MergeAge          = "merge-age"
+	MergeBudget       = "merge-budget"
+	MergeLoad         = "merge-load"
+	MergeSize         = "merge-size"
+	MetaVoters        = "meta-voters"
+	MoveBudget        = "move-budget"
+	Replicas          = "replicas"
+	SleepAfter        = "sleep-after"
+	SnapshotRate      = "snapshot-rate"
+	SplitAge          = "split-age"
+	SplitBytesLoad    = "split-bytes-load"
+	SplitLoad         = "split-load"
+	SplitSize         = "split-size"
 )
+
+// replicasDefault is the setting of a cluster that was founded without another wish.
+const replicasDefault = 3
 
 // Definition describes a setting.
 type Definition struct {
@@ -56,6 +76,29 @@ func short(d time.Duration) string {
 	return s
 }
 
+// durationsOrNone also takes 0, which switches something off.
+func durationsOrNone(low, high time.Duration) (string, func(string) (any, error)) {
+	bound, check := durations(low, high)
+	return "0, or " + bound, func(value string) (any, error) {
+		if d, err := time.ParseDuration(value); err == nil && d == 0 {
+			return d, nil
+		}
+		return check(value)
+	}
+}
+
+// voters are the odd numbers up to ReplicasMax.
+func voters() (string, func(string) (any, error)) {
+	_, check := numbers(1, ReplicasMax)
+	return "1, 3 or 5", func(value string) (any, error) {
+		n, err := check(value)
+		if err == nil && n.(int64)%2 == 0 {
+			err = errBound
+		}
+		return n, err
+	}
+}
+
 func numbers(low, high int64) (string, func(string) (any, error)) {
 	return fmt.Sprintf("a number from %d to %d", low, high), func(value string) (any, error) {
 		n, err := strconv.ParseInt(value, 10, 64)
@@ -89,12 +132,29 @@ func definitions() []Definition {
 			list = append(list, define(name, standard, doc, bound, check))
 		}
 	}
+	add(AutoMerge, "true", "whether small, cold neighbours are merged")(booleans())
+	add(AutoSplit, "true", "whether large and busy shards are split")(booleans())
+	add(Balance, "true", "whether replicas and leaders are moved to even out the nodes")(booleans())
 	add(ChecksumInterval, "30m", "how often the replicas of a shard compare a checksum of their data")(durations(time.Second, time.Hour))
+	add(DeadAfter, "5m", "a node that was not heard of for longer is down: its replicas are made again elsewhere")(durations(5*time.Second, 168*time.Hour))
 	add(DiskReserve, "1073741824", "bytes that must stay free on the file system of a data directory; below, the node refuses writes")(numbers(0, 1<<50))
 	add(DiskStallExit, "30s", "a node whose log write takes longer stops")(durations(time.Second, time.Hour))
 	add(DiskStallHandover, "2s", "a node whose log write takes longer hands its leaderships over")(durations(100*time.Millisecond, time.Hour))
 	add(LeaderBalance, "true", "whether a shard's leadership goes back to the replica that the map names first")(booleans())
 	add(LogKeep, strconv.Itoa(kv.LogKeepEntries), "entries of its log that a shard keeps for a follower that is behind; one that is further behind gets a snapshot")(numbers(8, 1<<20))
+	add(MergeAge, "5m", "how long two neighbours must have been as they are before they are merged")(durations(time.Second, 24*time.Hour))
+	add(MergeBudget, "1", "percent of all keys that merges may move in a round of the plan")(numbers(0, 100))
+	add(MergeLoad, "0", "operations a second below which two neighbours together are cold; 0 is an eighth of split-load, and half of it is the most that counts")(numbers(0, 1<<30))
+	add(MergeSize, "0", "bytes of keys and values below which two neighbours together are small; 0 is an eighth of split-size, and half of it is the most that counts")(numbers(0, 1<<40))
+	add(MetaVoters, "5", "voters of the meta group, if there are as many nodes")(voters())
+	add(MoveBudget, "9", "percent of all keys that moves may move in a round of the plan")(numbers(0, 100))
+	add(Replicas, strconv.Itoa(replicasDefault), "voters of a shard, if there are as many nodes")(voters())
+	add(SleepAfter, "10s", "a shard without requests for longer sleeps; 0: none does")(durationsOrNone(time.Second, 24*time.Hour))
+	add(SnapshotRate, "67108864", "bytes a second that a node sends of snapshots")(numbers(64<<10, 1<<40))
+	add(SplitAge, "10s", "how long a shard must have been as it is before it is split for its load")(durations(time.Second, time.Hour))
+	add(SplitBytesLoad, "33554432", "bytes a second, read and written, above which a shard is split")(numbers(1<<10, 1<<40))
+	add(SplitLoad, "5000", "operations a second above which a shard is split")(numbers(1, 1<<30))
+	add(SplitSize, "67108864", "bytes of keys and values above which a shard is split")(numbers(1<<10, 1<<40))
 	return list
 }
 
@@ -170,3 +230,17 @@ func (s *Settings) Int(name string) int64 { return s.values[name].(int64) }
 
 // Bool is the value of a setting that is true or false.
 func (s *Settings) Bool(name string) bool { return s.values[name].(bool) }
+
+// MergeSize is what two neighbours may hold together, in bytes, to be merged: never more than half of what is split, or a
+// shard would be split and merged in turns.
+func (s *Settings) MergeSize() int64 { return s.below(MergeSize, SplitSize) }
+
+// MergeLoad is the same for operations a second.
+func (s *Settings) MergeLoad() int64 { return s.below(MergeLoad, SplitLoad) }
+
+func (s *Settings) below(merge, split string) int64 {
+	if n := s.Int(merge); n > 0 {
+		return min(n, s.Int(split)/2)
+	}
+	return s.Int(split) / 8
+}
