@@ -29,10 +29,11 @@ var allowed = map[string][]string{
 	"geo":           {"kv"},
 	"replica":       {"kv", "api/kvd/v1", "api/wire"},
 	"shard":         {"kv", "api/kvd/v1", "api/wire", "replica"},
+	"shard/loadcut": {"kv", "shard"},
 	"raftmeta":      {"kv", "api/kvd/v1", "api/wire", "replica"},
 	"raftmeta/plan": {"kv", "api/kvd/v1", "api/wire", "raftmeta"},
-	"snapshot":      {"kv", "api/kvd/v1", "storage"},
-	"node":          {"kv", "api/kvd/v1", "api/wire", "storage", "cache", "replica", "shard", "raftmeta", "raftmeta/plan", "snapshot"},
+	"snapshot":      {"kv", "api/kvd/v1", "storage", "shard"},
+	"node":          {"kv", "api/kvd/v1", "api/wire", "storage", "cache", "replica", "shard", "shard/loadcut", "raftmeta", "raftmeta/plan", "snapshot"},
 	"transport":     {"kv", "api/kvd/v1", "api/wire"},
 	"server":        {"kv", "api/kvd/v1", "api/wire", "node"},
 	"client/route":  {"kv"},
@@ -47,7 +48,7 @@ var allowed = map[string][]string{
 // pure lists what starts no goroutine, takes no lock, reads no clock, draws nothing by chance and does no I/O: whole
 // packages, or files of one.
 var pure = []string{
-	"replica/", "shard/", "raftmeta/", "node/core.go", "node/apply.go", "node/group.go", "node/upkeep.go", "node/full.go", "node/checksum.go",
+	"replica/", "shard/", "raftmeta/", "node/core.go", "node/apply.go", "node/group.go", "node/rates.go", "node/upkeep.go", "node/full.go", "node/checksum.go",
 	"node/snapshots.go", "node/load.go", "node/found.go", "client/route/",
 }
 

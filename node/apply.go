@@ -78,6 +78,7 @@ func (c *Core) step(g *group, batch storage.Batch, bytes int) int {
 		return used
 	}
 	g.machine.Finish()
+	g.wrote(kv.Revision(g.view.mayBeVisible.Load()))
 	g.view.mayBeVisible.Store(uint64(g.machine.Revision()))
 	for _, changed := range g.machine.Changes() {
 		c.changes = append(c.changes, change{g, changed})

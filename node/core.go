@@ -463,6 +463,9 @@ func (c *Core) submissions(list []Submission) {
 		} else if g.bytes+s.Bytes > kv.EntryBytesMax || len(g.commands) == kv.EntryCommandsMax {
 			c.propose(g)
 		}
+		if _, leader := g.replica.Leading(); leader {
+			g.sample(s.Command)
+		}
 		g.commands, g.waiters, g.bytes = append(g.commands, s.Command), append(g.waiters, s.Waiter), g.bytes+s.Bytes
 	}
 	for _, g := range touched {

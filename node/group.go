@@ -37,36 +37,11 @@ type group struct {
 	truncate truncation
 	expiring bool // An OpExpire is on its way.
 	checking checking
-	counted  counted
+	rates    rates
+	offered  uint64 // Commands of clients, to choose those that are sampled.
 
 	handed    handed
 	committed kv.Index // At the last look of spreadLeaders.
-}
-
-// loadSeconds is over how many seconds the load of a shard is counted.
-const loadSeconds = 10
-
-// counted are the operations up to each of the last seconds.
-type counted struct {
-	totals [loadSeconds]int64
-	next   int
-	full   bool
-}
-
-// add takes the operations up to now, once a second, and gives those a second since the oldest, times 1,000.
-func (c *counted) add(total int64) int64 {
-	oldest, seconds := c.totals[c.next], int64(loadSeconds)
-	if !c.full {
-		oldest, seconds = c.totals[0], int64(c.next)
-	}
-	c.totals[c.next] = total
-	if c.next++; c.next == loadSeconds {
-		c.next, c.full = 0, true
-	}
-	if seconds == 0 {
-		return 0
-	}
-	return (total - oldest) * 1000 / seconds
 }
 
 // held is what waits for a log batch to be durable.

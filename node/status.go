@@ -37,12 +37,13 @@ func (c *Core) Describe() []*kvdv1.ReplicaInfo {
 		st := g.machine.State()
 		log := g.replica.Log()
 		first, _ := log.FirstIndex()
+		reads, writes, _ := g.rates.perSecond()
 		last, _ := log.LastIndex()
 		list = append(list, &kvdv1.ReplicaInfo{
 			Shard: uint64(g.shard), Replica: uint64(g.member.Replica), Role: role, LeaderNode: uint64(g.replica.Leader()),
 			Term: uint64(term), Last: last, Committed: uint64(g.replica.Committed()), Applied: st.AppliedIndex,
 			Truncated: first - 1, Revision: st.Revision, Keys: st.Keys, Bytes: st.Bytes,
-			Load: float64(g.view.load.Load()) / 1000, Descriptor_: wire.FromDescriptor(g.machine.Descriptor(), g.replica.Leader()),
+			Load: reads + writes, Reads: reads, Writes: writes, HotKeys: g.view.hotKeys(g.machine.Descriptor().Span), Descriptor_: wire.FromDescriptor(g.machine.Descriptor(), g.replica.Leader()),
 		})
 	}
 	return list

@@ -26,7 +26,7 @@ const (
 func (c *Core) upkeep(g *group) {
 	c.truncateLog(g)
 	if ticks := uint64(max(time.Second/c.Tick, 1)); (c.ticks+uint64(g.shard))%ticks == 0 {
-		g.view.load.Store(g.counted.add(g.view.reads.Load() + int64(g.machine.Revision())))
+		c.readMeter(g)
 	}
 	// Raft forgets every election timeout who was active of late: as often, and in step with it, there would never be one.
 	if (c.ticks+uint64(g.shard))%uint64(c.ElectionTicks+1) == 0 {

@@ -40,9 +40,7 @@ type View struct {
 	late atomic.Bool
 	// waiting counts the commands that were accepted and not answered, and queued is their size in bytes.
 	waiting, queued atomic.Int64
-	// reads counts the reads that were served; load is operations a second over the last seconds, times 1,000.
-	reads atomic.Int64
-	load  atomic.Int64
+	meter           meter
 }
 
 // Shard is the id of the view's shard.
@@ -170,7 +168,7 @@ func (r *Reader) check(g *Get, key []byte) {
 		return
 	}
 	g.Ok = true
-	g.view.reads.Add(1)
+	g.view.meter.read(key, len(key)+len(g.Record.Value))
 	g.Header = kv.Header{
 		Shard: g.view.shard, Epoch: now.descriptor.Epoch, Revision: kv.Revision(g.view.mayBeVisible.Load()), Node: r.Node,
 	}
@@ -200,6 +198,7 @@ func (r *Reader) Scan(v *View, q kv.ScanRequest) (kv.Chunk, error) {
 	if now := v.state.Load(); now.incarnation != s.incarnation || now.installing || !now.descriptor.Span.Equal(s.descriptor.Span) {
 		return kv.Chunk{}, &kv.NotLeaderError{Shard: v.shard}
 	}
+	v.meter.scanned(q.Span.Start, chunk.Items)
 	if !more && len(s.descriptor.Span.End) > 0 && (len(q.Span.End) == 0 || bytes.Compare(s.descriptor.Span.End, q.Span.End) < 0) {
 		chunk.Resume = s.descriptor.Span.End
 	}
