@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 	"shard/loadcut": {"kv", "shard"},
 	"raftmeta":      {"kv", "api/kvd/v1", "api/wire", "replica"},
 	"raftmeta/plan": {"kv", "api/kvd/v1", "api/wire", "raftmeta"},
-	"snapshot":      {"kv", "api/kvd/v1", "storage", "shard"},
+	"snapshot":      {"kv", "api/kvd/v1", "storage", "shard", "snapshot/pairs"},
 	"node":          {"kv", "api/kvd/v1", "api/wire", "storage", "cache", "replica", "shard", "shard/loadcut", "raftmeta", "raftmeta/plan", "snapshot"},
 	"transport":     {"kv", "api/kvd/v1", "api/wire"},
 	"server":        {"kv", "api/kvd/v1", "api/wire", "node"},
@@ -41,8 +41,11 @@ var allowed = map[string][]string{
 	"check":         {"kv"},
 	"sim":           {"kv", "api/kvd/v1", "api/wire", "client/route", "storage", "cache", "shard", "raftmeta", "node", "check"},
 	"cmd/kvd":       {"kv", "raftmeta", "node", "server", "transport"},
-	"cmd/kvcli":     {"kv", "api/kvd/v1", "api/wire", "client", "geo"},
+	"cmd/kvcli":     {"kv", "api/kvd/v1", "api/wire", "client", "geo", "backup"},
 	"internal/test": {"kv", "api/kvd/v1", "api/wire", "node", "server", "transport", "client"},
+
+	"snapshot/pairs": {"kv"},
+	"backup":         {"kv", "api/kvd/v1", "snapshot/pairs"},
 }
 
 // pure lists what starts no goroutine, takes no lock, reads no clock, draws nothing by chance and does no I/O: whole

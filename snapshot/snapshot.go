@@ -20,11 +20,9 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/snapshot/pairs"
 	"github.com/kvdstore/kvd/storage"
 )
-
-// format is the first byte of a chunk's pairs.
-const format = 1
 
 // A chunk ends with the pair that reaches its size, and still fits in a message between nodes.
 var _ [kv.MessageBytesMax - kv.SnapshotChunkBytes - kv.KeyBytesMax - kv.ValueBytesMax - 1<<10]struct{}
@@ -77,22 +75,21 @@ func (w *Writer) Next() (part *kvdv1.SnapshotChunk, ok bool, err error) {
 }
 
 func (w *Writer) data() *kvdv1.SnapshotChunk {
-	pairs := make([]byte, 1, w.chunkBytes+w.chunkBytes/8+1)
-	pairs[0] = format
-	for w.more && len(pairs) < w.chunkBytes {
+	b := pairs.New(w.chunkBytes + w.chunkBytes/8)
+	for w.more && len(b) < w.chunkBytes {
 		rec, err := w.it.Record()
 		if err != nil {
 			w.err = err
 			return nil
 		}
-		pairs = appendPair(pairs, w.it.Key(), rec)
+		b = pairs.Append(b, w.it.Key(), rec)
 		w.keys++
 		w.bytes += uint64(len(w.it.Key()) + len(rec.Value))
 		w.more = w.it.Next()
 	}
-	sum := xxhash.Sum64(pairs)
+	sum := xxhash.Sum64(b)
 	addSum(w.sum, sum)
-	return &kvdv1.SnapshotChunk{Part: &kvdv1.SnapshotChunk_Data{Data: &kvdv1.SnapshotData{Pairs: pairs, Checksum: sum}}}
+	return &kvdv1.SnapshotChunk{Part: &kvdv1.SnapshotChunk_Data{Data: &kvdv1.SnapshotData{Pairs: b, Checksum: sum}}}
 }
 
 // trailer ends the reading. An iterator that failed looks as if it had come to its end: only its Close tells.
@@ -116,16 +113,6 @@ func (w *Writer) Close() error {
 
 func addSum(d *xxhash.Digest, sum uint64) {
 	_, _ = d.Write(binary.BigEndian.AppendUint64(nil, sum))
-}
-
-// appendPair encodes a pair: the key, the revision, the expiry and the value, numbers and lengths as varints.
-func appendPair(b, key []byte, rec kv.Record) []byte {
-	b = binary.AppendUvarint(b, uint64(len(key)))
-	b = append(b, key...)
-	b = binary.AppendUvarint(b, uint64(rec.Revision))
-	b = binary.AppendUvarint(b, uint64(rec.ExpireAt))
-	b = binary.AppendUvarint(b, uint64(len(rec.Value)))
-	return append(b, rec.Value...)
 }
 
 // Receiver writes chunks into an ingest. After an error the ingest is to be aborted; every later call gives the error
@@ -156,28 +143,15 @@ func (r *Receiver) Data(d *kvdv1.SnapshotData) error {
 }
 
 func (r *Receiver) data(d *kvdv1.SnapshotData) error {
-	pairs := d.GetPairs()
-	sum := xxhash.Sum64(pairs)
+	sum := xxhash.Sum64(d.GetPairs())
 	switch {
 	case r.state.GetMeta() != nil:
 		return &kv.InvalidError{Field: "snapshot chunk", Bound: "none: the meta group has no data"}
 	case sum != d.GetChecksum():
 		return &kv.InvalidError{Field: "snapshot chunk", Bound: "with the checksum that it names"}
-	case len(pairs) == 0 || pairs[0] != format:
-		return &kv.InvalidError{Field: "snapshot chunk", Bound: fmt.Sprintf("of format %d", format)}
 	}
 	addSum(r.sum, sum)
-	for pairs = pairs[1:]; len(pairs) > 0; {
-		key, rec, rest, ok := decodePair(pairs)
-		if !ok {
-			return &kv.InvalidError{Field: "snapshot chunk", Bound: "of whole pairs"}
-		}
-		if err := r.pair(key, rec); err != nil {
-			return err
-		}
-		pairs = rest
-	}
-	return nil
+	return pairs.Each(d.GetPairs(), r.pair)
 }
 
 // pair takes in one pair. More than the state counts is refused at once, so that a stream without an end fills no disk.
@@ -219,33 +193,6 @@ func (r *Receiver) Finish(t *kvdv1.SnapshotTrailer) error {
 	return err
 }
 
-// decodePair reads a pair; it is not copied.
-func decodePair(b []byte) (key []byte, rec kv.Record, rest []byte, ok bool) {
-	if key, b, ok = decodeBytes(b); !ok {
-		return nil, rec, nil, false
-	}
-	revision, n := binary.Uvarint(b)
-	if n <= 0 {
-		return nil, rec, nil, false
-	}
-	b = b[n:]
-	expire, n := binary.Uvarint(b)
-	if n <= 0 || int64(expire) < 0 {
-		return nil, rec, nil, false
-	}
-	rec = kv.Record{Revision: kv.Revision(revision), ExpireAt: int64(expire)}
-	rec.Value, rest, ok = decodeBytes(b[n:])
-	return key, rec, rest, ok
-}
-
-func decodeBytes(b []byte) (value, rest []byte, ok bool) {
-	size, n := binary.Uvarint(b)
-	if n <= 0 || size > uint64(len(b)-n) {
-		return nil, nil, false
-	}
-	return b[n : n+int(size)], b[n+int(size):], true
-}
-
 // Checksum is a checksum over the keys and records of a span: the same on every replica with the same data. It ends with
 // the context's error soon after the context has ended.
 func Checksum(ctx context.Context, r storage.Reader, span kv.Span) (sum uint64, err error) {
@@ -263,7 +210,7 @@ func Checksum(ctx context.Context, r storage.Reader, span kv.Span) (sum uint64, 
 		if err != nil {
 			return 0, fmt.Errorf("read the data of a checksum: %w", errors.Join(err, it.Close()))
 		}
-		b = appendPair(b[:0], it.Key(), rec)
+		b = pairs.Append(b[:0], it.Key(), rec)
 		_, _ = h.Write(b)
 	}
 	if err := it.Close(); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/snapshot/pairs"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -143,6 +144,7 @@ func FuzzReceiver(f *testing.F) {
 			data = append(data, d)
 		}
 	}
+	const format = pairs.Format
 	f.Add(data[0].Pairs, data[1].Pairs, st.Keys, st.Bytes, uint64(0), uint64(0))
 	f.Add(data[0].Pairs, []byte{}, uint64(9), uint64(108), uint64(0), uint64(0))
 	f.Add([]byte{format}, []byte{format, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, uint64(1), uint64(1), uint64(1), uint64(0))
