@@ -104,10 +104,7 @@ func TestRoundTrip(t *testing.T) {
 
 // partsOf deals keys out to the parts between cuts.
 func partsOf(keys []string, cuts map[string]bool) (parts []part, all []item) {
-	bounds := []string{""}
-	for _, c := range sorted(cuts) {
-		bounds = append(bounds, c)
-	}
+	bounds := append([]string{""}, sorted(cuts)...)
 	set := map[string]bool{}
 	for _, k := range keys {
 		set[k] = true

@@ -168,6 +168,7 @@ type importer struct {
 	ctx      context.Context
 	pipeline *client.Pipeline
 	began    time.Time
+	unit     string // What is written: a line, or a key.
 
 	written, refused, unknown, repeats atomic.Int64
 	wait                               sync.WaitGroup
@@ -179,7 +180,7 @@ type importer struct {
 }
 
 func newImporter(ctx context.Context, cl *client.Client) *importer {
-	return &importer{ctx: ctx, pipeline: cl.Pipeline(), began: time.Now(), latencies: hdrhistogram.New(1, int64(time.Hour/time.Microsecond), 3)}
+	return &importer{ctx: ctx, pipeline: cl.Pipeline(), began: time.Now(), unit: "line", latencies: hdrhistogram.New(1, int64(time.Hour/time.Microsecond), 3)}
 }
 
 func (i *importer) run(in io.Reader, parse func([]byte) (key, value []byte, err error), stats bool) error {
@@ -215,21 +216,31 @@ func (i *importer) run(in io.Reader, parse func([]byte) (key, value []byte, err 
 	if stats {
 		i.print()
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	late := ""
+	if left {
+		late = "--timeout came before the end of the file"
+	}
+	return i.ended(late)
+}
+
+// ended tells how everything ended: late is what was not begun, empty if everything was.
+func (i *importer) ended(late string) error {
+	switch {
 	case i.unknown.Load() > 0:
 		return fmt.Errorf("%d writes are unknown at the end of --timeout%w", i.unknown.Load(), quiet{client.ErrUnknown})
-	case left:
-		return fmt.Errorf("--timeout came before the end of the file%w", quiet{client.ErrNotDone})
+	case late != "":
+		return fmt.Errorf("%s%w", late, quiet{client.ErrNotDone})
 	case i.refused.Load() > 0:
-		return usage("import", fmt.Sprintf("%d lines were refused", i.refused.Load()))
+		return usage("import", fmt.Sprintf("%d %ss were refused", i.refused.Load(), i.unit))
 	}
 	return nil
 }
 
 // put writes a line, and again until it is known how that ended.
-func (i *importer) put(number int, key, value []byte, began time.Time) {
+func (i *importer) put(number int, key, value []byte, began time.Time, options ...client.WriteOption) {
 	i.pipeline.GoPut(i.ctx, key, value, func(_ client.PutResult, err error) {
 		switch {
 		case err == nil:
@@ -244,9 +255,9 @@ func (i *importer) put(number int, key, value []byte, began time.Time) {
 			i.wait.Done()
 		default:
 			i.repeats.Add(1)
-			time.AfterFunc(repeatPause, func() { i.put(number, key, value, began) })
+			time.AfterFunc(repeatPause, func() { i.put(number, key, value, began, options...) })
 		}
-	})
+	}, options...)
 }
 
 func (i *importer) took(d time.Duration) {
@@ -261,7 +272,7 @@ func (i *importer) refuse(number int, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.shown++; i.shown <= refusedShown {
-		fmt.Fprintf(os.Stderr, "kvcli: line %d: %v\n", number, err)
+		fmt.Fprintf(os.Stderr, "kvcli: %s %d: %v\n", i.unit, number, err)
 	}
 }
 

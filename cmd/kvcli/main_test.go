@@ -14,14 +14,16 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kvcli": func() { os.Exit(run(os.Args[1:])) }})
 }
 
-// TestScripts runs every command against three nodes.
+// TestScripts runs every command against three nodes; the other cluster is of one node.
 func TestScripts(t *testing.T) {
-	cluster := test.New(t, 3, "geo/d", "geo/s", "m")
+	cluster, other := test.New(t, 3, "geo/d", "geo/s", "m"), test.New(t, 1)
 	cluster.StartAll()
+	other.StartAll()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("KVCLI_ENDPOINTS", strings.Join(cluster.Addresses(), ","))
+			e.Setenv("OTHER", other.Addresses()[0])
 			return nil
 		},
 	})
