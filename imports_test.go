@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 	"shard/loadcut": {"kv", "shard"},
 	"raftmeta":      {"kv", "api/kvd/v1", "api/wire", "replica"},
 	"raftmeta/plan": {"kv", "api/kvd/v1", "api/wire", "raftmeta"},
-	"snapshot":      {"kv", "api/kvd/v1", "storage", "shard", "snapshot/pairs"},
+	"snapshot":      {"kv", "api/kvd/v1", "storage", "snapshot/pairs"},
 	"node":          {"kv", "api/kvd/v1", "api/wire", "storage", "cache", "replica", "shard", "shard/loadcut", "raftmeta", "raftmeta/plan", "snapshot"},
 	"transport":     {"kv", "api/kvd/v1", "api/wire"},
 	"server":        {"kv", "api/kvd/v1", "api/wire", "node"},

@@ -8,6 +8,8 @@
 //
 // The meta group's snapshot has no data: it is its state. (Its descriptor spans the whole key space, and it holds no
 // user keys.)
+//
+// Beside that it holds the other walks through a replica's data: its checksum, and the surveys for a split.
 package snapshot
 
 import (
