@@ -10,8 +10,9 @@ import (
 //
 // Who asks proposes it with the first key to look at, to each shard in turn. Apply removes the first keys of the span
 // that lie in the shard, and purges on its way what should be gone already; both together are bounded, so that an
-// entry's work is. The answer counts the removed keys. Resume is the key to go on from; nil says that this shard has
-// none left, and who asks goes on at the shard's end. It is one write command, also when it finds nothing.
+// entry's work is. The answer counts the removed keys. Resume is the key to go on from; nil says that the span has none
+// left. What lies beyond the shard is said by the shard, not by a map, which may be older than its last split: then Resume
+// is its end. It is one write command, also when it finds nothing.
 //
 // Many may be waiting for one step (clients that try again, a replica that catches up), and what an earlier one has
 // removed is still there for the Reader. So the overlay remembers the span that is swept already. Without that, 200
@@ -27,16 +28,18 @@ func (m *Machine) deleteRange(c *kv.Command) (kv.Result, error) {
 	}
 	var (
 		victims []victim
-		result  = kv.Result{Status: kv.Done}
+		result  = kv.Result{Status: kv.Done, Resume: m.beyond(c.End)}
 	)
 	span, ok := m.overlay.unswept(m.descriptor.Span.Intersect(kv.Span{Start: c.Key, End: c.End}))
 	if !ok {
 		result.Revision = m.write()
 		return result, nil
 	}
+	end := span.End
 	err := m.scan(span, func(key []byte, rec kv.Record) bool {
 		if result.Count == limit || len(victims) == kv.DeleteChunkMax {
-			result.Resume = bytes.Clone(key)
+			end = bytes.Clone(key)
+			result.Resume = end
 			return false
 		}
 		if !rec.ExpiredAt(m.time) {
@@ -54,12 +57,17 @@ func (m *Machine) deleteRange(c *kv.Command) (kv.Result, error) {
 			return kv.Result{}, err
 		}
 	}
-	end := span.End
-	if result.Resume != nil {
-		end = result.Resume
-	}
 	m.overlay.sweep(span.Start, end)
 	return result, nil
+}
+
+// beyond is the shard's end if a span that ends at a key goes on there; else nil.
+func (m *Machine) beyond(end []byte) []byte {
+	own := m.descriptor.Span.End
+	if len(own) > 0 && (len(end) == 0 || bytes.Compare(end, own) > 0) {
+		return own
+	}
+	return nil
 }
 
 // scan walks what is stored in a span as the step has left it, in key order, until f returns false. Key and record

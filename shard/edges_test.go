@@ -96,7 +96,7 @@ func TestKeysOutsideTheSpan(t *testing.T) {
 	after.AppliedIndex = before.AppliedIndex
 	require.Equal(t, before, after, "what was refused has left something")
 	r := s.one(1, kv.Command{Op: kv.OpDeleteRange, Key: []byte("a"), End: []byte("zzz")})
-	require.Equal(t, kv.Result{Status: kv.Done, Revision: 2, Count: 1}, r, "a range may reach past the shard's end")
+	require.Equal(t, kv.Result{Status: kv.Done, Revision: 2, Count: 1, Resume: []byte("z")}, r, "a range may reach past the shard's end, and goes on there")
 }
 
 // TestPurgeOfAnotherHint: an OpExpire that comes between two writes of one step takes the entry of the index away;
@@ -124,7 +124,7 @@ func TestDeleteChunk(t *testing.T) {
 		}
 		s.step(log...)
 		for _, limit := range []int{0, kv.DeleteChunkMax + 1, math.MaxInt32} {
-			r := s.step(batch(100, kv.Command{Op: kv.OpDeleteRange, Key: []byte("a"), Limit: limit}))[0][0]
+			r := s.step(batch(100, kv.Command{Op: kv.OpDeleteRange, Key: []byte("a"), End: []byte("z"), Limit: limit}))[0][0]
 			if limit != 0 {
 				require.Nil(t, r.Resume)
 				continue

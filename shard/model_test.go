@@ -121,6 +121,9 @@ func (m *model) deleteRange(c *kv.Command) kv.Result {
 		}
 		delete(m.stored, key)
 	}
+	if len(m.span.End) > 0 && (len(c.End) == 0 || string(c.End) > string(m.span.End)) {
+		r.Resume = m.span.End
+	}
 	return r
 }
 
