@@ -309,7 +309,11 @@ func (n *Node) publishMeta(m *kvdv1.MetaState) {
 	if old != nil && old.shards.Version() >= m.GetVersion() {
 		return
 	}
-	shards, err := raftmeta.NewMap(m)
+	index := raftmeta.NewMap
+	if old != nil {
+		index = old.shards.Next
+	}
+	shards, err := index(m)
 	if err != nil {
 		n.fatal(err)
 		return

@@ -109,8 +109,6 @@ func wantSplit(next *kvdv1.MetaState, d *kvdv1.Descriptor, asked *kvdv1.SplitGoa
 	switch {
 	case d.Shard == uint64(kv.MetaShard):
 		return "shard: must not be the meta group, which is never split"
-	case joint(d):
-		return "shard: " + jointText(d)
 	case shards >= kv.ShardsMax:
 		return fmt.Sprintf("shards: at most %d", kv.ShardsMax)
 	case len(asked.GetKey()) > kv.KeyBytesMax:

@@ -1,6 +1,7 @@
 package raftmeta
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -81,7 +82,7 @@ func TestReportRefusals(t *testing.T) {
 		"a replica twice":          {one(func(_ *Machine, d *kvdv1.Descriptor) { d.Replicas[0].Replica = d.Replicas[1].Replica }), []string{"of their own"}},
 		"a replica that wanders":   {one(func(_ *Machine, d *kvdv1.Descriptor) { d.Replicas[0].Node = 5 }), []string{"of their own"}},
 		"a replica that a goal has": {func(m *Machine) []*kvdv1.Descriptor {
-			done(t, m, wanting(replicasGoal(shard(m, 1), []uint64{4}, []uint64{1})))
+			done(t, m, wanting(replicasGoal(shard(m, 1), []uint64{5}, []uint64{1})))
 			d := copied(shard(m, 2))
 			d.Epoch.Config, d.Replicas[0] = 2, &kvdv1.Replica{Node: 5, Replica: 1999}
 			m.state.Meta.Goals[0].GetReplicas().Add[0].Replica = 1999
@@ -213,4 +214,33 @@ func TestLateOrderToARemovedNode(t *testing.T) {
 	o := nextStep(m.State().Meta, m.State().Meta.Goals[0], nil)
 	done(t, m, reporting(o.becoming...))
 	require.Empty(t, m.State().Meta.Goals)
+}
+
+// BenchmarkReport: a split among 16,384 shards, whose ids are looked for everywhere, and a new configuration.
+func BenchmarkReport(b *testing.B) {
+	s := spec(5)
+	s.Cuts, _ = InitialCuts(fmt.Sprint(InitialShardsMax), nil)
+	m, err := New(Birth(found(b, s), 1)[0])
+	require.NoError(b, err)
+	m.state.Meta.NextShard, m.state.Meta.NextReplica = 1<<20, 1<<20
+	left, child := copied(shard(m, 5000)), copied(shard(m, 5000))
+	left.Epoch.Version, child.Shard, child.Start = 2, 1<<19, kv.Next(left.Start)
+	left.End = child.Start
+	for i, r := range child.Replicas {
+		r.Replica = 1<<19 + uint64(i)
+	}
+	d := copied(shard(m, 5000))
+	d.Epoch.Config = 2
+	for name, r := range map[string]*kvdv1.ReportShards{
+		"split":         {Descriptors: []*kvdv1.Descriptor{left, child}},
+		"configuration": {Descriptors: []*kvdv1.Descriptor{d}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, refused := report(m.state.Meta, r); refused != "" {
+					b.Fatal(refused)
+				}
+			}
+		})
+	}
 }
