@@ -18,18 +18,18 @@ func (n *Node) Backup(ctx context.Context, r *kvdv1.BackupRequest, send func(*kv
 	if err != nil {
 		return err
 	}
-	d, known := m.Shard(kv.ShardID(r.GetShard()))
+	id := kv.ShardID(r.GetShard())
+	_, known := m.Shard(id)
+	v := n.views[id] // It may know of a split before the map does.
 	switch {
 	case r.GetShard() == uint64(kv.MetaShard):
 		return &kv.InvalidError{Field: "shard", Bound: "the id of a shard, from 1"}
 	case len(r.GetStart()) > kv.KeyBytesMax:
 		return &kv.InvalidError{Field: "start", Bound: fmt.Sprintf("at most %d bytes, has %d", kv.KeyBytesMax, len(r.GetStart()))}
-	case !known:
+	case v == nil && !known:
 		return &kv.StaleEpochError{Descriptors: []*kv.Descriptor{m.Lookup(r.GetStart())}}
-	}
-	v := n.views[d.Shard]
-	if v == nil {
-		return &kv.NotLeaderError{Shard: d.Shard, Leader: n.Leader(d.Shard)}
+	case v == nil:
+		return &kv.NotLeaderError{Shard: id, Leader: n.Leader(id)}
 	}
 	if err := n.readIndex(ctx, v); err != nil {
 		return err

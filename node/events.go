@@ -57,6 +57,9 @@ func (r *events) Add(list []*kvdv1.Event) {
 	}
 }
 
+// Happened takes events of the meta group, as they were applied here.
+func (n *Node) Happened(list []*kvdv1.Event) { n.events.Add(list) }
+
 // Of gives at most limit events of a shard and a goal, 0 for any, the newest ones, oldest first.
 func (r *events) Of(shard, goal uint64, limit int) []*kvdv1.Event {
 	r.mu.Lock()

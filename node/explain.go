@@ -31,7 +31,7 @@ func (n *Node) Explain(ctx context.Context, r *kvdv1.ExplainRequest) (*kvdv1.Exp
 		resp.Goal = m.State().GetGoals()[i]
 		shard = resp.Goal.GetShard()
 	} else if shard != 0 && r.GetGoal() == 0 {
-		resp.Goal = goalOf(m.State(), kv.ShardID(shard))
+		resp.Goal, _ = m.Goal(kv.ShardID(shard))
 	}
 	if shard == 0 {
 		return resp, nil
@@ -98,7 +98,8 @@ func (n *Node) Why(ctx context.Context, r *kvdv1.WhyRequest) (*kvdv1.WhyResponse
 	leader, events := plansOf(all, kv.EventsDefault)
 	resp := &kvdv1.WhyResponse{Events: events, Goal: leader.GetGoal(), Progress: leader.GetProgress(), Verdicts: leader.GetVerdicts()}
 	if leader == nil {
-		resp.Goal, resp.Progress = goalOf(m.State(), d.Shard), n.planless(m)
+		resp.Goal, _ = m.Goal(d.Shard)
+		resp.Progress = n.planless(m)
 	}
 	for _, s := range shards {
 		if s.GetDescriptor_().GetShard() == uint64(d.Shard) {
@@ -146,10 +147,10 @@ func (n *Node) GoalStatus(ctx context.Context, r *kvdv1.GoalStatusRequest) (*kvd
 	}
 	for _, e := range events {
 		switch e.GetState() {
-		case EventDone:
+		case raftmeta.Happened:
 			resp.State, resp.Progress = kvdv1.GoalStatusResponse_DONE, e.GetText()
 			return resp, nil
-		case EventGivenUp:
+		case raftmeta.GivenUp:
 			resp.State, resp.Progress = kvdv1.GoalStatusResponse_GIVEN_UP, e.GetText()
 			return resp, nil
 		}
@@ -169,12 +170,6 @@ func (n *Node) GoalStatus(ctx context.Context, r *kvdv1.GoalStatusRequest) (*kvd
 	}
 	return resp, nil
 }
-
-// The states of events that end a goal.
-const (
-	EventDone    = "done"
-	EventGivenUp = "given up"
-)
 
 // Hot lists the hottest shards.
 func (n *Node) Hot(ctx context.Context, r *kvdv1.HotRequest) (*kvdv1.HotResponse, error) {

@@ -55,19 +55,9 @@ func shardOf(m *raftmeta.Map, id uint64, key []byte) (*kv.Descriptor, error) {
 	return d, nil
 }
 
-// goalOf gives the goal that a shard has, or that concerns it as the right one of a merge.
-func goalOf(m *kvdv1.MetaState, shard kv.ShardID) *kvdv1.Goal {
-	for _, g := range m.GetGoals() {
-		if g.GetShard() == uint64(shard) || g.GetMerge().GetRight() == uint64(shard) {
-			return g
-		}
-	}
-	return nil
-}
-
-// free refuses a shard that has a goal already.
+// free refuses a shard that takes part in a goal already.
 func free(m *raftmeta.Map, shard kv.ShardID) error {
-	if g := goalOf(m.State(), shard); g != nil {
+	if g, ok := m.Goal(shard); ok {
 		return &kv.InvalidError{Field: "shard", Bound: fmt.Sprintf("one without a goal; shard %d has goal %d, %s", shard, g.GetId(), describeGoal(m, g))}
 	}
 	return nil
@@ -137,7 +127,7 @@ func (n *Node) MoveReplica(ctx context.Context, r *kvdv1.MoveReplicaRequest) (*k
 	if _, holds := d.OnNode(to.ID); holds {
 		return nil, &kv.InvalidError{Field: "to_node", Bound: fmt.Sprintf("a node without a replica of shard %d; %s has one", d.Shard, nodeName(m, to.ID))}
 	}
-	if draining(m.State(), to.ID) {
+	if to.Draining {
 		return nil, &kv.InvalidError{Field: "to_node", Bound: fmt.Sprintf("a node that is not draining; %s is", nodeName(m, to.ID))}
 	}
 	return n.setGoal(ctx, m, d, r.GetDryRun(), &kvdv1.Goal{Goal: &kvdv1.Goal_Replicas{Replicas: &kvdv1.ReplicasGoal{
@@ -172,10 +162,6 @@ func memberOf(m *raftmeta.Map, field string, id uint64) (raftmeta.Node, error) {
 	return x, nil
 }
 
-func draining(m *kvdv1.MetaState, id kv.NodeID) bool {
-	return slices.ContainsFunc(m.GetNodes(), func(x *kvdv1.MetaNode) bool { return kv.NodeID(x.GetNode().GetNode()) == id && x.GetDraining() })
-}
-
 // setGoal has the meta group set a goal, unless it is a dry run. A goal whose end is not known is tried again: a shard
 // has one goal at a time, so it is not set twice.
 func (n *Node) setGoal(ctx context.Context, m *raftmeta.Map, d *kv.Descriptor, dryRun bool, g *kvdv1.Goal) (*kvdv1.GoalResponse, error) {
@@ -187,7 +173,7 @@ func (n *Node) setGoal(ctx context.Context, m *raftmeta.Map, d *kv.Descriptor, d
 	if dryRun {
 		return resp, nil
 	}
-	g.SinceMs = wallTime()
+	next := m.State().GetNextGoal()
 	for tried := false; ; tried = true {
 		result, err := n.writeMeta(ctx, &kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetGoal{SetGoal: g}})
 		if err == nil {
@@ -197,7 +183,7 @@ func (n *Node) setGoal(ctx context.Context, m *raftmeta.Map, d *kv.Descriptor, d
 		}
 		if tried && errors.As(err, new(*kv.InvalidError)) {
 			// The first attempt may be what is in the way.
-			if set := n.sameGoal(g); set != nil {
+			if set := n.sameGoal(g, next); set != nil {
 				resp.Goal = set
 				return resp, nil
 			}
@@ -214,10 +200,11 @@ func (n *Node) setGoal(ctx context.Context, m *raftmeta.Map, d *kv.Descriptor, d
 	}
 }
 
-// sameGoal finds a goal in the metadata that asks for the same.
-func (n *Node) sameGoal(g *kvdv1.Goal) *kvdv1.Goal {
-	set := goalOf(n.meta.Load().shards.State(), kv.ShardID(g.GetShard()))
-	if set == nil || !set.GetByOperator() || set.GetSinceMs() != g.GetSinceMs() {
+// sameGoal finds a goal in the metadata that asks for the same, and is none of those before next.
+func (n *Node) sameGoal(g *kvdv1.Goal, next uint64) *kvdv1.Goal {
+	m := n.meta.Load().shards
+	set, ok := m.Goal(kv.ShardID(g.GetShard()))
+	if !ok || set.GetId() < next || !set.GetByOperator() || set.GetShard() != g.GetShard() || describeGoal(m, set) != describeGoal(m, g) {
 		return nil
 	}
 	return set
@@ -233,12 +220,12 @@ func (n *Node) SetDraining(ctx context.Context, r *kvdv1.SetDrainingRequest) (*k
 	if err != nil {
 		return nil, err
 	}
-	others := slices.ContainsFunc(m.Nodes(), func(o raftmeta.Node) bool { return o.ID != x.ID && !draining(m.State(), o.ID) })
+	others := slices.ContainsFunc(m.Nodes(), func(o raftmeta.Node) bool { return o.ID != x.ID && !o.Draining })
 	if r.GetDraining() && !others {
 		return nil, &kv.InvalidError{Field: "node", Bound: "one beside which another stays that is not draining"}
 	}
 	resp := &kvdv1.SetDrainingResponse{Replicas: uint32(replicasOn(m)[x.ID])}
-	if draining(m.State(), x.ID) == r.GetDraining() {
+	if x.Draining == r.GetDraining() {
 		return resp, nil
 	}
 	_, err = n.writeMeta(ctx, &kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetDraining{
@@ -297,34 +284,25 @@ func (n *Node) SetRule(ctx context.Context, r *kvdv1.SetRuleRequest) (*kvdv1.Set
 	return &kvdv1.SetRuleResponse{}, err
 }
 
-// regionBytesMax bounds the name of a region, as --region does.
-const regionBytesMax = 64
-
-// checkRule refuses a rule that breaks a bound, that no node could follow, or that is to be removed and is not there.
+// checkRule refuses a rule that breaks a bound, or that is to be removed and is not there. Its regions need have no node
+// yet.
 func checkRule(m *raftmeta.Map, r *kvdv1.Rule) error {
-	rules := m.State().GetRules()
-	known := slices.ContainsFunc(rules, func(x *kvdv1.Rule) bool { return bytes.Equal(x.GetPrefix(), r.GetPrefix()) })
+	known := slices.ContainsFunc(m.Rules(), func(x *kvdv1.Rule) bool { return bytes.Equal(x.GetPrefix(), r.GetPrefix()) })
 	switch {
 	case len(r.GetPrefix()) > kv.KeyBytesMax:
 		return &kv.InvalidError{Field: "prefix", Bound: fmt.Sprintf("at most %d bytes, has %d", kv.KeyBytesMax, len(r.GetPrefix()))}
 	case len(r.GetRegions()) == 0 && !known:
 		return &kv.InvalidError{Field: "prefix", Bound: fmt.Sprintf("that of a rule; there is none of %s", kv.FormatKey(r.GetPrefix()))}
-	case !known && len(rules) >= kv.RulesMax:
+	case len(r.GetRegions()) > raftmeta.RuleRegionsMax:
+		return &kv.InvalidError{Field: "regions", Bound: fmt.Sprintf("at most %d, are %d", raftmeta.RuleRegionsMax, len(r.GetRegions()))}
+	case !known && len(m.Rules()) >= kv.RulesMax:
 		return &kv.InvalidError{Field: "rules", Bound: fmt.Sprintf("at most %d", kv.RulesMax)}
 	case r.GetLeader() != "" && !slices.Contains(r.GetRegions(), r.GetLeader()):
 		return &kv.InvalidError{Field: "leader", Bound: fmt.Sprintf("one of the rule's regions, is %q", r.GetLeader())}
 	}
-	regions := map[string]bool{}
-	for _, x := range m.Nodes() {
-		regions[x.Region] = true
-	}
-	seen := map[string]bool{}
-	for _, region := range r.GetRegions() {
-		if region == "" || len(region) > regionBytesMax || seen[region] {
-			return &kv.InvalidError{Field: "regions", Bound: fmt.Sprintf("names of 1 to %d bytes, each once, one is %q", regionBytesMax, region)}
-		}
-		if seen[region] = true; !regions[region] {
-			return &kv.InvalidError{Field: "regions", Bound: fmt.Sprintf("regions of nodes; no node is in %q", region)}
+	for i, region := range r.GetRegions() {
+		if region == "" || len(region) > raftmeta.NameBytesMax || slices.Contains(r.Regions[:i], region) {
+			return &kv.InvalidError{Field: "regions", Bound: fmt.Sprintf("names of 1 to %d bytes, each once, one is %q", raftmeta.NameBytesMax, region)}
 		}
 	}
 	return nil

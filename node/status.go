@@ -188,7 +188,7 @@ func (n *Node) Nodes(context.Context) ([]*kvdv1.NodeInfo, error) {
 	var list []*kvdv1.NodeInfo
 	for _, x := range p.shards.Nodes() {
 		info := &kvdv1.NodeInfo{
-			Node: nodeToProto(x), State: n.stateOf(p.shards, x.ID), MetaLeader: x.ID == n.metaLeader(), Replicas: uint32(held[x.ID]),
+			Node: nodeToProto(x), State: n.stateOf(p, x), MetaLeader: x.ID == n.metaLeader(), Replicas: uint32(held[x.ID]),
 		}
 		_, info.MetaVoter = p.shards.Meta().OnNode(x.ID)
 		list = append(list, info)
@@ -197,11 +197,14 @@ func (n *Node) Nodes(context.Context) ([]*kvdv1.NodeInfo, error) {
 }
 
 // stateOf tells how a node is, as far as this one can see.
-func (n *Node) stateOf(m *raftmeta.Map, id kv.NodeID) string {
+func (n *Node) stateOf(p *published, x raftmeta.Node) string {
+	silent := time.Since(n.heard(x.ID))
 	switch {
-	case id != n.self.Node && time.Since(n.heard(id)) > suspectAfter:
+	case x.ID != n.self.Node && silent > p.setting.Duration(raftmeta.DeadAfter):
+		return "down"
+	case x.ID != n.self.Node && silent > suspectAfter:
 		return "suspect"
-	case draining(m.State(), id):
+	case x.Draining:
 		return "draining"
 	}
 	return "up"

@@ -28,3 +28,16 @@ func TestScripts(t *testing.T) {
 		},
 	})
 }
+
+// TestElasticScripts runs what changes the shards and the nodes, each script against four nodes of its own.
+func TestElasticScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/elastic",
+		Setup: func(e *testscript.Env) error {
+			cluster := test.New(e.T().(testing.TB), 4, "g", "p")
+			cluster.StartAll()
+			e.Setenv("KVCLI_ENDPOINTS", strings.Join(cluster.Addresses(), ","))
+			return nil
+		},
+	})
+}

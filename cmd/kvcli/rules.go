@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -82,8 +84,20 @@ func (c *cli) setRule(cmd *cobra.Command, rule *kvdv1.Rule) error {
 		if len(rule.Regions) == 0 {
 			return nil
 		}
+		if resp, err := cl.Nodes(ctx); err == nil {
+			warnEmpty(rule.Regions, resp.GetNodes())
+		}
 		return c.printRules(cmd, []*kvdv1.Rule{rule})
 	})
+}
+
+// warnEmpty tells of regions that no node is in: until one is, the rule cannot be followed there.
+func warnEmpty(regions []string, nodes []*kvdv1.NodeInfo) {
+	for _, region := range regions {
+		if !slices.ContainsFunc(nodes, func(x *kvdv1.NodeInfo) bool { return x.GetNode().GetRegion() == region }) {
+			fmt.Fprintf(os.Stderr, "kvcli: no node is in the region %s yet\n", region)
+		}
+	}
 }
 
 func (c *cli) ruleListCommand() *cobra.Command {
