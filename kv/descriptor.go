@@ -2,8 +2,8 @@ package kv
 
 import "slices"
 
-// Epoch says which shape of a shard a message speaks of. Version rises at each split, merge or unfreeze,
-// Config at each membership change.
+// Epoch says which shape of a shard a message speaks of. Version rises at each split and merge, and when a merge is given
+// up or its freeze ended; Config at each membership change.
 type Epoch struct {
 	Version, Config uint64
 }

@@ -158,7 +158,7 @@ func FuzzApply(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(b)
 	}
-	split := &kvdv1.Split{Key: []byte("k"), Child: 2, Heir: 1, Measure: 1, Replicas: []*kvdv1.Replica{{Node: 1, Replica: 2}}}
+	split := &kvdv1.Split{Key: []byte("k"), Child: 2, Heir: 1, Measure: 1, Index: 12, Replicas: []*kvdv1.Replica{{Node: 1, Replica: 2}}}
 	right := &kvdv1.Descriptor{Shard: 3, Start: []byte("z"), Epoch: &kvdv1.Epoch{Version: 1, Config: 1}, Replicas: []*kvdv1.Replica{{Node: 1, Replica: 3}}}
 	for _, s := range []*kvdv1.Shape{
 		{Shape: &kvdv1.Shape_Measure{Measure: &kvdv1.Measure{Id: 1, Key: []byte("k")}}},

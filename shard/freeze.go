@@ -2,6 +2,7 @@ package shard
 
 import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -13,8 +14,9 @@ import (
 //
 // Unfreeze ends the freeze of one merge, after the left log holds its Abort (G2). A Freeze may be on its way still: if
 // the shard is not frozen, and of the epoch that the Freeze names, the version rises, so that the Freeze is refused
-// when it comes. At another epoch it would be refused anyhow. Of either, `unfrozen` tells the left shard that the merge
-// cannot freeze this one any more. An Unfreeze of another merge than the one that the shard is frozen by does nothing.
+// when it comes. At another epoch it would be refused anyhow. Of either, `unfrozen` tells that the merge cannot freeze
+// the shard any more. An Unfreeze of another merge than the one that the shard is frozen by does nothing, nor does one of
+// another epoch: the same goal may have begun a merge anew, and the left shard may be about to merge.
 
 func (m *Machine) admitFreeze(x *kvdv1.Freeze) error {
 	if err := m.admitStill(); err != nil {
@@ -38,7 +40,7 @@ func (m *Machine) freeze(x *kvdv1.Freeze) {
 // thaws reports whether a command is the Unfreeze that the frozen shard waits for.
 func (m *Machine) thaws(s *kvdv1.Shape) bool {
 	u := s.GetUnfreeze()
-	return u != nil && (u.GetId() == m.frozen.Id || mutantLateUnfreeze)
+	return u != nil && (u.GetId() == m.frozen.Id && wire.ToEpoch(s.Epoch) == m.descriptor.Epoch || mutantLateUnfreeze)
 }
 
 func (m *Machine) admitUnfreeze(e kv.Epoch, x *kvdv1.Unfreeze) error {
@@ -46,8 +48,9 @@ func (m *Machine) admitUnfreeze(e kv.Epoch, x *kvdv1.Unfreeze) error {
 	switch {
 	case x.GetId() == 0:
 		return invalid("unfreeze.id", "above 0")
-	case m.frozen != nil && m.frozen.Id != x.GetId() && !mutantLateUnfreeze:
-		return invalid("unfreeze.id", "that of the merge that the shard is frozen by, %d, is %d", m.frozen.Id, x.GetId())
+	case m.frozen != nil && (m.frozen.Id != x.GetId() || e != now) && !mutantLateUnfreeze:
+		return invalid("unfreeze", "of merge %d at %d/%d, which the shard is frozen by, is of %d at %d/%d",
+			m.frozen.Id, now.Version, now.Config, x.GetId(), e.Version, e.Config)
 	case m.frozen == nil && now.Version <= e.Version && now.Config <= e.Config && now != e:
 		return invalid("epoch", "at most %d/%d, is %d/%d: the freeze could come later", now.Version, now.Config, e.Version, e.Config)
 	}

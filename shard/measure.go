@@ -12,7 +12,7 @@ import (
 // A split needs the sizes of both halves, the same on every replica, and no apply may scan a shard. So the leader
 // proposes a measure, counts in the background what a view at its index holds at and above the key, and proposes
 // the split with these counts, to which apply adds what has changed since. A later measure replaces an earlier one: the
-// split names the measure that it relies on.
+// split names the measure that it relies on, by its index too, since a goal may measure again.
 
 // measure is a Measure in force.
 type measure struct {

@@ -18,8 +18,10 @@ import (
 // Under an open Intent the left shard takes no split, no configuration change and no Freeze, so that what the Intent was
 // compared with stays true. Merge and Abort end it, whichever the log has first. Merge carries the right shard's state
 // at f: no replica of left may have to look at its own replica of right for it. No key is copied; the owner removes the
-// replica of right in the same step. After an Abort the right one may be frozen, or become so, until its Unfreeze is
-// applied: only Settle, which says that, lets the left one begin another merge, or be frozen (G2).
+// replica of right in the same step. Abort raises left's version: a leader that has not applied it may have proposed a
+// Merge, which must not fit into a merge that the same goal begins anew. After an Abort the right one may be frozen, or
+// become so, until its Unfreeze is applied: only Settle, which says that, lets the left one begin another merge, or be
+// frozen (G2).
 //
 // Left's version goes above both, its configuration half stays. Revision and time are the larger (R1, R4), counters the
 // sums. The absorbed shard is remembered until no node holds it any more, as the next Intent tells, for snapshots of
@@ -131,6 +133,11 @@ func (m *Machine) merge(x *kvdv1.Merge) {
 func (m *Machine) admitAbort(x *kvdv1.Abort) error { return m.admitOpen("abort.id", x.GetId()) }
 
 func (m *Machine) abort() {
+	if !mutantMergeAfterAbort {
+		d := *m.descriptor
+		d.Epoch.Version++
+		m.describe(&d)
+	}
 	m.intent = &kvdv1.IntentState{Id: m.intent.Id, Right: m.intent.Right, Index: m.intent.Index, Aborted: true}
 }
 

@@ -182,10 +182,13 @@ func TestIntentIsRefused(t *testing.T) {
 			change: func(s *kvdv1.Shape, right *kvdv1.Descriptor) { s.Epoch.Config++ }, field: "shape",
 		},
 		"an open merge": {before: func(f *fleet) { f.done(1, f.intent(6)) }, field: "shape"},
-		"one that was given up": {before: func(f *fleet) {
-			f.done(1, f.intent(6))
-			f.done(1, f.abort(6))
-		}, field: "intent"},
+		"one that was given up": {
+			before: func(f *fleet) {
+				f.done(1, f.intent(6))
+				f.done(1, f.abort(6))
+			},
+			change: func(s *kvdv1.Shape, right *kvdv1.Descriptor) { s.Epoch.Version++ }, field: "intent",
+		},
 		"no id":                {change: func(s *kvdv1.Shape, right *kvdv1.Descriptor) { s.GetIntent().Id = 0 }, field: "intent.id"},
 		"no right shard":       {change: func(s *kvdv1.Shape, right *kvdv1.Descriptor) { s.GetIntent().Right = nil }, field: "intent.right"},
 		"the meta group":       {change: func(s *kvdv1.Shape, right *kvdv1.Descriptor) { right.Shard = 0 }, field: "intent.right"},
@@ -239,6 +242,7 @@ func TestUnderAnOpenMerge(t *testing.T) {
 	require.Equal(t, kv.Done, f.one(1, 0, put("b", "1")).Status)
 
 	f.done(1, f.abort(7))
+	frozen.Epoch, split.Epoch = f.epoch(1), f.epoch(1)
 	f.refused(1, frozen, "shape") // Until the right shard has confirmed it (G2).
 	f.done(1, split)
 	change.Epoch = f.epoch(1)
@@ -307,7 +311,8 @@ func TestFrozen(t *testing.T) {
 		"the freeze again":  EncodeShape(f.freeze(7)),
 		"another freeze":    EncodeShape(f.freeze(8)),
 		"another unfreeze":  EncodeShape(unfreeze(8, 9, 3)),
-		"an older unfreeze": EncodeShape(unfreeze(8, 8, 3)),
+		"an older unfreeze": EncodeShape(unfreeze(7, 8, 3)),
+		"a newer unfreeze":  EncodeShape(unfreeze(7, 9, 4)),
 	} {
 		r := f.step(2, &kvdv1.Batch{StampMs: 2000, Commands: []*kvdv1.Command{c}})
 		require.Equal(t, [][]kv.Result{{{Status: kv.Frozen}}}, r, name)
@@ -384,6 +389,8 @@ func TestMergeOrAbort(t *testing.T) {
 	f.done(1, f.abort(7))
 	require.True(t, f.shards[1].m.Intent().Aborted)
 	f.restart(1)
+	f.refused(1, merge, "epoch")
+	merge.Epoch = f.epoch(1)
 	f.refused(1, merge, "merge.id")
 	f.refused(1, f.abort(7), "abort.id")
 	f.refused(1, f.settle(6), "settle.id")
@@ -399,6 +406,37 @@ func TestMergeOrAbort(t *testing.T) {
 	abort.Epoch = f.epoch(1)
 	f.refused(1, abort, "abort.id")
 	require.Equal(t, kv.Epoch{Version: 11, Config: 7}, f.shards[1].m.Descriptor().Epoch)
+}
+
+// TestTheSameGoalMergesAgain (G1, G2): a merge that was given up may be begun anew under its id. What was proposed for the
+// first one, by a leader that had not heard of its end, does nothing then, though the right shard was as it is now.
+func TestTheSameGoalMergesAgain(t *testing.T) {
+	f := pair(t)
+	intent := f.intent(7)
+	f.done(1, intent)
+	abort := f.abort(7)
+	f.done(2, f.freeze(7))
+	merge := f.merge(7)
+	f.done(1, abort)
+	require.Equal(t, kv.Epoch{Version: 5, Config: 7}, f.shards[1].m.Descriptor().Epoch)
+	f.done(2, unfreeze(7, 9, 3))
+	f.done(1, f.settle(7))
+	f.one(2, 0, put("m", "1"))
+	f.refused(1, intent, "epoch")
+	intent.Epoch = f.epoch(1) // The map does not know yet that the right one is another.
+	f.done(1, intent)
+	f.refused(1, merge, "epoch")
+	f.refused(1, abort, "epoch")
+	f.done(1, f.abort(7))
+	f.done(1, f.settle(7))
+
+	f.done(1, f.intent(7))
+	f.done(2, f.freeze(7))
+	require.Equal(t, kv.Frozen, f.shape(2, unfreeze(7, 9, 3)).Status)
+	require.NotNil(t, f.shards[2].m.Frozen(), "the end of the first freeze has ended the second")
+	require.Error(t, f.shards[2].m.AdmitShape(unfreeze(7, 9, 3)))
+	f.done(1, f.merge(7))
+	f.agrees()
 }
 
 // TestMergeIsRefused (G1): it takes the state of the intent's right shard, frozen by it, and no other.

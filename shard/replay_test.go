@@ -84,7 +84,7 @@ func anyShape(t *rapid.T, s *shardUnderTest) *kvdv1.Shape {
 		}
 	default:
 		if ms := st.Measure; ms != nil && rapid.Bool().Draw(t, "splits") {
-			split := &kvdv1.Split{Key: ms.Key, Child: 100 + d.Epoch.Version, Measure: ms.Id, Heir: uint64(d.Replicas[0].Node)}
+			split := &kvdv1.Split{Key: ms.Key, Child: 100 + d.Epoch.Version, Measure: ms.Id, Index: ms.Index, Heir: uint64(d.Replicas[0].Node)}
 			keys, bytes, expiring := s.store.counted(s.t, kv.Span{Start: ms.Key, End: d.Span.End})
 			split.Keys, split.Bytes, split.Expiring = keys-uint64(ms.Keys), bytes-uint64(ms.Bytes), expiring-uint64(ms.Expiring)
 			for _, r := range d.Replicas {

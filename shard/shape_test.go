@@ -134,7 +134,7 @@ func (f *fleet) epoch(shard uint64) *kvdv1.Epoch {
 func (f *fleet) measured(shard, id uint64, key string, child uint64) *kvdv1.Shape {
 	f.done(shard, &kvdv1.Shape{Epoch: f.epoch(shard), Shape: &kvdv1.Shape_Measure{Measure: &kvdv1.Measure{Id: id, Key: []byte(key)}}})
 	d := f.shards[shard].m.Descriptor()
-	x := &kvdv1.Split{Key: []byte(key), Child: child, Measure: id, Heir: 1}
+	x := &kvdv1.Split{Key: []byte(key), Child: child, Measure: id, Index: f.shards[shard].m.State().Measure.Index, Heir: 1}
 	x.Keys, x.Bytes, x.Expiring = f.store.counted(f.t, kv.Span{Start: []byte(key), End: d.Span.End})
 	for _, r := range d.Replicas {
 		x.Replicas = append(x.Replicas, &kvdv1.Replica{Node: uint64(r.Node), Replica: 10*child + uint64(r.Node), Learner: r.Learner})

@@ -28,7 +28,8 @@ type shapes struct {
 	models map[uint64]*model
 	split  map[uint64]*kvdv1.Shape // The split that a measure in force is for.
 	late   []order
-	next   uint64                 // The next id of a shard, a measure or a merge.
+	next   uint64                 // The next id of a shard or a measure.
+	goal   uint64                 // Of the last merge; it may be begun again.
 	right  map[uint64]order       // The end of the freeze of a merge, by the left shard.
 	seen   map[string]kv.Revision // The last write of a key.
 }
@@ -60,10 +61,9 @@ func TestShapesModel(t *testing.T) {
 					}
 				}
 			case 5:
-				if len(s.late) > 0 {
-					if o := rapid.SampledFrom(s.late).Draw(t, "late"); s.models[o.shard] != nil {
-						s.commands(o.shard, o.shape)
-					}
+				for range rapid.IntRange(1, 4).Draw(t, "late ones") {
+					s.hear()
+					s.compare()
 				}
 			case 6:
 				s.restart(shard)
@@ -71,6 +71,18 @@ func TestShapesModel(t *testing.T) {
 			s.compare()
 		}
 	})
+}
+
+// hear applies a command that was proposed before, the last ones rather than others.
+func (s *shapes) hear() {
+	n := len(s.late)
+	if n == 0 {
+		return
+	}
+	back := min(n, rapid.SampledFrom([]int{6, 6, n}).Draw(s.t, "of the last"))
+	if o := s.late[n-rapid.IntRange(1, back).Draw(s.t, "late")]; s.models[o.shard] != nil {
+		s.commands(o.shard, o.shape)
+	}
 }
 
 // commands applies some entries in one step, of which the last changes the shape.
@@ -184,19 +196,21 @@ func (s *shapes) proposeMerge(shard uint64) {
 	x := &kvdv1.Shape{Epoch: s.epoch(shard)}
 	switch in := left.Intent(); {
 	case in == nil:
-		s.next++
-		intent := &kvdv1.Intent{Id: s.next, Right: wire.FromDescriptor(right.Descriptor(), 0)}
+		if s.goal == 0 || rapid.Bool().Draw(s.t, "another goal") {
+			s.goal++
+		}
+		intent := &kvdv1.Intent{Id: s.goal, Right: wire.FromDescriptor(right.Descriptor(), 0)}
 		for _, a := range left.State().Absorbed {
 			intent.Forget = append(intent.Forget, a.Shard)
 		}
 		x.Shape = &kvdv1.Shape_Intent{Intent: intent}
-		s.right[shard] = order{id, &kvdv1.Shape{Epoch: s.epoch(id), Shape: &kvdv1.Shape_Unfreeze{Unfreeze: &kvdv1.Unfreeze{Id: s.next}}}}
-		s.late = append(s.late, order{id, &kvdv1.Shape{Epoch: s.epoch(id), Shape: &kvdv1.Shape_Freeze{Freeze: &kvdv1.Freeze{Id: s.next, Left: shard}}}})
+		s.right[shard] = order{id, &kvdv1.Shape{Epoch: s.epoch(id), Shape: &kvdv1.Shape_Unfreeze{Unfreeze: &kvdv1.Unfreeze{Id: s.goal}}}}
+		s.late = append(s.late, order{id, &kvdv1.Shape{Epoch: s.epoch(id), Shape: &kvdv1.Shape_Freeze{Freeze: &kvdv1.Freeze{Id: s.goal, Left: shard}}}})
 	case in.Aborted:
 		o := s.right[shard]
 		if s.models[o.shard] != nil {
 			s.commands(o.shard, o.shape)
-			if s.models[o.shard] != nil && s.shards[o.shard].m.State().Unfrozen != in.Id {
+			if r := s.shards[o.shard]; r != nil && (r.m.Frozen().GetId() == in.Id || !r.m.Descriptor().Epoch.Newer(wire.ToEpoch(o.shape.Epoch))) {
 				return
 			}
 		}

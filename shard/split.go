@@ -31,8 +31,8 @@ func (m *Machine) admitSplit(x *kvdv1.Split) error {
 	switch ms := m.measure; {
 	case x.GetChild() == uint64(kv.MetaShard) || kv.ShardID(x.GetChild()) == d.Shard:
 		return invalid("split.child", "the id of a new shard, is %d", x.GetChild())
-	case ms == nil || ms.id != x.GetMeasure() || string(ms.key) != string(x.GetKey()):
-		return invalid("split.measure", "the one in force, at its key, is %d", x.GetMeasure())
+	case ms == nil || ms.id != x.GetMeasure() || uint64(ms.index) != x.GetIndex() || string(ms.key) != string(x.GetKey()):
+		return invalid("split.measure", "the one in force, with its key and index, is %d of index %d", x.GetMeasure(), x.GetIndex())
 	}
 	if err := admitTwins(d.Replicas, x.GetReplicas(), kv.NodeID(x.GetHeir())); err != nil {
 		return err

@@ -362,7 +362,7 @@ func (x *ResponseHeader) GetDescriptors() []*Descriptor {
 // Epoch rises with the shape of a shard.
 type Epoch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Rises at each split, merge or unfreeze.
+	// Rises at each split and merge, and when a merge is given up or its freeze ended.
 	Version uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	// Rises at each membership change.
 	Config        uint64 `protobuf:"varint,2,opt,name=config,proto3" json:"config,omitempty"`

@@ -569,11 +569,13 @@ type Split struct {
 	Replicas []*Replica `protobuf:"bytes,3,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	// Node whose replica of the child stands for election at once: the one that proposed it (S5).
 	Heir uint64 `protobuf:"varint,4,opt,name=heir,proto3" json:"heir,omitempty"`
-	// The measure that is in force, and what the right part held at its index.
+	// The measure that is in force, and what the right part held at its index. The same id may have been measured for
+	// before, so the index names it too.
 	Measure       uint64 `protobuf:"varint,5,opt,name=measure,proto3" json:"measure,omitempty"`
 	Keys          uint64 `protobuf:"varint,6,opt,name=keys,proto3" json:"keys,omitempty"`
 	Bytes         uint64 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Expiring      uint64 `protobuf:"varint,8,opt,name=expiring,proto3" json:"expiring,omitempty"`
+	Index         uint64 `protobuf:"varint,9,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -660,6 +662,13 @@ func (x *Split) GetBytes() uint64 {
 func (x *Split) GetExpiring() uint64 {
 	if x != nil {
 		return x.Expiring
+	}
+	return 0
+}
+
+func (x *Split) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
 	}
 	return 0
 }
@@ -835,7 +844,8 @@ func (x *Merge) GetRight() *ShardState {
 	return nil
 }
 
-// Abort gives a merge up, in the left shard's log.
+// Abort gives a merge up, in the left shard's log, whose version rises: what was proposed under the intent is refused if
+// it comes later, also when the same goal begins another merge.
 type Abort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -880,7 +890,8 @@ func (x *Abort) GetId() uint64 {
 	return 0
 }
 
-// Unfreeze ends the freeze of an aborted merge in the right shard's log, or keeps it from coming (G2).
+// Unfreeze ends the freeze of an aborted merge in the right shard's log, or keeps it from coming (G2). The freeze is of
+// this id and this epoch.
 type Unfreeze struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3439,7 +3450,7 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\x05shape\"+\n" +
 	"\aMeasure\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\fR\x03key\"\xd0\x01\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"\xe6\x01\n" +
 	"\x05Split\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05child\x18\x02 \x01(\x04R\x05child\x12+\n" +
@@ -3448,7 +3459,8 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\ameasure\x18\x05 \x01(\x04R\ameasure\x12\x12\n" +
 	"\x04keys\x18\x06 \x01(\x04R\x04keys\x12\x14\n" +
 	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x1a\n" +
-	"\bexpiring\x18\b \x01(\x04R\bexpiring\"Z\n" +
+	"\bexpiring\x18\b \x01(\x04R\bexpiring\x12\x14\n" +
+	"\x05index\x18\t \x01(\x04R\x05index\"Z\n" +
 	"\x06Intent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
 	"\x05right\x18\x02 \x01(\v2\x12.kvd.v1.DescriptorR\x05right\x12\x16\n" +
