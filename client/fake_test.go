@@ -45,6 +45,7 @@ type fakeNode struct {
 	// put answers the n-th put, from 0.
 	put func(ctx context.Context, n int, r *kvdv1.PutRequest) (*kvdv1.PutResponse, error)
 	get func(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error)
+	backup func(r *kvdv1.BackupRequest, send func(*kvdv1.BackupChunk) error) error
 	// know is the map that it gives; without one it says that it has none.
 	know *kvdv1.MapResponse
 }
@@ -139,6 +140,10 @@ func (n *fakeNode) Get(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResp
 		return &kvdv1.GetResponse{}, nil
 	}
 	return answer(ctx, r)
+}
+
+func (n *fakeNode) Backup(r *kvdv1.BackupRequest, stream kvdv1.Admin_BackupServer) error {
+	return n.backup(r, stream.Send)
 }
 
 func (n *fakeNode) Map(context.Context, *kvdv1.MapRequest) (*kvdv1.MapResponse, error) {
