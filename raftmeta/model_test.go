@@ -96,7 +96,7 @@ func reconfiguring(d *kvdv1.Descriptor, want *kvdv1.ReplicasGoal) *order {
 	step := &order{[]*kvdv1.Descriptor{d}, []*kvdv1.Descriptor{next}}
 	if joint(d) {
 		for _, r := range next.Replicas {
-			r.Learner = r.Outgoing
+			r.Learner = r.Learner || r.Outgoing
 			r.Incoming, r.Outgoing = false, false
 		}
 		return step
