@@ -9,6 +9,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
 	"github.com/kvdstore/kvd/snapshot"
 	"github.com/kvdstore/kvd/storage"
 )
@@ -157,7 +158,8 @@ func (n *Node) sendSnapshot(ctx context.Context, s *Outgoing) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	return n.network.SendSnapshot(ctx, s.To.Node, &kvdv1.SnapshotHeader{Message: s.Message, State: s.State}, w.Next)
+	next := paced(ctx, n.pace, func() int64 { return n.meta.Load().setting.Int(raftmeta.SnapshotRate) }, w.Next)
+	return n.network.SendSnapshot(ctx, s.To.Node, &kvdv1.SnapshotHeader{Message: s.Message, State: s.State}, next)
 }
 
 // Snapshot receives a replica's data beside the store, and hands it to the loop.

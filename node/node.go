@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -97,6 +98,7 @@ type Node struct {
 	inbox     *inbox
 	logWriter logWriter
 	checksums sync.Mutex
+	pace      *rate.Limiter   // Of the snapshots that are sent.
 	ctx       context.Context // Of the background work.
 	cancel    context.CancelFunc
 	loopEnd   context.CancelFunc
@@ -124,7 +126,7 @@ type published struct {
 
 // Open locks the data directory and looks what it holds. Afterwards Founding can answer other nodes, and Start starts.
 func Open(c Config) (*Node, error) {
-	n := &Node{Config: c, began: time.Now(), inbox: newInbox(), budget: newBudget()}
+	n := &Node{Config: c, began: time.Now(), inbox: newInbox(), budget: newBudget(), pace: newPace()}
 	n.logWriter.wake = make(chan struct{}, 1)
 	var err error
 	if n.lock, err = storage.LockDir(c.DataDir); err != nil {

@@ -86,12 +86,23 @@ type Transport struct {
 	mu    sync.Mutex
 	peers map[kv.NodeID]*peer
 	bulk  map[string]*grpc.ClientConn // By address.
+
+	watch func(time.Duration, func()) watchdog
+}
+
+// watchdog is a timer that does something when it was not reset or stopped for long.
+type watchdog interface {
+	Reset(time.Duration) bool
+	Stop() bool
 }
 
 // New makes a transport.
 func New(c Config) *Transport {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Transport{Config: c, ctx: ctx, cancel: cancel, peers: map[kv.NodeID]*peer{}, bulk: map[string]*grpc.ClientConn{}}
+	return &Transport{
+		Config: c, ctx: ctx, cancel: cancel, peers: map[kv.NodeID]*peer{}, bulk: map[string]*grpc.ClientConn{},
+		watch: func(d time.Duration, f func()) watchdog { return time.AfterFunc(d, f) },
+	}
 }
 
 // Close ends all streams and connections and waits for them; there are no new ones.
@@ -496,8 +507,9 @@ func (t *Transport) SendSnapshot(ctx context.Context, to kv.NodeID, header *kvdv
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// A receiver that takes nothing more, or never answers, is given up: no other follower gets one meanwhile.
-	watchdog := time.AfterFunc(snapshotSilence, cancel)
+	// A receiver that takes nothing more, or never answers, is given up: no other follower gets one meanwhile. The time that
+	// next takes is not the receiver's: the node may send slowly.
+	watchdog := t.watch(snapshotSilence, cancel)
 	defer watchdog.Stop()
 	stream, err := client.Snapshot(ctx)
 	if err != nil {
@@ -509,10 +521,11 @@ func (t *Transport) SendSnapshot(ctx context.Context, to kv.NodeID, header *kvdv
 		if err := stream.Send(chunk); err != nil {
 			break // The reason comes with CloseAndRecv.
 		}
-		watchdog.Reset(snapshotSilence)
+		watchdog.Stop()
 		if chunk, ok, err = next(); err != nil {
 			return err
 		}
+		watchdog.Reset(snapshotSilence)
 	}
 	end, err := stream.CloseAndRecv()
 	if err != nil {

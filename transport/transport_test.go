@@ -32,6 +32,7 @@ type end struct {
 	unreachable int
 	forward     func(context.Context) *kvdv1.ForwardResponse
 	chunks      int
+	onChunk     func() // nil for nothing.
 	news        chan struct{}
 }
 
@@ -70,6 +71,9 @@ func (e *end) Snapshot(_ context.Context, h *kvdv1.SnapshotHeader, next func() (
 		e.chunks++
 		e.mu.Unlock()
 		e.signal()
+		if e.onChunk != nil {
+			e.onChunk()
+		}
 	}
 	if h.GetState().GetKeys() == 13 {
 		return errors.New("thirteen is refused")
