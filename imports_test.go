@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"client/route":  {"kv"},
 	"client":        {"kv", "api/kvd/v1", "api/wire", "client/route"},
 	"check":         {"kv"},
-	"sim":           {"kv", "api/kvd/v1", "api/wire", "client/route", "storage", "cache", "shard", "raftmeta", "node", "check"},
+	"sim":           {"kv", "api/kvd/v1", "api/wire", "client/route", "storage", "cache", "shard", "raftmeta", "snapshot", "node", "check"},
 	"cmd/kvd":       {"kv", "raftmeta", "node", "server", "transport"},
 	"cmd/kvcli":     {"kv", "api/kvd/v1", "api/wire", "client", "geo", "backup"},
 	"internal/test": {"kv", "api/kvd/v1", "api/wire", "node", "server", "transport", "client"},
@@ -52,7 +52,8 @@ var allowed = map[string][]string{
 // packages, or files of one.
 var pure = []string{
 	"replica/", "shard/", "raftmeta/", "node/core.go", "node/apply.go", "node/group.go", "node/rates.go", "node/upkeep.go", "node/full.go", "node/checksum.go",
-	"node/snapshots.go", "node/load.go", "node/found.go", "client/route/",
+	"node/snapshots.go", "node/load.go", "node/births.go", "node/removal.go", "node/conduct.go", "node/reports.go",
+	"node/orders.go", "node/splits.go", "node/merges.go", "node/survey.go", "node/found.go", "client/route/",
 }
 
 // sources calls f with every source file that is no test and was not generated.

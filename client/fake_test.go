@@ -43,8 +43,8 @@ type fakeNode struct {
 	mu   sync.Mutex
 	puts []*kvdv1.PutRequest // Those that came, over any call.
 	// put answers the n-th put, from 0.
-	put func(ctx context.Context, n int, r *kvdv1.PutRequest) (*kvdv1.PutResponse, error)
-	get func(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error)
+	put    func(ctx context.Context, n int, r *kvdv1.PutRequest) (*kvdv1.PutResponse, error)
+	get    func(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error)
 	backup func(r *kvdv1.BackupRequest, send func(*kvdv1.BackupChunk) error) error
 	// know is the map that it gives; without one it says that it has none.
 	know *kvdv1.MapResponse

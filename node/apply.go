@@ -45,6 +45,7 @@ func (c *Core) apply(groups []*group) {
 	if c.failed {
 		return
 	}
+	stepped = slices.DeleteFunc(stepped, func(g *group) bool { return g.absorbed })
 	for _, ch := range c.changes {
 		c.raised = append(c.raised, c.Guard.Raise(ch.Key))
 	}
@@ -67,10 +68,16 @@ func (c *Core) apply(groups []*group) {
 	for _, g := range stepped {
 		c.stepped(g)
 	}
+	c.born()
+	c.buryAbsorbed()
 }
 
 // step applies a part of what a group has committed, and gives how many bytes that was.
 func (c *Core) step(g *group, batch storage.Batch, bytes int) int {
+	if g.absorbed {
+		return 0
+	}
+	before, replaying := g.machine.Descriptor(), g.replica.Replaying()
 	g.machine.Begin(batch)
 	used, err := g.replica.Apply(bytes)
 	if err != nil {
@@ -79,11 +86,24 @@ func (c *Core) step(g *group, batch storage.Batch, bytes int) int {
 	}
 	g.machine.Finish()
 	g.wrote(kv.Revision(g.view.mayBeVisible.Load()))
+	c.reshape(g, batch, replaying)
+	g.reshaped = g.machine.Descriptor() != before
 	g.view.mayBeVisible.Store(uint64(g.machine.Revision()))
 	for _, changed := range g.machine.Changes() {
 		c.changes = append(c.changes, change{g, changed})
 	}
 	return used
+}
+
+// reshape adds to the step what a split or a merge of it does beside the shard itself.
+func (c *Core) reshape(g *group, batch storage.Batch, replaying bool) {
+	if child := g.machine.Birth(); child != nil {
+		_, leader := g.replica.Leading()
+		c.bear(g, child, leader && !replaying, batch)
+	}
+	if gone := g.machine.Absorbed(); gone != nil {
+		c.absorb(g, gone, batch)
+	}
 }
 
 // stepped follows up on a step that is visible.
@@ -93,7 +113,13 @@ func (c *Core) stepped(g *group) {
 	for _, request := range g.machine.Checksums() {
 		c.checksum(g, request)
 	}
+	c.surveyed(g)
 	g.machine.Committed()
+	if g.reshaped {
+		g.reshaped = false
+		c.reportShape(g)
+	}
+	c.unblock(g)
 	if g.shard == kv.MetaShard {
 		if meta := g.machine.State().GetMeta(); meta.GetVersion() > c.Meta.GetVersion() {
 			c.takeMeta(meta)

@@ -20,7 +20,7 @@ func (n *Node) Backup(ctx context.Context, r *kvdv1.BackupRequest, send func(*kv
 	}
 	id := kv.ShardID(r.GetShard())
 	_, known := m.Shard(id)
-	v := n.views[id] // It may know of a split before the map does.
+	v := n.view(id) // It may know of a split before the map does.
 	switch {
 	case r.GetShard() == uint64(kv.MetaShard):
 		return &kv.InvalidError{Field: "shard", Bound: "the id of a shard, from 1"}

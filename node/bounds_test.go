@@ -48,7 +48,7 @@ func TestRefusedMessagesFillNoLog(t *testing.T) {
 	flood := func() {
 		e := &kvdv1.Envelope{ClusterId: 7, FromNode: 1, ToNode: 2, FromLife: 1}
 		for range 1000 {
-			e.Messages = append(e.Messages, &kvdv1.RaftMessage{Shard: trioShard, From: 99, To: 98, Term: 1, Type: uint32(raftpb.MsgHeartbeat)})
+			e.Messages = append(e.Messages, &kvdv1.RaftMessage{Shard: trioShard, From: 6, To: 5, Term: 1, Type: uint32(raftpb.MsgHeartbeat)})
 		}
 		m.in.Envelopes = append(m.in.Envelopes, e)
 		w.settle(m)

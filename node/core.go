@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -36,8 +37,12 @@ type Host interface {
 	Install(r *Received)
 	// Checksum computes the checksum of a view, closes it, and answers with Input.Sums.
 	Checksum(c *ChecksumWork)
+	// Survey walks through a view, closes it, and answers with Input.Surveys.
+	Survey(s *SurveyWork)
 	// SyncState makes the state store durable and answers with Input.StateSynced.
 	SyncState()
+	// ViewsChanged tells what readers see of every replica here, by shard: one has come or gone.
+	ViewsChanged(views []*View)
 	// MetaChanged tells that the metadata, as applied here, is newer.
 	MetaChanged(m *kvdv1.MetaState)
 	// Fatal stops the process: a disk failed, data is damaged, or an invariant is broken.
@@ -64,6 +69,7 @@ type Input struct {
 	Installed   []*Received
 	Sent        []SnapshotSent
 	Sums        []Sum
+	Surveys     []Survey
 	StateSynced bool
 	// Meta is newer metadata that came from another node.
 	Meta *kvdv1.MetaState
@@ -90,8 +96,9 @@ type Received struct {
 	State   *kvdv1.ShardState
 	Ingest  storage.Ingest
 
-	group *group
-	held  held
+	group    *group
+	held     held
+	absorbed []*group // Replicas that go in the same step.
 }
 
 // Outgoing is a snapshot to be sent.
@@ -142,6 +149,27 @@ type Core struct {
 	byKey    byKey
 	dirty    []*group
 	waiting  []*group // With something held.
+
+	// arrivals are replicas that are new here and being installed, births the children of the turn's step, parked the votes for
+	// children that are not born yet. orphans are logs whose replicas a replay must bring back (M5); tombstones the highest
+	// ids of the replicas that were removed here, and buried those of them whose logs are still there.
+	arrivals     map[kv.ShardID]*Received
+	births       []birth
+	absorbed     []absorption
+	parked       []parked
+	orphans      map[kv.Group]bool
+	tombstones   map[kv.ShardID]kv.ReplicaID
+	buried       []burial
+	viewsChanged bool
+
+	// Of the conduct of the cluster.
+	conduct   *conduct // While this node leads the meta group.
+	president president
+	mapped    *raftmeta.Map
+	refusals  []*kvdv1.Refusal
+	toSelf    []*kvdv1.RaftMessage
+	turn      int  // Of the shards that are reported in turns.
+	more      bool // There is something to be sent.
 
 	outgoing []*group // With a snapshot to be sent, in the order in which they asked.
 	sending  int      // Snapshots on their way.
@@ -245,10 +273,10 @@ func (c *Core) Turn(in Input) (again bool) {
 	c.written(in.Written)
 	c.snapshots(&in)
 	c.submissions(in.Submissions)
-	groups := c.dirty
-	c.dirty = nil
+	c.selfTold()
+	c.more = false
+	groups := c.takeDirty()
 	for _, g := range groups {
-		g.dirty = false
 		c.ready(g)
 	}
 	if mutantReadStatePublishedLast {
@@ -261,11 +289,27 @@ func (c *Core) Turn(in Input) (again bool) {
 	c.writeLog()
 	c.apply(groups)
 	for _, g := range groups {
-		c.finish(g)
+		if !g.gone {
+			c.finish(g)
+		}
 	}
 	c.sendSnapshots()
 	c.answer()
-	return len(c.dirty) > 0
+	if c.viewsChanged {
+		c.viewsChanged = false
+		c.Host.ViewsChanged(c.Views())
+	}
+	return len(c.dirty) > 0 || c.more || len(c.toSelf) > 0
+}
+
+// takeDirty takes out the groups that have something to do.
+func (c *Core) takeDirty() []*group {
+	groups := slices.DeleteFunc(c.dirty, func(g *group) bool { return g.gone })
+	c.dirty = nil
+	for _, g := range groups {
+		g.dirty = false
+	}
+	return groups
 }
 
 // Deadline is when the next tick is due, in time since the machine's boot.
@@ -291,7 +335,7 @@ func (c *Core) tickAll() {
 
 func (c *Core) oneTick() {
 	c.ticks++
-	for _, g := range c.order {
+	for _, g := range slices.Clone(c.order) {
 		g.replica.Tick()
 		if _, leader := g.replica.Leading(); leader && g.view.wanted.Swap(false) {
 			g.replica.Renew(c.now.Boot)
@@ -299,6 +343,9 @@ func (c *Core) oneTick() {
 		c.upkeep(g)
 		c.mark(g)
 	}
+	c.digGraves()
+	c.fail(c.settled())
+	c.preside()
 	c.expire()
 	c.watchDisk()
 	c.leaveFullDisk()
@@ -327,6 +374,9 @@ func (c *Core) notices(in *Input) {
 	for _, s := range in.Sums {
 		c.takeSum(s)
 	}
+	for _, s := range in.Surveys {
+		c.takeSurvey(s)
+	}
 	for _, call := range in.Calls {
 		call(c)
 	}
@@ -336,6 +386,23 @@ func (c *Core) takeMeta(m *kvdv1.MetaState) {
 	if m.GetVersion() > c.Meta.GetVersion() {
 		c.Meta = m
 		c.settings = raftmeta.SettingsOf(m)
+		c.suspectRemoved()
+	}
+}
+
+// suspectRemoved has the replicas ask that are here and not in the map.
+func (c *Core) suspectRemoved() {
+	for _, g := range c.order {
+		d, ok := c.shards().Shard(g.shard)
+		if !ok {
+			if _, absorber := c.lookUp(g.shard); absorber != 0 {
+				g.suspect()
+			}
+			continue
+		}
+		if _, member := d.OnNode(c.Node); !member && d.Epoch.Config > g.machine.Descriptor().Epoch.Config {
+			g.suspect()
+		}
 	}
 }
 
@@ -375,8 +442,17 @@ func (c *Core) knows(id kv.NodeID) bool {
 }
 
 func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
+	if c.conducted(from, m) {
+		return
+	}
 	g := c.groups[kv.ShardID(m.GetShard())]
-	if g == nil {
+	if g == nil || uint64(g.member.Replica) < m.GetTo() {
+		c.stranger(from, m)
+		return
+	}
+	if m.GetAbsent() {
+		c.fail(g.replica.Absent(kv.ReplicaID(m.GetFrom()), kv.Term(m.GetTerm())))
+		c.mark(g)
 		return
 	}
 	if m.GetChecksum() != nil {
@@ -402,6 +478,23 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 		g.handed = handed{by: from, life: c.lives[from], tick: c.ticks}
 	}
 	c.mark(g)
+}
+
+// stranger takes a message for a replica that is not here. If it is one of a leader, the leader hears that it has to send a
+// snapshot; votes are kept for a while.
+func (c *Core) stranger(from kv.NodeID, m *kvdv1.RaftMessage) {
+	shard, to := kv.ShardID(m.GetShard()), kv.ReplicaID(m.GetTo())
+	if c.arrivals[shard] != nil || c.leaving(shard) || c.tombstones[shard] >= to {
+		return
+	}
+	switch raftpb.MessageType(m.GetType()) {
+	case raftpb.MsgApp, raftpb.MsgHeartbeat:
+		c.early = append(c.early, addressed{from, &kvdv1.RaftMessage{
+			Shard: m.GetShard(), From: m.GetTo(), To: m.GetFrom(), Term: m.GetTerm(), Absent: true,
+		}})
+	default:
+		c.park(from, m)
+	}
 }
 
 // written releases what waited for log batches.
@@ -432,6 +525,7 @@ func (c *Core) release(g *group) {
 	for n < len(g.held) && g.held[n].batch <= c.durable {
 		c.released = append(c.released, g.held[n].messages...)
 		c.fail(g.replica.Local(g.held[n].local))
+		g.replica.Synced(g.held[n].commit)
 		n++
 	}
 	if n > 0 {
@@ -490,10 +584,13 @@ func (c *Core) ready(g *group) {
 	}
 	if w.Refused {
 		g.incoming.Ingest.Abort()
+		for _, other := range g.incoming.absorbed {
+			other.absorbed = false
+		}
 		g.incoming = nil
 	}
 	c.early = c.address(c.early, g, w.Early)
-	h := held{messages: c.address(nil, g, w.Held), local: w.Local}
+	h := held{messages: c.address(nil, g, w.Held), local: w.Local, commit: kv.Index(w.Hard.GetCommit())}
 	for _, m := range w.Snapshots {
 		c.snapshotWanted(g, m)
 	}
@@ -517,7 +614,7 @@ func (c *Core) write(g *group, w storage.LogWrite) {
 
 // hold keeps what waits for the group's last write, also if that was in an earlier turn (T3).
 func (c *Core) hold(g *group, h held) {
-	if len(h.messages) == 0 && len(h.local) == 0 {
+	if len(h.messages) == 0 && len(h.local) == 0 && h.commit == 0 {
 		return
 	}
 	h.batch = g.lastWrite
@@ -531,7 +628,7 @@ func (c *Core) hold(g *group, h held) {
 // lives known in this turn are those that its messages came from (T3).
 func (c *Core) address(to []addressed, g *group, messages []*raftpb.Message) []addressed {
 	for _, m := range messages {
-		node := g.machine.Descriptor().NodeOf(kv.ReplicaID(m.GetTo()))
+		node := g.replica.NodeOf(kv.ReplicaID(m.GetTo()))
 		if node != 0 {
 			applied, _ := g.machine.Applied()
 			encoded := replica.Encode(g.shard, m, c.lives[node], applied)
@@ -621,8 +718,13 @@ func (c *Core) answer() {
 	}
 }
 
-// Check reports a broken invariant of any group.
+// Check reports a broken invariant of any group: also that two replicas here hold the same key.
 func (c *Core) Check() error {
+	for i, g := range c.byKey {
+		if i > 0 && c.byKey[i-1].machine.Descriptor().Span.Overlaps(g.machine.Descriptor().Span) {
+			return fmt.Errorf("node %d: shards %d and %d overlap", c.Node, c.byKey[i-1].shard, g.shard)
+		}
+	}
 	for _, g := range c.order {
 		if err := g.replica.Check(); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/cache"
@@ -98,6 +99,8 @@ func (l *lone) SyncState() {
 	l.in.StateSynced = true
 }
 func (l *lone) MetaChanged(*kvdv1.MetaState) {}
+func (l *lone) Survey(*SurveyWork)           {}
+func (l *lone) ViewsChanged([]*View)         {}
 func (l *lone) Fatal(err error)              { l.fatal = err }
 
 // answer is how a submission ended.
@@ -162,7 +165,7 @@ func TestStuckDisk(t *testing.T) {
 // TestTruncationWaitsForTheState (T6): the log is cut only when the state that replaces it is durable.
 func TestTruncationWaitsForTheState(t *testing.T) {
 	l := newLone(t)
-	l.core.takeMeta(&kvdv1.MetaState{Version: 9, Settings: []*kvdv1.SettingValue{{Name: raftmeta.LogKeep, Value: "8"}}})
+	l.set([]*kvdv1.SettingValue{{Name: raftmeta.LogKeep, Value: "8"}}...)
 	for range 100 {
 		l.put("k")
 		st, ok, err := l.log.Load(kv.Group{Shard: 1, Replica: l.core.groups[1].member.Replica})
@@ -176,6 +179,13 @@ func TestTruncationWaitsForTheState(t *testing.T) {
 	require.Greater(t, st.Truncated.Index, kv.Index(50))
 }
 
+// set takes metadata with settings.
+func (l *lone) set(settings ...*kvdv1.SettingValue) {
+	m := proto.CloneOf(l.core.Meta)
+	m.Version, m.Settings = 9, settings
+	l.core.takeMeta(m)
+}
+
 // durablyApplied is what is applied in the state as a crash would leave it.
 func (l *lone) durablyApplied() kv.Index {
 	index, _ := l.core.groups[1].machine.Applied()
@@ -186,7 +196,7 @@ func (l *lone) durablyApplied() kv.Index {
 // TestChecksums: a leader asks for them, and one that a majority contradicts stops its node.
 func TestChecksums(t *testing.T) {
 	l := newLone(t)
-	l.core.takeMeta(&kvdv1.MetaState{Version: 9, Settings: []*kvdv1.SettingValue{{Name: raftmeta.ChecksumInterval, Value: "1s"}}})
+	l.set([]*kvdv1.SettingValue{{Name: raftmeta.ChecksumInterval, Value: "1s"}}...)
 	for range 60 {
 		l.tick()
 	}

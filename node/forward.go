@@ -26,7 +26,7 @@ func (n *Node) forwarded(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv1.F
 	}
 	switch r := r.Request.(type) {
 	case *kvdv1.ForwardRequest_Get:
-		g, err := n.getHere(ctx, p.shards.Lookup(r.Get.GetKey()).Shard, r.Get.GetKey())
+		g, err := n.getHere(ctx, n.locate(p, r.Get.GetKey()).Shard, r.Get.GetKey())
 		resp := &kvdv1.ForwardResponse{Header: wire.FromHeader(g.Header)}
 		if g.Found {
 			resp.Response = &kvdv1.ForwardResponse_Found{Found: &kvdv1.KeyValue{
@@ -35,7 +35,7 @@ func (n *Node) forwarded(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv1.F
 		}
 		return resp, wire.Read, err
 	case *kvdv1.ForwardRequest_Scan:
-		return n.forwardedScan(ctx, p.shards, r.Scan)
+		return n.forwardedScan(ctx, p, r.Scan)
 	case *kvdv1.ForwardRequest_Write:
 		return n.forwardedWrite(ctx, r.Write)
 	case *kvdv1.ForwardRequest_Meta:
@@ -46,9 +46,9 @@ func (n *Node) forwarded(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv1.F
 	return nil, wire.Read, kv.ErrUnsupported
 }
 
-func (n *Node) forwardedScan(ctx context.Context, shards *raftmeta.Map, s *kvdv1.ForwardScan) (*kvdv1.ForwardResponse, wire.Op, error) {
-	id := shards.Lookup(s.GetStart()).Shard
-	v := n.views[id]
+func (n *Node) forwardedScan(ctx context.Context, p *published, s *kvdv1.ForwardScan) (*kvdv1.ForwardResponse, wire.Op, error) {
+	id := n.locate(p, s.GetStart()).Shard
+	v := n.view(id)
 	if v == nil {
 		return nil, wire.Read, &kv.NotLeaderError{Shard: id}
 	}
@@ -103,7 +103,7 @@ func (n *Node) forwardedMeta(ctx context.Context, m *kvdv1.MetaCommand) (*kvdv1.
 
 // writeHere carries a command out if its shard is led here.
 func (n *Node) writeHere(ctx context.Context, id kv.ShardID, c *kv.Command) (*kvdv1.ForwardResponse, wire.Op, error) {
-	v := n.views[id]
+	v := n.view(id)
 	if v == nil {
 		return nil, wire.Write, &kv.NotLeaderError{Shard: id}
 	}

@@ -42,6 +42,16 @@ type group struct {
 
 	handed    handed
 	committed kv.Index // At the last look of spreadLeaders.
+
+	gone       bool // Dropped: not in the loop any more.
+	splitting  *splitting
+	merging    int  // Ticks since this leader drives a merge.
+	absorbed   bool // In the turn's step, by its left neighbour.
+	reshaped   bool // The turn's step has changed the descriptor.
+	suspicious bool // It may have been removed: to be asked.
+	leaderless int  // Ticks without a leader.
+	askAgain   uint64
+	told       told
 }
 
 // held is what waits for a log batch to be durable.
@@ -49,6 +59,7 @@ type held struct {
 	batch    uint64
 	messages []addressed
 	local    []*raftpb.Message
+	commit   kv.Index // Of the hard state that was written, 0 without one.
 }
 
 // addressed is a message and the node that it goes to.
@@ -155,9 +166,12 @@ func (g *group) publish() {
 	term, leader := g.replica.Leading()
 	next := readState{
 		descriptor: g.machine.Descriptor(), incarnation: old.incarnation, term: term, leader: leader, lead: g.replica.Leader(),
-		leaseUntil: g.replica.LeaseUntil(), installing: g.replica.Installing(),
+		leaseUntil: g.replica.LeaseUntil(), installing: g.replica.Installing() || g.machine.Frozen() != nil,
 	}
 	if next != *old {
 		g.view.state.Store(&next)
 	}
 }
+
+// bytesHeld is the size of the keys and values of the replica.
+func (g *group) bytesHeld() uint64 { return g.machine.State().GetBytes() }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,58 +22,107 @@ func NewCore(cfg CoreConfig, now Now) (*Core, error) {
 	c := &Core{
 		CoreConfig: cfg, settings: raftmeta.SettingsOf(cfg.Meta), groups: map[kv.ShardID]*group{},
 		lives: map[kv.NodeID]kv.Life{}, full: fullNodes{}, now: now, nextTick: now.Boot + cfg.Tick,
+		arrivals: map[kv.ShardID]*Received{}, orphans: map[kv.Group]bool{},
 	}
 	records, err := cfg.State.Shards()
 	if err != nil {
 		return nil, fmt.Errorf("read the replicas of the state store: %w", err)
+	}
+	if c.tombstones, err = cfg.State.Tombstones(); err != nil {
+		return nil, fmt.Errorf("read the tombstones of the state store: %w", err)
 	}
 	logs, err := cfg.Log.Groups()
 	if err != nil {
 		return nil, fmt.Errorf("read the groups of the log store: %w", err)
 	}
 	for _, record := range records {
-		g, err := c.open(record)
+		g, err := c.openFirst(record)
 		if err != nil {
 			return nil, err
 		}
 		c.addGroup(g)
 		logs = slices.DeleteFunc(logs, func(l kv.Group) bool { return l == g.replica.Group() })
 	}
-	if len(logs) > 0 {
-		// M5: neither a state nor a birth.
-		return nil, fmt.Errorf("the log store holds %v, of which the state store knows nothing: the data directory is damaged; restore both stores together", logs)
+	if err := c.openOrphans(logs); err != nil {
+		return nil, err
 	}
-	return c, nil
+	return c, c.settled()
+}
+
+// openOrphans looks at the logs whose replicas the state store does not have: those of removed replicas go, the others
+// must be born again by the replay of a split (M5).
+func (c *Core) openOrphans(logs []kv.Group) error {
+	var remove []storage.LogWrite
+	for _, l := range logs {
+		if c.tombstones[l.Shard] >= l.Replica {
+			remove = append(remove, storage.LogWrite{Group: l, Remove: true})
+		} else {
+			c.orphans[l] = true
+		}
+	}
+	if len(remove) == 0 {
+		return nil
+	}
+	if err := c.Log.Write(remove, true); err != nil {
+		return fmt.Errorf("remove the logs of removed replicas: %w", err)
+	}
+	return nil
+}
+
+// settled fails if a log is left without a replica after every replica has applied again what was committed at
+// the start (M5).
+func (c *Core) settled() error {
+	if len(c.orphans) == 0 || slices.ContainsFunc(c.order, func(g *group) bool { return g.replica.Replaying() }) {
+		return nil
+	}
+	var logs []kv.Group
+	for l := range c.orphans {
+		logs = append(logs, l)
+	}
+	slices.SortFunc(logs, func(a, b kv.Group) int {
+		return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Replica, b.Replica))
+	})
+	return fmt.Errorf("the log store holds %v, of which the state store knows nothing: the data directory is damaged; restore both stores together", logs)
+}
+
+// openFirst opens a replica at the start.
+func (c *Core) openFirst(record *storage.ShardRecord) (*group, error) {
+	log, reset, err := c.loadLog(kv.Group{Shard: record.Shard, Replica: kv.ReplicaID(record.State.Replica)}, record.State)
+	if err != nil {
+		return nil, err
+	}
+	if reset != nil {
+		if err := c.Log.Write([]storage.LogWrite{*reset}, true); err != nil {
+			return nil, fmt.Errorf("reset the log of %v: %w", reset.Group, err)
+		}
+	}
+	return c.open(record.Shard, record.State, log)
 }
 
 // open opens one replica.
-func (c *Core) open(record *storage.ShardRecord) (*group, error) {
-	st := record.State
+func (c *Core) open(id kv.ShardID, st *kvdv1.ShardState, log storage.LogState) (*group, error) {
 	machine, err := newMachine(st, c.State)
 	if err != nil {
 		return nil, err
 	}
 	member := kv.Replica{Node: c.Node, Replica: kv.ReplicaID(st.Replica)}
-	id := kv.Group{Shard: record.Shard, Replica: member.Replica}
-	log, err := c.openLog(id, st)
-	if err != nil {
-		return nil, err
-	}
+	var g *group
+	c.incarnations++
 	r, err := replica.New(replica.Config{
-		Node: c.Node, Life: c.Life, Replica: member.Replica, Descriptor: machine.Descriptor(), Conf: confState(st),
+		Node: c.Node, Life: c.Life, Incarnation: c.incarnations, Replica: member.Replica, Descriptor: machine.Descriptor(), Conf: confState(st),
 		Machine: machine, Codec: codec{}, Store: c.Log,
 		Hard: &raftpb.HardState{
 			Term: new(uint64(log.Hard.Term)), Vote: new(uint64(log.Hard.Vote)), Commit: new(uint64(log.Hard.Commit)),
 		},
 		Truncated: log.Truncated.Index, TruncatedTerm: log.Truncated.Term, Last: log.Last,
 		Tick: c.Tick, ElectionTicks: c.ElectionTicks, HeartbeatTicks: HeartbeatTicks, Logger: raftLogger{c.Logger},
+		Holds: func(b *kvdv1.Batch) bool { return c.holdsBack(g, b) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	c.incarnations++
-	g := &group{
-		shard: record.Shard, member: member, replica: r, machine: machine, view: &View{shard: record.Shard},
+	g = &group{
+		shard: id, member: member, replica: r, machine: machine, view: &View{shard: id},
 		unsent: map[kv.ReplicaID]kv.Term{}, pinned: pins{},
 	}
 	g.view.state.Store(&readState{descriptor: machine.Descriptor(), incarnation: c.incarnations})
@@ -82,28 +132,27 @@ func (c *Core) open(record *storage.ShardRecord) (*group, error) {
 	return g, nil
 }
 
-// openLog reads a group's log, and resets it if the state's base (a snapshot, or the birth) has overtaken it (D2).
-func (c *Core) openLog(id kv.Group, st *kvdv1.ShardState) (storage.LogState, error) {
+// loadLog reads a group's log as it is after reset, which is nil if nothing is to be written: it is reset if the state's
+// base (a snapshot, or the birth) has overtaken it (D2).
+func (c *Core) loadLog(id kv.Group, st *kvdv1.ShardState) (log storage.LogState, reset *storage.LogWrite, err error) {
 	log, ok, err := c.Log.Load(id)
 	if err != nil {
-		return storage.LogState{}, fmt.Errorf("read the log of %v: %w", id, err)
+		return storage.LogState{}, nil, fmt.Errorf("read the log of %v: %w", id, err)
 	}
 	base := storage.Point{Index: kv.Index(st.BaseIndex), Term: kv.Term(st.BaseTerm)}
 	if !ok && base.Index != kv.Index(st.AppliedIndex) {
-		return storage.LogState{}, fmt.Errorf("the log of %v is missing: the data directory is damaged; remove it and add the node anew", id)
+		return storage.LogState{}, nil, fmt.Errorf("the log of %v is missing: the data directory is damaged; remove it and add the node anew", id)
 	}
 	if ok && (log.Truncated.Index >= base.Index || c.holds(id, log, base)) {
-		return log, nil
+		return log, nil, nil
 	}
 	hard := log.Hard
 	if hard.Term < base.Term {
 		hard.Term, hard.Vote = base.Term, 0
 	}
 	hard.Commit = base.Index
-	if err := c.Log.Write([]storage.LogWrite{{Group: id, Reset: &base, Hard: &hard}}, true); err != nil {
-		return storage.LogState{}, fmt.Errorf("reset the log of %v: %w", id, err)
-	}
-	return storage.LogState{Hard: hard, Truncated: base, Last: base.Index}, nil
+	reset = &storage.LogWrite{Group: id, Reset: &base, Hard: &hard}
+	return storage.LogState{Hard: hard, Truncated: base, Last: base.Index}, reset, nil
 }
 
 // holds reports whether a log has the entry at a point.

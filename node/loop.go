@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,19 +164,16 @@ func (n *Node) sendSnapshot(ctx context.Context, s *Outgoing) (err error) {
 }
 
 // Snapshot receives a replica's data beside the store, and hands it to the loop.
-func (n *Node) Snapshot(_ context.Context, header *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, error)) error {
+func (n *Node) Snapshot(ctx context.Context, header *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, error)) error {
 	d := header.GetState().GetDescriptor_()
-	v := n.views[kv.ShardID(d.GetShard())]
-	span := kv.Span{Start: d.GetStart(), End: d.GetEnd()}
-	switch {
-	case v == nil:
-		return fmt.Errorf("there is no replica of shard %d here", d.GetShard())
-	case !v.state.Load().descriptor.Span.Equal(span):
-		return &kv.InvalidError{Field: "span", Bound: "that of the replica here"}
-	case !n.room(header.GetState().GetBytes()):
+	if !n.room(header.GetState().GetBytes()) {
 		return n.noRoom()
 	}
-	ingest, err := n.state.NewIngest(v.shard, span)
+	if err := n.expects(ctx, header); err != nil {
+		return err
+	}
+	span := kv.Span{Start: d.GetStart(), End: d.GetEnd()}
+	ingest, err := n.state.NewIngest(kv.ShardID(d.GetShard()), span)
 	if err != nil {
 		return err
 	}
@@ -209,6 +207,13 @@ func (n *Node) Snapshot(_ context.Context, header *kvdv1.SnapshotHeader, next fu
 	return nil
 }
 
+// expects refuses, before its data has come, a snapshot that the loop would refuse now.
+func (n *Node) expects(ctx context.Context, header *kvdv1.SnapshotHeader) error {
+	var refusal error
+	err := n.inLoop(ctx, func(c *Core) { refusal = c.expects(header) })
+	return cmp.Or(err, refusal)
+}
+
 // Install commits what was received, beside the loop.
 func (n *Node) Install(r *Received) {
 	n.background(func(context.Context) {
@@ -218,6 +223,29 @@ func (n *Node) Install(r *Received) {
 		}
 		n.Logger.Info("a snapshot was installed", "shard", r.State.GetDescriptor_().GetShard(), "keys", r.State.GetKeys(), "index", r.State.GetAppliedIndex())
 		n.inbox.add(func(in *Input) { in.Installed = append(in.Installed, r) })
+	})
+}
+
+// Survey walks through a view, one at a time, beside the loop. A stop ends it.
+func (n *Node) Survey(s *SurveyWork) {
+	n.background(func(ctx context.Context) {
+		n.surveys.Lock()
+		defer n.surveys.Unlock()
+		found := Survey{Kind: s.Kind, Shard: s.Shard, Goal: s.Goal}
+		var err error
+		switch s.Kind {
+		case CountFrom:
+			found.Keys, found.Bytes, found.Expiring, err = snapshot.Count(ctx, s.View, kv.Span{Start: s.Key, End: s.Span.End})
+		case FindMiddle:
+			found.Left, found.Right, err = snapshot.Middle(ctx, s.View, s.Span, s.View.State().GetBytes())
+		case FindCut:
+			found.Left, found.Right, err = snapshot.Neighbours(ctx, s.View, s.Span, s.Key)
+		}
+		found.Err = errors.Join(err, s.View.Close())
+		if ctx.Err() != nil {
+			return
+		}
+		n.inbox.add(func(in *Input) { in.Surveys = append(in.Surveys, found) })
 	})
 }
 

@@ -91,14 +91,15 @@ type Node struct {
 	blocks  *pebble.Cache
 	guard   *cache.Guard
 	core    *Core
-	views   map[kv.ShardID]*View
+	locals  atomic.Pointer[locals]
 	reader  Reader
 	network Network
 
 	inbox     *inbox
 	logWriter logWriter
 	checksums sync.Mutex
-	pace      *rate.Limiter   // Of the snapshots that are sent.
+	pace      *rate.Limiter // Of the snapshots that are sent.
+	surveys   sync.Mutex
 	ctx       context.Context // Of the background work.
 	cancel    context.CancelFunc
 	loopEnd   context.CancelFunc
@@ -234,10 +235,7 @@ func (n *Node) run() error {
 	if err != nil {
 		return err
 	}
-	n.views = map[kv.ShardID]*View{}
-	for _, v := range n.core.Views() {
-		n.views[v.Shard()] = v
-	}
+	n.ViewsChanged(n.core.Views())
 	n.reader = Reader{Node: n.self.Node, Guard: n.guard, State: n.state, Boot: bootTime, Wall: wallTime}
 	var loopCtx context.Context
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -257,7 +255,7 @@ func (n *Node) run() error {
 	n.loops.Go(func() { n.loop(loopCtx) })
 	n.background(n.watchDisk)
 	n.background(n.watchTurns)
-	if n.views[kv.MetaShard] == nil {
+	if n.view(kv.MetaShard) == nil {
 		n.background(n.followMeta)
 	}
 	n.serving.Store(true)
@@ -432,7 +430,7 @@ func (n *Node) closeStores() error {
 
 func (n *Node) leads() int {
 	count := 0
-	for _, v := range n.views {
+	for _, v := range n.locals.Load().shards() {
 		if v.state.Load().leader {
 			count++
 		}

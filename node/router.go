@@ -28,10 +28,10 @@ func (n *Node) lookup(c *kv.Command) (*kv.Descriptor, error) {
 	var first *kv.Descriptor
 	var all []kv.ShardID
 	c.Keys(func(key []byte) bool {
-		d := p.shards.Lookup(key)
+		d := n.locate(p, key)
 		if first == nil {
 			first, all = d, []kv.ShardID{d.Shard}
-		} else if d != first {
+		} else if d.Shard != first.Shard {
 			for _, known := range all {
 				if known == d.Shard {
 					return true
@@ -59,8 +59,10 @@ func (n *Node) notServing() error {
 
 // Leader is the node that leads a shard as far as this one knows; 0 when unknown.
 func (n *Node) Leader(id kv.ShardID) kv.NodeID {
-	if v := n.views[id]; v != nil {
-		return v.state.Load().lead
+	if v := n.view(id); v != nil {
+		if lead := v.state.Load().lead; lead != 0 {
+			return lead
+		}
 	}
 	if hint, ok := n.leaders.Load(id); ok {
 		return hint.(kv.NodeID)
@@ -70,9 +72,6 @@ func (n *Node) Leader(id kv.ShardID) kv.NodeID {
 
 // learn takes what an answer tells of a shard's leader: a member of the cluster, or 0 for nobody.
 func (n *Node) learn(id kv.ShardID, leader kv.NodeID) {
-	if n.views[id] != nil {
-		return
-	}
 	if leader != 0 {
 		if _, member := n.Address(leader); !member {
 			return
@@ -86,10 +85,21 @@ func (n *Node) route(d *kv.Descriptor, attempt int) kv.NodeID {
 	if leader := n.Leader(d.Shard); leader != 0 {
 		return leader
 	}
-	if n.views[d.Shard] != nil {
+	if _, member := d.OnNode(n.self.Node); member && n.view(d.Shard) != nil {
 		return n.self.Node // It will hear of the leader first.
 	}
 	return d.Replicas[attempt%len(d.Replicas)].Node
+}
+
+// next picks the node for another attempt after an error: that of the leader which the error names, if it is of another
+// shard than was asked for, which was split off or has absorbed that one since.
+func (n *Node) next(d *kv.Descriptor, attempt int, err error) kv.NodeID {
+	if moved, ok := errors.AsType[*kv.NotLeaderError](err); ok && moved.Shard != d.Shard && moved.Leader != 0 {
+		if _, member := n.Address(moved.Leader); member {
+			return moved.Leader
+		}
+	}
+	return n.route(d, attempt)
 }
 
 const (
@@ -114,7 +124,7 @@ func patience(r kv.Route) time.Time {
 // again tells whether an attempt that failed is worth another, waits a little, and remembers what was learned.
 func (n *Node) again(ctx context.Context, d *kv.Descriptor, until time.Time, attempt int, err error) bool {
 	if notLeader, ok := errors.AsType[*kv.NotLeaderError](err); ok {
-		n.learn(d.Shard, notLeader.Leader)
+		n.learn(notLeader.Shard, notLeader.Leader)
 	} else if !errors.As(err, new(*kv.StaleEpochError)) {
 		return false
 	}
@@ -143,12 +153,14 @@ func (n *Node) Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Res
 		return kv.Result{}, kv.Header{}, errBusy
 	}
 	encoded := shard.EncodeCommand(c)
+	var last error
 	for until, attempt := patience(route), 0; ; attempt++ {
 		d, err := n.lookup(c)
 		if err != nil {
 			return kv.Result{}, kv.Header{}, err
 		}
-		result, h, err := n.write(ctx, d, encoded, c.Size(), n.route(d, attempt))
+		result, h, err := n.write(ctx, d, encoded, c.Size(), n.next(d, attempt, last))
+		last = err
 		if err == nil {
 			return finish(result, h)
 		}
@@ -163,7 +175,7 @@ func (n *Node) write(ctx context.Context, d *kv.Descriptor, c *kvdv1.Command, si
 	if to != n.self.Node {
 		return n.forwardWrite(ctx, d, c, size, to)
 	}
-	v := n.views[d.Shard]
+	v := n.view(d.Shard)
 	if v == nil {
 		return kv.Result{}, kv.Header{}, &kv.NotLeaderError{Shard: d.Shard}
 	}
@@ -173,8 +185,11 @@ func (n *Node) write(ctx context.Context, d *kv.Descriptor, c *kvdv1.Command, si
 
 // written makes the answer of a write that ended here.
 func (n *Node) written(v *View, result kv.Result, err error) (kv.Result, kv.Header, error) {
-	if err == nil && result.Status == kv.WrongShard {
+	switch {
+	case err == nil && result.Status == kv.WrongShard:
 		err = &kv.StaleEpochError{Descriptors: []*kv.Descriptor{v.state.Load().descriptor}}
+	case err == nil && result.Status == kv.Frozen:
+		err = &kv.NotLeaderError{Shard: v.shard}
 	}
 	h := kv.Header{Shard: v.shard, Epoch: v.state.Load().descriptor.Epoch, Revision: result.Revision, Node: n.self.Node}
 	return result, h, err
@@ -268,7 +283,7 @@ func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done f
 		done(kv.Result{}, kv.Header{}, err)
 		return
 	}
-	v := n.views[d.Shard]
+	v := n.view(d.Shard)
 	if v == nil || !v.state.Load().leader {
 		if to := n.Leader(d.Shard); to != 0 && n.budget.to(to).full() {
 			done(kv.Result{}, kv.Header{}, errBusy)
@@ -293,11 +308,11 @@ func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done f
 
 // TryGet answers a linearizable read from memory, if this node may.
 func (n *Node) TryGet(_ kv.Route, key []byte) (rec kv.Record, found bool, h kv.Header, ok bool) {
-	p := n.meta.Load()
-	if p == nil {
+	l := n.locals.Load()
+	if l == nil || !n.serving.Load() {
 		return kv.Record{}, false, kv.Header{}, false
 	}
-	v := n.views[p.shards.Lookup(key).Shard]
+	v := l.find(key)
 	if v == nil {
 		return kv.Record{}, false, kv.Header{}, false
 	}
@@ -307,19 +322,21 @@ func (n *Node) TryGet(_ kv.Route, key []byte) (rec kv.Record, found bool, h kv.H
 
 // Get reads a key, on this node or the one that leads the shard.
 func (n *Node) Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error) {
+	var last error
 	for until, attempt := patience(route), 0; ; attempt++ {
 		p := n.meta.Load()
 		if p == nil || !n.serving.Load() {
 			return kv.Record{}, false, kv.Header{}, n.notServing()
 		}
-		d := p.shards.Lookup(key)
-		if level == kv.Eventual && n.views[d.Shard] != nil {
-			g, err := n.get(n.views[d.Shard], key, ByNothing)
+		d := n.locate(p, key)
+		if level == kv.Eventual && n.view(d.Shard) != nil {
+			g, err := n.get(n.view(d.Shard), key, ByNothing)
 			if err != nil || g.Ok {
 				return g.Record, g.Found, g.Header, err
 			}
 		}
-		g, err := n.getFrom(ctx, d, key, n.route(d, attempt))
+		g, err := n.getFrom(ctx, d, key, n.next(d, attempt, last))
+		last = err
 		if err == nil {
 			return g.Record, g.Found, g.Header, nil
 		}
@@ -338,7 +355,7 @@ func (n *Node) getFrom(ctx context.Context, d *kv.Descriptor, key []byte, to kv.
 }
 
 func (n *Node) getHere(ctx context.Context, id kv.ShardID, key []byte) (Get, error) {
-	v := n.views[id]
+	v := n.view(id)
 	if v == nil {
 		return Get{}, &kv.NotLeaderError{Shard: id}
 	}
@@ -411,19 +428,21 @@ func (n *Node) forwardGet(ctx context.Context, d *kv.Descriptor, key []byte, to 
 
 // ScanChunk reads one shard's part of a span, at one revision.
 func (n *Node) ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest) (kv.Chunk, error) {
+	var last error
 	for until, attempt := patience(route), 0; ; attempt++ {
 		p := n.meta.Load()
 		if p == nil || !n.serving.Load() {
 			return kv.Chunk{}, n.notServing()
 		}
-		d := p.shards.Lookup(r.Span.Start)
-		if v := n.views[d.Shard]; v != nil && r.Level == kv.Eventual {
+		d := n.locate(p, r.Span.Start)
+		if v := n.view(d.Shard); v != nil && r.Level == kv.Eventual {
 			chunk, err := n.scanHere(ctx, v, r)
 			if !errors.As(err, new(*kv.NotLeaderError)) {
 				return chunk, err
 			}
 		}
-		chunk, err := n.scanFrom(ctx, d, r, n.route(d, attempt))
+		chunk, err := n.scanFrom(ctx, d, r, n.next(d, attempt, last))
+		last = err
 		if err == nil {
 			return chunk, nil
 		}
@@ -434,7 +453,7 @@ func (n *Node) ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest) 
 }
 
 func (n *Node) scanFrom(ctx context.Context, d *kv.Descriptor, r kv.ScanRequest, to kv.NodeID) (kv.Chunk, error) {
-	if v := n.views[d.Shard]; v != nil && to == n.self.Node {
+	if v := n.view(d.Shard); v != nil && to == n.self.Node {
 		return n.scanHere(ctx, v, r)
 	}
 	resp, err := n.forwardRead(ctx, d, &kvdv1.ForwardRequest{Request: &kvdv1.ForwardRequest_Scan{Scan: &kvdv1.ForwardScan{

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -127,21 +128,27 @@ func (c *Core) snapshots(in *Input) {
 func (c *Core) offer(r *Received) error {
 	d := r.State.GetDescriptor_()
 	g := c.groups[kv.ShardID(d.GetShard())]
+	if g == nil {
+		return c.arrive(r)
+	}
 	switch {
-	case g == nil:
-		return fmt.Errorf("there is no such replica here")
 	case r.Life < c.lives[r.From]:
 		return fmt.Errorf("its sender has started anew since")
 	case g.incoming != nil:
 		return fmt.Errorf("another is being installed")
 	case kv.ReplicaID(r.State.GetReplica()) != g.member.Replica:
+		g.suspect()
 		return &kv.InvalidError{Field: "replica", Bound: fmt.Sprintf("replica %d", g.member.Replica)}
-	case !g.machine.Descriptor().Span.Equal(kv.Span{Start: d.GetStart(), End: d.GetEnd()}):
-		return &kv.InvalidError{Field: "span", Bound: g.machine.Descriptor().Span.String()}
+	case !bytes.Equal(g.machine.Descriptor().Span.Start, d.GetStart()):
+		return &kv.InvalidError{Field: "span", Bound: "from the shard's start on, which never changes"}
 	case (g.shard == kv.MetaShard) != (r.State.GetMeta() != nil):
 		return &kv.InvalidError{Field: "meta", Bound: "with the meta group's snapshot, and only there"}
 	}
 	if err := checkReplicas(r.State, g.member); err != nil {
+		return err
+	}
+	absorbed, err := c.room(r, g)
+	if err != nil {
 		return err
 	}
 	// What cannot be opened must not replace what can.
@@ -156,8 +163,141 @@ func (c *Core) offer(r *Received) error {
 	if !stepped {
 		return fmt.Errorf("it comes at the wrong time")
 	}
+	if err := c.replaces(r, g, absorbed); err != nil {
+		c.fail(err) // Raft has taken it already.
+		return err
+	}
 	g.incoming = r
 	c.mark(g)
+	return nil
+}
+
+// expects refuses a snapshot by its header.
+func (c *Core) expects(h *kvdv1.SnapshotHeader) error {
+	r := &Received{From: kv.NodeID(h.GetFromNode()), Life: kv.Life(h.GetFromLife()), State: h.GetState()}
+	g := c.groups[kv.ShardID(h.GetState().GetDescriptor_().GetShard())]
+	switch {
+	case h.GetState().GetDescriptor_() == nil:
+		return &kv.InvalidError{Field: "descriptor", Bound: "must be set"}
+	case g == nil:
+		if err := c.admitArrival(r.From, r.Life, r.State); err != nil {
+			return err
+		}
+	case kv.ReplicaID(r.State.GetReplica()) != g.member.Replica:
+		g.suspect()
+		return &kv.InvalidError{Field: "replica", Bound: fmt.Sprintf("replica %d", g.member.Replica)}
+	}
+	_, err := c.room(r, g)
+	return err
+}
+
+// arrive begins the installation of a replica that is new on this node.
+func (c *Core) arrive(r *Received) error {
+	if err := c.admitArrival(r.From, r.Life, r.State); err != nil {
+		return err
+	}
+	if err := checkMessage(r); err != nil {
+		return err
+	}
+	absorbed, err := c.room(r, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := newMachine(r.State, c.State); err != nil {
+		return err
+	}
+	if err := c.replaces(r, nil, absorbed); err != nil {
+		return err
+	}
+	c.lives[r.From] = r.Life
+	c.arrivals[kv.ShardID(r.State.GetDescriptor_().GetShard())] = r
+	c.Host.Install(r)
+	return nil
+}
+
+// admitArrival refuses a replica that is new here if it was removed before, or is not for this node (M5).
+func (c *Core) admitArrival(from kv.NodeID, life kv.Life, st *kvdv1.ShardState) error {
+	shard, id := kv.ShardID(st.GetDescriptor_().GetShard()), kv.ReplicaID(st.GetReplica())
+	switch {
+	case life < c.lives[from]:
+		return fmt.Errorf("its sender has started anew since")
+	case c.arrivals[shard] != nil:
+		return fmt.Errorf("another is being installed")
+	case id == 0 || c.tombstones[shard] >= id && !mutantNoTombstone:
+		return fmt.Errorf("replica %d was removed from this node", id)
+	case c.leaving(shard):
+		return fmt.Errorf("the removal of an earlier replica is not durable yet")
+	case (shard == kv.MetaShard) != (st.GetMeta() != nil):
+		return &kv.InvalidError{Field: "meta", Bound: "with the meta group's snapshot, and only there"}
+	case kv.Index(st.GetAppliedIndex()) < kv.BirthIndex || st.GetAppliedTerm() == 0:
+		return &kv.InvalidError{Field: "snapshot", Bound: "a point of a log"}
+	}
+	return checkReplicas(st, kv.Replica{Node: c.Node, Replica: id})
+}
+
+// checkMessage refuses a snapshot whose message does not come from a member to the replica that it makes: no replica here
+// looks at it.
+func checkMessage(r *Received) error {
+	d := wire.ToDescriptor(r.State.GetDescriptor_())
+	if d.NodeOf(kv.ReplicaID(r.Message.GetFrom())) != r.From || r.Message.GetTo() != r.State.GetReplica() || r.Message.GetTerm() < r.State.GetAppliedTerm() {
+		return &kv.InvalidError{Field: "snapshot", Bound: "from a member to a member"}
+	}
+	return nil
+}
+
+// room refuses a snapshot whose span overlaps that of another replica here (D3), which is then asked about: unless the
+// snapshot's shard has absorbed it. Those are given.
+func (c *Core) room(r *Received, g *group) (absorbed []*group, err error) {
+	d := wire.ToDescriptor(r.State.GetDescriptor_())
+	if d.Shard == kv.MetaShard {
+		return nil, nil
+	}
+	for _, other := range c.byKey {
+		if other == g || !other.machine.Descriptor().Span.Overlaps(d.Span) {
+			continue
+		}
+		gone := slices.ContainsFunc(r.State.GetAbsorbed(), func(a *kvdv1.Absorbed) bool {
+			return kv.ShardID(a.GetShard()) == other.shard
+		})
+		if gone && !other.replica.Installing() && other.incoming == nil {
+			absorbed = append(absorbed, other)
+			continue
+		}
+		if mutantSnapshotOverUnsplit {
+			continue
+		}
+		other.suspect()
+		return nil, fmt.Errorf("shard %d here holds keys of it", other.shard)
+	}
+	for shard, other := range c.arrivals {
+		if wire.ToDescriptor(other.State.GetDescriptor_()).Span.Overlaps(d.Span) {
+			return nil, fmt.Errorf("shard %d, which is being installed, holds keys of it", shard)
+		}
+	}
+	for _, other := range c.byKey {
+		if in := other.incoming; in != nil && other != g && wire.ToDescriptor(in.State.GetDescriptor_()).Span.Overlaps(d.Span) {
+			return nil, fmt.Errorf("shard %d, which is being installed, holds keys of it", other.shard)
+		}
+	}
+	return absorbed, nil
+}
+
+// replaces tells the ingest what it takes away beside the shard's data: what the replica here holds beyond the new span,
+// and the replicas that the shard has absorbed, in the same step (G3). Those do nothing from here on.
+func (c *Core) replaces(r *Received, old *group, absorbed []*group) error {
+	d := wire.ToDescriptor(r.State.GetDescriptor_())
+	if old != nil && d.Shard != kv.MetaShard && !d.Span.ContainsSpan(old.machine.Descriptor().Span) {
+		if err := r.Ingest.Replace(old.machine.Descriptor().Span); err != nil {
+			return err
+		}
+	}
+	for _, g := range absorbed {
+		if err := r.Ingest.Remove(g.replica.Group()); err != nil {
+			return err
+		}
+		g.absorbed = true
+	}
+	r.absorbed = absorbed
 	return nil
 }
 
@@ -186,7 +326,12 @@ func checkReplicas(st *kvdv1.ShardState, here kv.Replica) error {
 
 // installed goes on after a snapshot's data is in the state store, durable: the log is reset to its point (D2).
 func (c *Core) installed(r *Received) {
+	c.endAbsorbed(r)
 	g := r.group
+	if g == nil {
+		c.arrived(r)
+		return
+	}
 	g.incoming = nil
 	machine, err := newMachine(r.State, c.State)
 	if err != nil {
@@ -202,6 +347,7 @@ func (c *Core) installed(r *Received) {
 	c.write(g, storage.LogWrite{
 		Group: g.replica.Group(), Reset: &storage.Point{Index: index, Term: term}, Hard: hardState(hard),
 	})
+	r.held.commit = index
 	c.hold(g, r.held)
 	c.incarnations++
 	g.view.mayBeVisible.Store(uint64(machine.Revision()))
@@ -212,8 +358,45 @@ func (c *Core) installed(r *Received) {
 	next.descriptor = machine.Descriptor()
 	g.view.state.Store(&next)
 	c.mark(g)
-	if g.shard == kv.MetaShard && r.State.GetMeta().GetVersion() > c.Meta.GetVersion() {
-		c.takeMeta(r.State.GetMeta())
-		c.Host.MetaChanged(r.State.GetMeta())
+	c.installedMeta(r)
+}
+
+// installedMeta takes the metadata that came with a snapshot of the meta group.
+func (c *Core) installedMeta(r *Received) {
+	if m := r.State.GetMeta(); m.GetVersion() > c.Meta.GetVersion() {
+		c.takeMeta(m)
+		c.Host.MetaChanged(m)
 	}
+}
+
+// endAbsorbed ends the replicas that went in the step of the ingest, which is durable.
+func (c *Core) endAbsorbed(r *Received) {
+	for _, g := range r.absorbed {
+		c.tombstones[g.shard] = max(c.tombstones[g.shard], g.member.Replica)
+		c.drop(g)
+		c.writes = append(c.writes, storage.LogWrite{Group: g.replica.Group(), Remove: true})
+	}
+}
+
+// arrived opens a replica that is new here: its data is in the state store, durable. Its log begins at the snapshot, in
+// the term of the leader that sent it.
+func (c *Core) arrived(r *Received) {
+	shard := kv.ShardID(r.State.GetDescriptor_().GetShard())
+	delete(c.arrivals, shard)
+	log, reset, err := c.loadLog(kv.Group{Shard: shard, Replica: kv.ReplicaID(r.State.GetReplica())}, r.State)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	g, err := c.open(shard, r.State, log)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	if reset != nil {
+		c.write(g, *reset)
+	}
+	c.addGroup(g)
+	c.viewsChanged = true
+	c.installedMeta(r)
 }

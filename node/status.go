@@ -242,7 +242,7 @@ func (n *Node) Ready() error {
 	if !n.serving.Load() || n.stopping.Load() {
 		return n.notServing()
 	}
-	for id, v := range n.views {
+	for id, v := range n.locals.Load().shards() {
 		if v.state.Load().lead == 0 {
 			return fmt.Errorf("shard %d has no leader now", id)
 		}
@@ -270,7 +270,7 @@ func (n *Node) Metrics() Metrics {
 	}
 	return Metrics{
 		Cache: n.guard.Metrics(), Log: n.log.Metrics(), State: n.state.Metrics(), Queued: n.budget.writes.waiting.Load(),
-		QueuedBytes: n.budget.bytes.Load(), Leaders: n.leads(), Replicas: len(n.views), DiskFree: n.disk.free.Load(),
+		QueuedBytes: n.budget.bytes.Load(), Leaders: n.leads(), Replicas: len(n.locals.Load().shards()), DiskFree: n.disk.free.Load(),
 		DiskFull: n.disk.full.Load(), MemoryBudget: n.MemoryBytes,
 	}
 }
@@ -281,7 +281,7 @@ func (n *Node) Stale(route kv.Route, key []byte) []*kv.Descriptor {
 	if p == nil || route.Version == 0 {
 		return nil
 	}
-	if d := p.shards.Lookup(key); d.Shard != route.Shard || d.Epoch.Version != route.Version {
+	if d := n.locate(p, key); d.Shard != route.Shard || d.Epoch.Version != route.Version {
 		return []*kv.Descriptor{d}
 	}
 	return nil

@@ -93,7 +93,7 @@ func (n *Node) forwardedOrder(o *kvdv1.Order) (*kvdv1.ForwardResponse, wire.Op, 
 		return nil, wire.Read, &kv.InvalidError{Field: "order", Bound: "the transfer of a leadership"}
 	}
 	id := kv.ShardID(o.GetShard())
-	v := n.views[id]
+	v := n.view(id)
 	if v == nil {
 		return nil, wire.Read, &kv.NotLeaderError{Shard: id}
 	}
@@ -113,17 +113,7 @@ func (n *Node) forwardedOrder(o *kvdv1.Order) (*kvdv1.ForwardResponse, wire.Op, 
 func (n *Node) order(o *kvdv1.Order) {
 	n.inbox.add(func(in *Input) {
 		if len(in.Calls) < kv.LoopCallsMax {
-			in.Calls = append(in.Calls, func(c *Core) { c.transfer(o) })
+			in.Calls = append(in.Calls, func(c *Core) { c.obey(o) })
 		}
 	})
-}
-
-// transfer hands a leadership to the replica on a node.
-func (c *Core) transfer(o *kvdv1.Order) {
-	g := c.groups[kv.ShardID(o.GetShard())]
-	if g == nil || g.machine.Descriptor().Epoch != wire.ToEpoch(o.GetEpoch()) {
-		return
-	}
-	g.replica.HandOver(kv.NodeID(o.GetTransfer()), nil)
-	c.mark(g)
 }

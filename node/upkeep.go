@@ -25,6 +25,8 @@ const (
 // upkeep is what a group does at each tick beside raft.
 func (c *Core) upkeep(g *group) {
 	c.truncateLog(g)
+	c.ask(g)
+	c.driveMerge(g)
 	if ticks := uint64(max(time.Second/c.Tick, 1)); (c.ticks+uint64(g.shard))%ticks == 0 {
 		c.readMeter(g)
 	}

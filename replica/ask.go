@@ -192,7 +192,7 @@ func (r *Replica) ask(now time.Duration) {
 // shaping reports that a change of the shape is on its way: until it is applied, raft refuses it, or the term ends, the
 // lease is not renewed (L6). Elsewhere it may be applied before it is here.
 func (r *Replica) shaping() bool {
-	return !mutantLeaseWhileShaping && slices.ContainsFunc(r.proposals, func(p *proposed) bool { return p.shape })
+	return r.Shaping() && !mutantLeaseWhileShaping
 }
 
 // canAsk reports whether the replica leads and has applied an entry of its own term (L4).
@@ -235,4 +235,11 @@ func (r *Replica) failReads(err error) {
 		}
 	}
 	r.asked, r.waiting = nil, nil
+}
+
+// Close ends the replica: it is removed from its node. Who waits for a proposal is told that its end is unknown.
+func (r *Replica) Close() {
+	r.doubt()
+	r.giveUp()
+	r.failReads(&kv.NotLeaderError{Shard: r.shard})
 }

@@ -58,8 +58,11 @@ func admitAdd(d *kv.Descriptor, add []*kvdv1.Replica) error {
 		return &kv.InvalidError{Field: "add", Bound: fmt.Sprintf("one learner at a time, has %d", len(add))}
 	}
 	r := add[0]
-	if r.GetNode() == 0 || r.GetReplica() == 0 || d.NodeOf(kv.ReplicaID(r.GetReplica())) != 0 {
-		return &kv.InvalidError{Field: "add", Bound: fmt.Sprintf("a new replica on a node, is %d on node %d", r.GetReplica(), r.GetNode())}
+	for _, known := range d.Replicas {
+		// Ids rise: who lags knows by that that a stranger has become a member since.
+		if r.GetNode() == 0 || kv.ReplicaID(r.GetReplica()) <= known.Replica {
+			return &kv.InvalidError{Field: "add", Bound: fmt.Sprintf("a replica with an id above %d on a node, is %d on node %d", known.Replica, r.GetReplica(), r.GetNode())}
+		}
 	}
 	if _, there := d.OnNode(kv.NodeID(r.GetNode())); there {
 		return &kv.InvalidError{Field: "add", Bound: fmt.Sprintf("on a node without a replica, node %d has one", r.GetNode())}
@@ -242,13 +245,17 @@ func (r *Replica) Absent(id kv.ReplicaID, term kv.Term) error {
 			match, next, probing = p.Match, p.Next, p.State == tracker.StateProbe
 		}
 	})
-	if !r.leader || uint64(term) != r.term || match != 0 || next < 2 || !probing || r.Installing() {
+	if !r.leader || uint64(term) != r.term || match != 0 || next == 0 || !probing || r.Installing() {
 		return nil
 	}
-	return r.step(&raftpb.Message{
-		Type: raftpb.MsgAppResp.Enum(), From: new(uint64(id)), To: new(uint64(r.id)), Term: new(r.term),
-		Index: new(next - 1), Reject: new(true), RejectHint: new(uint64(0)),
-	})
+	answer := &raftpb.Message{From: new(uint64(id)), To: new(uint64(r.id)), Term: new(r.term)}
+	if next == 1 {
+		// A snapshot was sent and lost. Any answer makes raft try again.
+		answer.Type = raftpb.MsgHeartbeatResp.Enum()
+		return r.step(answer)
+	}
+	answer.Type, answer.Index, answer.Reject, answer.RejectHint = raftpb.MsgAppResp.Enum(), new(next-1), new(true), new(uint64(0))
+	return r.step(answer)
 }
 
 // Stand makes the replica stand for election at once, as if the leadership were handed to it: it is the heir of the

@@ -173,6 +173,9 @@ func TestAbsent(t *testing.T) {
 	require.Equal(t, 1, snapshots())
 	require.NoError(t, r.Absent(2, term))
 	require.Zero(t, snapshots(), "one is on its way")
+	r.SnapshotSent(2, false)
+	require.NoError(t, r.Absent(2, term))
+	require.Equal(t, 1, snapshots(), "it was lost")
 }
 
 // TestStrangers: a sender with an id above all known must have become a member since; any other is refused.

@@ -37,14 +37,17 @@ type Codec interface {
 
 // Config is what a Replica is made of.
 type Config struct {
-	Node       kv.NodeID
-	Life       kv.Life
-	Replica    kv.ReplicaID
-	Descriptor *kv.Descriptor
-	Conf       *raftpb.ConfState
-	Machine    Machine
-	Codec      Codec
-	Store      Store
+	Node kv.NodeID
+	Life kv.Life
+	// Incarnation is that of the replica here, of which none comes again in this life: a replica that was removed and one
+	// of the same shard that comes later do not number their proposals alike.
+	Incarnation kv.Incarnation
+	Replica     kv.ReplicaID
+	Descriptor  *kv.Descriptor
+	Conf        *raftpb.ConfState
+	Machine     Machine
+	Codec       Codec
+	Store       Store
 
 	// What the log store holds of the group, after the rules of a start (D2).
 	Hard          *raftpb.HardState
@@ -132,7 +135,7 @@ func New(c Config) (*Replica, error) {
 	applied, _ := c.Machine.Applied()
 	r := &Replica{
 		shard: c.Descriptor.Shard, id: c.Replica, node: c.Node, life: c.Life, descriptor: c.Descriptor, conf: c.Conf,
-		machine: c.Machine, codec: c.Codec, election: c.ElectionTicks,
+		machine: c.Machine, codec: c.Codec, election: c.ElectionTicks, seq: uint64(c.Incarnation) << 32,
 		promise: promise{election: c.ElectionTicks}, lease: newLease(c.ElectionTicks, c.Tick),
 		alone: alone(c.Conf, c.Replica), strangers: map[kv.ReplicaID]kv.NodeID{}, holds: c.Holds, synced: c.Hard.GetCommit(),
 		sinceHanding: c.ElectionTicks, applied: map[uint64]uint64{},
@@ -501,3 +504,36 @@ func (r *Replica) Check() error {
 	}
 	return nil
 }
+
+// Behind tells how many entries of the committed log a member lacks, as far as this leader knows, and whether it was heard
+// of in the last election timeout. The leader itself lacks nothing.
+func (r *Replica) Behind(id kv.ReplicaID) (entries uint64, active bool) {
+	if id == r.id {
+		return 0, true
+	}
+	match, active := r.progress(uint64(id))
+	return max(r.commit, match) - match, active
+}
+
+// AllApplied reports that every member has applied up to an index, as far as this leader knows.
+func (r *Replica) AllApplied(index kv.Index) bool {
+	own, _ := r.machine.Applied()
+	for _, member := range r.descriptor.Replicas {
+		applied := uint64(own)
+		if member.Replica != r.id {
+			applied = r.applied[uint64(member.Replica)]
+		}
+		if applied < uint64(index) {
+			return false
+		}
+	}
+	return r.leader
+}
+
+// Shaping reports that a command that changes the shape is on its way.
+func (r *Replica) Shaping() bool {
+	return slices.ContainsFunc(r.proposals, func(p *proposed) bool { return p.shape })
+}
+
+// Blocked reports that the next committed entry may not be applied yet.
+func (r *Replica) Blocked() bool { return r.blocked }

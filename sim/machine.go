@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"log/slog"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/node"
 	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/snapshot"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -538,6 +540,30 @@ func (h host) Checksum(c *node.ChecksumWork) {
 		m.wake()
 	})
 }
+
+func (h host) Survey(s *node.SurveyWork) {
+	m := h.machine
+	found := node.Survey{Kind: s.Kind, Shard: s.Shard, Goal: s.Goal}
+	var err error
+	switch s.Kind {
+	case node.CountFrom:
+		found.Keys, found.Bytes, found.Expiring, err = snapshot.Count(context.Background(), s.View, kv.Span{Start: s.Key, End: s.Span.End})
+	case node.FindMiddle:
+		found.Left, found.Right, err = snapshot.Middle(context.Background(), s.View, s.Span, s.View.State().GetBytes())
+	case node.FindCut:
+		found.Left, found.Right, err = snapshot.Neighbours(context.Background(), s.View, s.Span, s.Key)
+	}
+	if err := errors.Join(err, s.View.Close()); err != nil {
+		m.fail("node %d: %v", m.id, err)
+		return
+	}
+	m.process(between(m.chance, 10*time.Microsecond, 300*time.Millisecond), func() {
+		m.inbox.Surveys = append(m.inbox.Surveys, found)
+		m.wake()
+	})
+}
+
+func (h host) ViewsChanged([]*node.View) {}
 
 func (h host) MetaChanged(meta *kvdv1.MetaState) { h.machine.shards = h.knownMap(meta) }
 

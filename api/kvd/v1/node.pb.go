@@ -223,15 +223,8 @@ type Envelope struct {
 	// Life of the sender's process.
 	FromLife uint64 `protobuf:"varint,4,opt,name=from_life,json=fromLife,proto3" json:"from_life,omitempty"`
 	// Version of the protocol that the sender speaks, in the hello.
-	Version  uint32         `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
-	Messages []*RaftMessage `protobuf:"bytes,6,rep,name=messages,proto3" json:"messages,omitempty"`
-	// For the node that leads the meta group.
-	Report *NodeReport `protobuf:"bytes,7,opt,name=report,proto3" json:"report,omitempty"`
-	// From the node that leads the meta group, or a left shard's leader, for those that lead the shards.
-	Orders []*Order `protobuf:"bytes,8,rep,name=orders,proto3" json:"orders,omitempty"`
-	// A replica that may have been removed asks the leader of the meta group (M4), which answers with words.
-	Questions     []*Question `protobuf:"bytes,9,rep,name=questions,proto3" json:"questions,omitempty"`
-	Words         []*Word     `protobuf:"bytes,10,rep,name=words,proto3" json:"words,omitempty"`
+	Version       uint32         `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
+	Messages      []*RaftMessage `protobuf:"bytes,6,rep,name=messages,proto3" json:"messages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,34 +297,6 @@ func (x *Envelope) GetVersion() uint32 {
 func (x *Envelope) GetMessages() []*RaftMessage {
 	if x != nil {
 		return x.Messages
-	}
-	return nil
-}
-
-func (x *Envelope) GetReport() *NodeReport {
-	if x != nil {
-		return x.Report
-	}
-	return nil
-}
-
-func (x *Envelope) GetOrders() []*Order {
-	if x != nil {
-		return x.Orders
-	}
-	return nil
-}
-
-func (x *Envelope) GetQuestions() []*Question {
-	if x != nil {
-		return x.Questions
-	}
-	return nil
-}
-
-func (x *Envelope) GetWords() []*Word {
-	if x != nil {
-		return x.Words
 	}
 	return nil
 }
@@ -1166,7 +1131,16 @@ type RaftMessage struct {
 	// Said to a leader in answer to an append or a heartbeat: there is no such replica here, it needs a snapshot.
 	Absent bool `protobuf:"varint,18,opt,name=absent,proto3" json:"absent,omitempty"`
 	// Said by a leader to followers that have everything at `index` of `term`: the shard goes to sleep (M6).
-	Sleep         bool `protobuf:"varint,19,opt,name=sleep,proto3" json:"sleep,omitempty"`
+	Sleep bool `protobuf:"varint,19,opt,name=sleep,proto3" json:"sleep,omitempty"`
+	// Of the conduct of the cluster; of the fields above they need none. The leader of the meta group tells every node its
+	// term every second; a node answers with a report.
+	Presides uint64      `protobuf:"varint,20,opt,name=presides,proto3" json:"presides,omitempty"`
+	Report   *NodeReport `protobuf:"bytes,21,opt,name=report,proto3" json:"report,omitempty"`
+	// From the leader of the meta group, or of a left shard, for those that lead the shards.
+	Order *Order `protobuf:"bytes,22,opt,name=order,proto3" json:"order,omitempty"`
+	// A replica that may have been removed asks the leader of the meta group (M4), which answers with a word.
+	Question      *Question `protobuf:"bytes,23,opt,name=question,proto3" json:"question,omitempty"`
+	Word          *Word     `protobuf:"bytes,24,opt,name=word,proto3" json:"word,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1332,6 +1306,41 @@ func (x *RaftMessage) GetSleep() bool {
 		return x.Sleep
 	}
 	return false
+}
+
+func (x *RaftMessage) GetPresides() uint64 {
+	if x != nil {
+		return x.Presides
+	}
+	return 0
+}
+
+func (x *RaftMessage) GetReport() *NodeReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *RaftMessage) GetOrder() *Order {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *RaftMessage) GetQuestion() *Question {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
+func (x *RaftMessage) GetWord() *Word {
+	if x != nil {
+		return x.Word
+	}
+	return nil
 }
 
 type RaftEntry struct {
@@ -2703,7 +2712,7 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12%\n" +
-	"\x04meta\x18\x03 \x01(\v2\x11.kvd.v1.MetaStateR\x04meta\"\xee\x02\n" +
+	"\x04meta\x18\x03 \x01(\v2\x11.kvd.v1.MetaStateR\x04meta\"\xc7\x01\n" +
 	"\bEnvelope\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
@@ -2711,12 +2720,7 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\ato_node\x18\x03 \x01(\x04R\x06toNode\x12\x1b\n" +
 	"\tfrom_life\x18\x04 \x01(\x04R\bfromLife\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12/\n" +
-	"\bmessages\x18\x06 \x03(\v2\x13.kvd.v1.RaftMessageR\bmessages\x12*\n" +
-	"\x06report\x18\a \x01(\v2\x12.kvd.v1.NodeReportR\x06report\x12%\n" +
-	"\x06orders\x18\b \x03(\v2\r.kvd.v1.OrderR\x06orders\x12.\n" +
-	"\tquestions\x18\t \x03(\v2\x10.kvd.v1.QuestionR\tquestions\x12\"\n" +
-	"\x05words\x18\n" +
-	" \x03(\v2\f.kvd.v1.WordR\x05words\"\x85\x02\n" +
+	"\bmessages\x18\x06 \x03(\v2\x13.kvd.v1.RaftMessageR\bmessages\"\x85\x02\n" +
 	"\n" +
 	"NodeReport\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12&\n" +
@@ -2781,7 +2785,7 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"descriptor\x12\x1a\n" +
 	"\babsorber\x18\x04 \x01(\x04R\babsorber\"\x1f\n" +
 	"\tRaftHeard\x12\x12\n" +
-	"\x04life\x18\x01 \x01(\x04R\x04life\"\xf8\x03\n" +
+	"\x04life\x18\x01 \x01(\x04R\x04life\"\xb5\x05\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x12\n" +
@@ -2803,7 +2807,12 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\aapplied\x18\x10 \x01(\x04R\aapplied\x12\x1b\n" +
 	"\tdisk_full\x18\x11 \x01(\bR\bdiskFull\x12\x16\n" +
 	"\x06absent\x18\x12 \x01(\bR\x06absent\x12\x14\n" +
-	"\x05sleep\x18\x13 \x01(\bR\x05sleep\"]\n" +
+	"\x05sleep\x18\x13 \x01(\bR\x05sleep\x12\x1a\n" +
+	"\bpresides\x18\x14 \x01(\x04R\bpresides\x12*\n" +
+	"\x06report\x18\x15 \x01(\v2\x12.kvd.v1.NodeReportR\x06report\x12#\n" +
+	"\x05order\x18\x16 \x01(\v2\r.kvd.v1.OrderR\x05order\x12,\n" +
+	"\bquestion\x18\x17 \x01(\v2\x10.kvd.v1.QuestionR\bquestion\x12 \n" +
+	"\x04word\x18\x18 \x01(\v2\f.kvd.v1.WordR\x04word\"]\n" +
 	"\tRaftEntry\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
@@ -2987,25 +2996,25 @@ var file_kvd_v1_node_proto_goTypes = []any{
 var file_kvd_v1_node_proto_depIdxs = []int32{
 	32, // 0: kvd.v1.JoinResponse.meta:type_name -> kvd.v1.MetaState
 	13, // 1: kvd.v1.Envelope.messages:type_name -> kvd.v1.RaftMessage
-	4,  // 2: kvd.v1.Envelope.report:type_name -> kvd.v1.NodeReport
-	9,  // 3: kvd.v1.Envelope.orders:type_name -> kvd.v1.Order
-	10, // 4: kvd.v1.Envelope.questions:type_name -> kvd.v1.Question
-	11, // 5: kvd.v1.Envelope.words:type_name -> kvd.v1.Word
-	5,  // 6: kvd.v1.NodeReport.shards:type_name -> kvd.v1.ShardReport
-	8,  // 7: kvd.v1.NodeReport.refusals:type_name -> kvd.v1.Refusal
-	33, // 8: kvd.v1.ShardReport.descriptor:type_name -> kvd.v1.Descriptor
-	6,  // 9: kvd.v1.ShardReport.load:type_name -> kvd.v1.ShardLoad
-	7,  // 10: kvd.v1.ShardReport.followers:type_name -> kvd.v1.FollowerReport
-	34, // 11: kvd.v1.ShardReport.birth:type_name -> kvd.v1.SplitPair
-	35, // 12: kvd.v1.Order.epoch:type_name -> kvd.v1.Epoch
-	36, // 13: kvd.v1.Order.conf:type_name -> kvd.v1.ConfChange
-	37, // 14: kvd.v1.Order.split:type_name -> kvd.v1.SplitGoal
-	33, // 15: kvd.v1.Order.merge:type_name -> kvd.v1.Descriptor
-	38, // 16: kvd.v1.Order.freeze:type_name -> kvd.v1.Freeze
-	39, // 17: kvd.v1.Order.unfreeze:type_name -> kvd.v1.Unfreeze
-	33, // 18: kvd.v1.Word.descriptor:type_name -> kvd.v1.Descriptor
-	14, // 19: kvd.v1.RaftMessage.entries:type_name -> kvd.v1.RaftEntry
-	15, // 20: kvd.v1.RaftMessage.checksum:type_name -> kvd.v1.Checksum
+	5,  // 2: kvd.v1.NodeReport.shards:type_name -> kvd.v1.ShardReport
+	8,  // 3: kvd.v1.NodeReport.refusals:type_name -> kvd.v1.Refusal
+	33, // 4: kvd.v1.ShardReport.descriptor:type_name -> kvd.v1.Descriptor
+	6,  // 5: kvd.v1.ShardReport.load:type_name -> kvd.v1.ShardLoad
+	7,  // 6: kvd.v1.ShardReport.followers:type_name -> kvd.v1.FollowerReport
+	34, // 7: kvd.v1.ShardReport.birth:type_name -> kvd.v1.SplitPair
+	35, // 8: kvd.v1.Order.epoch:type_name -> kvd.v1.Epoch
+	36, // 9: kvd.v1.Order.conf:type_name -> kvd.v1.ConfChange
+	37, // 10: kvd.v1.Order.split:type_name -> kvd.v1.SplitGoal
+	33, // 11: kvd.v1.Order.merge:type_name -> kvd.v1.Descriptor
+	38, // 12: kvd.v1.Order.freeze:type_name -> kvd.v1.Freeze
+	39, // 13: kvd.v1.Order.unfreeze:type_name -> kvd.v1.Unfreeze
+	33, // 14: kvd.v1.Word.descriptor:type_name -> kvd.v1.Descriptor
+	14, // 15: kvd.v1.RaftMessage.entries:type_name -> kvd.v1.RaftEntry
+	15, // 16: kvd.v1.RaftMessage.checksum:type_name -> kvd.v1.Checksum
+	4,  // 17: kvd.v1.RaftMessage.report:type_name -> kvd.v1.NodeReport
+	9,  // 18: kvd.v1.RaftMessage.order:type_name -> kvd.v1.Order
+	10, // 19: kvd.v1.RaftMessage.question:type_name -> kvd.v1.Question
+	11, // 20: kvd.v1.RaftMessage.word:type_name -> kvd.v1.Word
 	17, // 21: kvd.v1.SnapshotChunk.header:type_name -> kvd.v1.SnapshotHeader
 	18, // 22: kvd.v1.SnapshotChunk.data:type_name -> kvd.v1.SnapshotData
 	19, // 23: kvd.v1.SnapshotChunk.trailer:type_name -> kvd.v1.SnapshotTrailer

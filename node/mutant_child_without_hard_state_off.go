@@ -1,0 +1,5 @@
+//go:build !mutant_child_without_hard_state
+
+package node
+
+const mutantChildWithoutHardState = false

@@ -1,0 +1,5 @@
+//go:build !mutant_incarnation_through_merge
+
+package node
+
+const mutantIncarnationThroughMerge = false

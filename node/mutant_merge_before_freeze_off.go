@@ -1,0 +1,5 @@
+//go:build !mutant_merge_before_freeze
+
+package node
+
+const mutantMergeBeforeFreeze = false

@@ -1,0 +1,5 @@
+//go:build !mutant_no_tombstone
+
+package node
+
+const mutantNoTombstone = false

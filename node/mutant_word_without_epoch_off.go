@@ -1,0 +1,5 @@
+//go:build !mutant_word_without_epoch
+
+package node
+
+const mutantWordWithoutEpoch = false

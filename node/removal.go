@@ -1,0 +1,194 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// The end of a replica on a node.
+//
+// A replica goes when the meta group has said, to a question of its own, that it was removed (M4), or in the step of the
+// merge that absorbs it (G3). Its state, its data and a tombstone are one step; the log goes when that is durable (T6, M5).
+// Before, no later replica of the shard starts here.
+
+// burial is a log that goes when the step that removed its replica is durable.
+type burial struct {
+	group kv.Group
+	cut   storage.Cut
+}
+
+// remove ends a replica that is a member no more. While a snapshot is being installed it stays.
+func (c *Core) remove(g *group) {
+	if g.gone || g.absorbed || g.replica.Installing() || g.incoming != nil {
+		return
+	}
+	c.Logger.Info("a replica that was moved away is removed", "shard", g.shard, "replica", g.member.Replica)
+	batch := c.State.NewBatch()
+	c.tombstone(batch, g)
+	if g.shard != kv.MetaShard {
+		batch.DeleteSpan(g.machine.Descriptor().Span)
+	}
+	c.drop(g)
+	cut, err := c.State.Commit(batch)
+	if err != nil {
+		c.fail(fmt.Errorf("remove shard %d: %w", g.shard, err))
+		return
+	}
+	c.cut = cut
+	c.bury(g)
+}
+
+// tombstone adds to a step that a replica is gone.
+func (c *Core) tombstone(batch storage.Batch, g *group) {
+	batch.RemoveShard(g.shard)
+	if !mutantNoTombstone {
+		batch.PutTombstone(g.shard, g.member.Replica)
+		c.tombstones[g.shard] = max(c.tombstones[g.shard], g.member.Replica)
+	}
+}
+
+// bury has the log of a dropped replica removed once the last step is durable.
+func (c *Core) bury(g *group) {
+	c.buried = append(c.buried, burial{g.replica.Group(), c.cut})
+}
+
+// drop takes a replica out of the loop: whoever waits for it is told, and readers find nothing any more.
+func (c *Core) drop(g *group) {
+	g.gone = true
+	state := *g.view.state.Load()
+	state.leader, state.lead, state.leaseUntil, state.installing = false, 0, 0, true
+	g.view.state.Store(&state)
+	g.replica.Close()
+	c.answers = append(c.answers, g.replica.Answers()...)
+	same := func(x *group) bool { return x == g }
+	delete(c.groups, g.shard)
+	c.order, c.byKey = slices.DeleteFunc(c.order, same), slices.DeleteFunc(c.byKey, same)
+	c.waiting, c.outgoing = slices.DeleteFunc(c.waiting, same), slices.DeleteFunc(c.outgoing, same)
+	g.held = nil
+	c.viewsChanged = true
+}
+
+// digGraves removes the logs whose replicas' removal is durable.
+func (c *Core) digGraves() {
+	if len(c.buried) == 0 {
+		return
+	}
+	durable := c.State.Durable()
+	c.buried = slices.DeleteFunc(c.buried, func(b burial) bool {
+		if b.cut > durable {
+			return false
+		}
+		c.writes = append(c.writes, storage.LogWrite{Group: b.group, Remove: true})
+		return true
+	})
+	if len(c.buried) > 0 {
+		c.syncState()
+	}
+}
+
+// leaving reports that the removal of a replica of a shard is not durable yet.
+func (c *Core) leaving(shard kv.ShardID) bool {
+	return slices.ContainsFunc(c.buried, func(b burial) bool { return b.group.Shard == shard })
+}
+
+// suspect notes that a replica may have been removed: it asks when it is its turn.
+func (g *group) suspect() { g.suspicious = true }
+
+// doubtTicks is after how many election timeouts without a leader a replica asks whether it is still a member.
+const doubtTimeouts = 3
+
+// ask asks the meta group, now and then, about replicas that may have been removed: that have not heard of a leader for
+// long, that the map lacks, or that stand in the way of another.
+func (c *Core) ask(g *group) {
+	if g.machine.Descriptor().NodeOf(g.member.Replica) == 0 {
+		c.remove(g) // Its own log says so.
+		return
+	}
+	if g.replica.Leader() != 0 {
+		g.leaderless = 0
+	} else {
+		g.leaderless++
+	}
+	if g.leaderless > doubtTimeouts*c.ElectionTicks {
+		g.leaderless = 0
+		g.suspect()
+	}
+	if !g.suspicious || c.ticks < g.askAgain {
+		return
+	}
+	g.suspicious, g.askAgain = false, c.ticks+uint64(c.ElectionTicks)
+	question := &kvdv1.Question{Shard: uint64(g.shard), Replica: uint64(g.member.Replica)}
+	for _, r := range c.Meta.GetMeta().GetReplicas() {
+		c.tell(kv.NodeID(r.GetNode()), &kvdv1.RaftMessage{Question: question})
+	}
+}
+
+// question answers a replica after a linearizable read of the meta group, if that is led here.
+func (c *Core) question(from kv.NodeID, q *kvdv1.Question) {
+	g := c.groups[kv.MetaShard]
+	if g == nil || !g.presides() {
+		return
+	}
+	c.mark(g)
+	g.replica.Read(answerer{c, from, q})
+}
+
+// answerer answers a question when the meta group's read is confirmed.
+type answerer struct {
+	core *Core
+	to   kv.NodeID
+	q    *kvdv1.Question
+}
+
+func (a answerer) Done(_ kv.Result, err error) {
+	if err != nil {
+		return
+	}
+	w := &kvdv1.Word{Shard: a.q.GetShard(), Replica: a.q.GetReplica()}
+	if d, absorber := a.core.lookUp(kv.ShardID(w.Shard)); d != nil {
+		w.Descriptor_, w.Absorber = d, uint64(absorber)
+	}
+	a.core.tell(a.to, &kvdv1.RaftMessage{Word: w})
+}
+
+// lookUp finds a shard in the metadata as applied here: in the map, or among the absorbed.
+func (c *Core) lookUp(shard kv.ShardID) (d *kvdv1.Descriptor, absorber kv.ShardID) {
+	if shard == kv.MetaShard {
+		return c.Meta.GetMeta(), 0
+	}
+	for _, d := range c.Meta.GetDescriptors() {
+		if kv.ShardID(d.GetShard()) == shard {
+			return d, 0
+		}
+	}
+	for _, a := range c.Meta.GetAbsorbed() {
+		if kv.ShardID(a.GetDescriptor_().GetShard()) == shard {
+			return a.GetDescriptor_(), kv.ShardID(a.GetAbsorber())
+		}
+	}
+	return nil, 0
+}
+
+// word takes an answer of the meta group. It is believed only if it speaks of a later configuration than the one applied
+// here, without this replica; or if the shard was absorbed, and no replica of the absorber is here (M4, G3).
+func (c *Core) word(w *kvdv1.Word) {
+	g := c.groups[kv.ShardID(w.GetShard())]
+	if g == nil || uint64(g.member.Replica) != w.GetReplica() || w.GetDescriptor_() == nil || g.replica.Replaying() {
+		return
+	}
+	if w.GetAbsorber() != 0 {
+		if c.groups[kv.ShardID(w.GetAbsorber())] == nil && c.arrivals[kv.ShardID(w.GetAbsorber())] == nil {
+			c.remove(g)
+		}
+		return
+	}
+	later := w.GetDescriptor_().GetEpoch().GetConfig() > g.machine.Descriptor().Epoch.Config
+	member := slices.ContainsFunc(w.GetDescriptor_().GetReplicas(), func(r *kvdv1.Replica) bool { return r.GetReplica() == w.GetReplica() })
+	if !member && (later || mutantWordWithoutEpoch) {
+		c.remove(g)
+	}
+}
