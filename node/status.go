@@ -27,26 +27,35 @@ const (
 func (c *Core) Describe() []*kvdv1.ReplicaInfo {
 	var list []*kvdv1.ReplicaInfo
 	for _, g := range c.order {
-		term, leader := g.replica.Leading()
-		role := "follower"
-		if leader {
-			role = roleLeader
-		} else if g.replica.Leader() == 0 {
-			role = "candidate"
-		}
+		term, _ := g.replica.Leading()
 		st := g.machine.State()
 		log := g.replica.Log()
 		first, _ := log.FirstIndex()
 		reads, writes, _ := g.rates.perSecond()
 		last, _ := log.LastIndex()
 		list = append(list, &kvdv1.ReplicaInfo{
-			Shard: uint64(g.shard), Replica: uint64(g.member.Replica), Role: role, LeaderNode: uint64(g.replica.Leader()),
+			Shard: uint64(g.shard), Replica: uint64(g.member.Replica), Role: g.role(), LeaderNode: uint64(g.replica.Leader()),
 			Term: uint64(term), Last: last, Committed: uint64(g.replica.Committed()), Applied: st.AppliedIndex,
 			Truncated: first - 1, Revision: st.Revision, Keys: st.Keys, Bytes: st.Bytes,
-			Load: reads + writes, Reads: reads, Writes: writes, HotKeys: g.view.hotKeys(g.machine.Descriptor().Span), Descriptor_: wire.FromDescriptor(g.machine.Descriptor(), g.replica.Leader()),
+			Load: reads + writes, Reads: reads, Writes: writes, HotKeys: g.view.hotKeys(g.machine.Descriptor().Span), SinceMs: st.GetSinceMs(),
+			Descriptor_: wire.FromDescriptor(g.machine.Descriptor(), g.replica.Leader()),
 		})
 	}
 	return list
+}
+
+// role is what operators are told of a replica's part in its group.
+func (g *group) role() string {
+	here, _ := g.machine.Descriptor().OnNode(g.member.Node)
+	switch _, leader := g.replica.Leading(); {
+	case leader:
+		return roleLeader
+	case here.Learner:
+		return "learner"
+	case g.replica.Leader() == 0:
+		return "candidate"
+	}
+	return "follower"
 }
 
 // inLoop calls f in a turn and waits for it.
