@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -114,6 +115,9 @@ func (c *Core) stepped(g *group) {
 		c.checksum(g, request)
 	}
 	c.surveyed(g)
+	if m, ok := g.machine.(*raftmeta.Machine); ok && len(m.Events()) > 0 {
+		c.Host.Happened(m.Events())
+	}
 	g.machine.Committed()
 	if g.reshaped {
 		g.reshaped = false

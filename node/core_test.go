@@ -101,6 +101,7 @@ func (l *lone) SyncState() {
 func (l *lone) MetaChanged(*kvdv1.MetaState) {}
 func (l *lone) Survey(*SurveyWork)           {}
 func (l *lone) ViewsChanged([]*View)         {}
+func (l *lone) Happened([]*kvdv1.Event)      {}
 func (l *lone) Fatal(err error)              { l.fatal = err }
 
 // answer is how a submission ended.

@@ -90,6 +90,7 @@ func (m *third) SyncState() {
 
 func (m *third) MetaChanged(*kvdv1.MetaState) {}
 func (m *third) Survey(*SurveyWork)           {}
+func (m *third) Happened([]*kvdv1.Event)      {}
 func (m *third) ViewsChanged([]*View)         {}
 func (m *third) Fatal(err error)              { m.fatal = err }
 

@@ -565,6 +565,8 @@ func (h host) Survey(s *node.SurveyWork) {
 
 func (h host) ViewsChanged([]*node.View) {}
 
+func (h host) Happened([]*kvdv1.Event) {}
+
 func (h host) MetaChanged(meta *kvdv1.MetaState) { h.machine.shards = h.knownMap(meta) }
 
 func (h host) Fatal(err error) { h.fail("node %d stops: %v", h.id, err) }
