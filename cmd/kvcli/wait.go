@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -142,7 +143,7 @@ func (w *waiter) goal(ctx context.Context, cmd *cobra.Command, cl *client.Client
 			out.State = "unknown"
 			return true, "", fmt.Errorf("no node that answers knows what became of goal %d%w", out.Goal, quiet{client.ErrUnknown})
 		}
-		return false, fmt.Sprintf("goal %d: %s", out.Goal, out.Text), nil
+		return false, fmt.Sprintf("goal %d: %s", out.Goal, cmp.Or(out.Text, "it is on the way")), nil
 	})
 	if err != nil {
 		return err
