@@ -81,6 +81,8 @@ func (v *View) leader(d *kv.Descriptor) (f ShardFigures, wait string) {
 		return f, "no leader of the shard has reported yet" + v.missing(d)
 	case silent > SuspectAfter:
 		return f, fmt.Sprintf("no leader: node %d, which led the shard, is silent for %s%s", f.From, seconds(silent), v.missing(d))
+	case v.missing(d) != "": // A leader that steps down does not say so.
+		return f, "no majority" + v.missing(d)
 	case d.Epoch.Newer(f.Epoch):
 		return f, "the leader has not reported since the shard's last change"
 	case d.Epoch != f.Epoch:

@@ -1,0 +1,53 @@
+package plan
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestSteadyLoad: from one shard under a full zipfian load the map settles within a minute, and then an hour brings no
+// change at all. With more nodes than replicas these are moved at leisure afterwards, none of them back.
+func TestSteadyLoad(t *testing.T) {
+	for _, nodes := range []int{1, 3, 5} {
+		c := newCluster(t, nodes, uint64(nodes))
+		c.noisy = true
+		c.ask(c.zipf("k", 10_000, 0.99, 60_000))
+		c.run(time.Minute)
+		require.LessOrEqual(t, c.busiest(), 1.3, "%s", c.dump())
+		require.Greater(t, len(c.shards), 8)
+		settled := c.now
+		if nodes > 3 {
+			c.run(10 * time.Minute)
+			require.Empty(t, c.pairs(0))
+			require.Empty(t, c.since(settled, "split", "merge"))
+			settled = c.now
+		}
+		c.run(time.Hour)
+		require.Empty(t, c.since(settled))
+		require.LessOrEqual(t, c.busiest(), 1.3)
+	}
+}
+
+// TestMovingHotSpot: all traffic, zipfian over 1,000 keys of one cell, then of another half a world away, every minute. Half
+// a minute after each move the busiest node carries at most 1.3 times the mean.
+func TestMovingHotSpot(t *testing.T) {
+	for _, nodes := range []int{3, 4, 5} {
+		c := newCluster(t, nodes, uint64(nodes))
+		c.noisy = true
+		var cells [][]weighted
+		all := c.zipf("geo/", 50_000, 0, 50_000*200)
+		for _, cell := range []string{"geo/9q8yy", "geo/wecnv", "geo/6gycf", "geo/u09tv"} {
+			cells = append(cells, c.zipf(cell, 1000, 0.99, 30_000))
+			all = append(all, c.zipf(cell, 1000, 0, 1000*200)...)
+		}
+		c.store(all)
+		for i := range 15 {
+			c.ask(cells[i%len(cells)])
+			c.run(30 * time.Second)
+			require.LessOrEqual(t, c.busiest(), 1.3, "move %d, %s", i, c.dump())
+			c.run(30 * time.Second)
+		}
+	}
+}

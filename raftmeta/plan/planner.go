@@ -1,0 +1,205 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
+)
+
+const (
+	// GoalsMax bounds the goals of the plan at a time, so that operators find room for theirs.
+	GoalsMax = kv.GoalsMax * 3 / 4
+	// WarmUp is how long a new planner waits before it balances, merges or splits by load: the first loads come in.
+	WarmUp = 5 * time.Second
+	// PatienceFor is how long a node that is to get a replica may be silent before a goal of the plan is given up.
+	PatienceFor = 30 * time.Second
+)
+
+// Actions are what a round of the plan wants done.
+type Actions struct {
+	// Commands are to be proposed in the meta group: goals to be set or dropped.
+	Commands []*kvdv1.MetaCommand
+	// Orders are for the leaders of their shards, at most kv.OrdersMax. A goal's orders come first.
+	Orders []*kvdv1.Order
+}
+
+// Planner decides for the leader of the meta group. It begins anew with each leadership: what it remembers are changes of
+// late, so that it does not take them back, and what it thinks the load is until the next reports.
+type Planner struct {
+	began     time.Duration
+	memories  map[kv.ShardID]*memory
+	open      []*kvdv1.Goal     // Goals at the last step.
+	progress  map[uint64]string // Of those.
+	refused   map[uint64]string // Those that are to be dropped, because no later order would do better.
+	moves     budget
+	merges    budget
+	uneven    int           // Rounds in a row in which a node led too much.
+	unevenAt  time.Duration // When that was last.
+	idleSince time.Duration // Since when there is hardly any load, if there is.
+	last      *round
+}
+
+// New makes a planner for the leadership that begins at now.
+func New(now time.Duration) *Planner {
+	return &Planner{
+		began: now, memories: map[kv.ShardID]*memory{}, progress: map[uint64]string{}, refused: map[uint64]string{}, idleSince: now, unevenAt: now,
+	}
+}
+
+// Step is one round, once a second. The map, the settings and what is in the reports are shared and read-only.
+// wallMs is the time of day in Unix milliseconds, for people.
+func (p *Planner) Step(now time.Duration, wallMs int64, m *raftmeta.Map, settings *raftmeta.Settings, reports *Reports) Actions {
+	reports.Keep(m)
+	lim := limitsOf(settings)
+	v := &View{Map: m, Reports: reports, Now: now, DeadAfter: lim.deadAfter}
+	p.learn(v, lim)
+	r := newRound(p, v, lim, wallMs)
+	p.last = r
+	r.follow()
+	r.clear()
+	r.holdRules()
+	r.placeAll()
+	r.handOver()
+	r.splitAll()
+	r.mergeAll()
+	r.spreadLeaders()
+	r.spreadReplicas()
+	return r.actions
+}
+
+// Refused takes what nodes answered to orders. A refusal that is final ends its goal.
+func (p *Planner) Refused(refusals []*kvdv1.Refusal) {
+	for _, f := range refusals {
+		if !slices.ContainsFunc(p.open, func(g *kvdv1.Goal) bool { return g.GetId() == f.GetGoal() }) {
+			continue
+		}
+		p.progress[f.Goal] = "refused: " + f.GetReason()
+		if f.GetFinal() {
+			p.refused[f.Goal] = f.GetReason()
+		}
+	}
+}
+
+// Progress tells what is being done for an open goal, or what it waits for.
+func (p *Planner) Progress(goal *kvdv1.Goal) string {
+	if text, ok := p.progress[goal.GetId()]; ok {
+		return text
+	}
+	return "the plan has not come to it yet"
+}
+
+// follow gives the orders of all open goals, and drops those that cannot be reached.
+func (r *round) follow() {
+	p := r.p
+	for _, g := range r.Map.Goals() {
+		d, ok := r.Map.Shard(kv.ShardID(g.GetShard()))
+		if !ok {
+			continue // The meta group drops it.
+		}
+		refusal, final := p.refused[g.Id]
+		step := Next(r.View, d, g)
+		if !step.Reached && !step.GiveUp && !g.GetByOperator() {
+			if why := r.pointless(d, g); why != "" {
+				step = Step{GiveUp: true, Why: why}
+			}
+		}
+		switch {
+		case step.Reached:
+		case final:
+			r.drop(g, refusal, true)
+			step.Why = "refused: " + refusal
+		case step.GiveUp:
+			r.drop(g, step.Why, false)
+		case step.Order != nil:
+			r.order(step.Order)
+		}
+		p.progress[g.Id] = step.Why
+	}
+}
+
+// drop gives a goal up, and leaves its shard alone for a while if a leader refused it.
+func (r *round) drop(g *kvdv1.Goal, reason string, refused bool) {
+	r.command(&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_DropGoal{DropGoal: &kvdv1.DropGoal{Goal: g.GetId(), Reason: clip(reason)}}})
+	if g.GetByOperator() || !refused {
+		return
+	}
+	mem := r.p.memories[kv.ShardID(g.GetShard())]
+	if mem == nil {
+		return
+	}
+	first, last := backoffLoad, backoffLoadMax
+	if g.GetSplit() != nil && !g.GetSplit().GetByLoad() {
+		first, last = backoffSize, backoffSizeMax // Data changes more slowly than load.
+	}
+	mem.refuse(kindOf(g), r.Now, first, last, clip(reason))
+	mem.rest(kindMove, mem.pauses[kindPlace].until, mem.pauses[kindPlace].why)
+}
+
+// pointless tells why a goal of the plan's own is not worth reaching any more.
+func (r *round) pointless(d *kv.Descriptor, g *kvdv1.Goal) string {
+	if d.Joint() {
+		return ""
+	}
+	for _, add := range g.GetReplicas().GetAdd() {
+		node := kv.NodeID(add.GetNode())
+		if at, ok := d.OnNode(node); ok && !at.Learner {
+			continue
+		}
+		if silent := r.Reports.Silent(node, r.Now); silent > PatienceFor {
+			return fmt.Sprintf("node %d, which was to get a replica, is silent for %s", node, seconds(silent))
+		}
+		if r.draining(node) || r.Reports.Node(node).DiskFull {
+			return r.barred(node)
+		}
+	}
+	left, right := r.byID[d.Shard], r.byID[kv.ShardID(g.GetMerge().GetRight())]
+	if g.GetMerge() == nil || right == nil || left.figures.Report.GetIntent() != 0 {
+		return ""
+	}
+	return r.tooMuch(left, right, 2)
+}
+
+// clear takes away what goals that were given up have left: joint configurations and learners.
+func (r *round) clear() {
+	for _, s := range r.all {
+		if s.goal != nil || !s.d.Joint() && !slices.ContainsFunc(s.d.Replicas, func(x kv.Replica) bool { return x.Learner }) {
+			continue
+		}
+		s.taken = true
+		if step := Next(r.View, s.d, nil); step.Order != nil {
+			r.order(step.Order)
+		}
+	}
+}
+
+// order gives an order, up to the bound; the rest is computed again in the next round.
+func (r *round) order(o *kvdv1.Order) bool {
+	if len(r.actions.Orders) >= kv.OrdersMax {
+		return false
+	}
+	r.actions.Orders = append(r.actions.Orders, o)
+	return true
+}
+
+func (r *round) command(c *kvdv1.MetaCommand) { r.actions.Commands = append(r.actions.Commands, c) }
+
+// want sets a goal for a shard that is free, if there is room for one.
+func (r *round) want(s *shardState, goal *kvdv1.Goal, format string, args ...any) bool {
+	if !r.room() {
+		s.say("as many goals are open as the plan may have: %d", GoalsMax)
+		return false
+	}
+	r.open++
+	s.taken = true
+	goal.Shard, goal.Epoch = uint64(s.d.Shard), epochOf(s.d)
+	goal.Reason = clip(fmt.Sprintf(format, args...))
+	s.say("%s", goal.Reason)
+	r.command(&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetGoal{SetGoal: goal}})
+	return true
+}
+
+func (r *round) room() bool { return r.open < GoalsMax }
