@@ -3,6 +3,8 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -287,6 +289,58 @@ func TestTimeWhileDiskIsFull(t *testing.T) {
 		l.tick()
 	}
 	require.Zero(t, g.machine.(*shard.Machine).Keys())
+}
+
+// TestStraysAreForgotten: what the index of expiries holds of a replica that is here no more is deleted when it is met, but
+// not while a snapshot is being installed, or the disk is full; what is of others stays.
+func TestStraysAreForgotten(t *testing.T) {
+	l := newLone(t, []byte("m"))
+	batch := l.state.NewBatch()
+	for i := range 10 {
+		batch.PutDue(kv.Due{ExpireAt: 1, Key: fmt.Appendf(nil, "z%d", i)})
+	}
+	batch.PutDue(kv.Due{ExpireAt: 1 << 50, Key: []byte("z")})
+	_, err := l.state.Commit(batch)
+	require.NoError(t, err)
+	c := &kv.Command{Op: kv.OpPut, Key: []byte("a"), ExpireAt: 1 << 49}
+	l.in.Submissions = []Submission{{Shard: 1, Command: shard.EncodeCommand(c), Bytes: c.Size()}}
+	l.tick()
+	g := l.core.groups[2]
+	l.core.byKey = byKey{l.core.groups[1]}
+	l.core.order = slices.DeleteFunc(l.core.order, func(o *group) bool { return o == g })
+	delete(l.core.groups, 2)
+	left := func(time int64) (n int) {
+		_, all, err := l.state.Due(kv.Due{}, time, 100, func(kv.Due) bool { n++; return true })
+		require.NoError(t, err)
+		require.True(t, all)
+		return n
+	}
+	search := func() {
+		for range expireTicks {
+			l.tick()
+		}
+	}
+
+	l.core.disk.Full = true
+	for range expireFullTicks {
+		l.tick()
+	}
+	require.Equal(t, 10, left(1))
+	l.core.disk.Full = false
+	l.core.groups[1].incoming = &Received{}
+	search()
+	require.Equal(t, 10, left(1), "what is being installed is not in a replica yet")
+	l.core.groups[1].incoming = nil
+	l.core.arrivals[2] = &Received{}
+	search()
+	require.Equal(t, 10, left(1), "what is being installed is not in a replica yet")
+	delete(l.core.arrivals, 2)
+	search()
+	require.Zero(t, left(1))
+	require.Equal(t, 2, left(math.MaxInt64), "what was not met is deleted")
+	last, err := l.state.Sync()
+	require.NoError(t, err)
+	require.Equal(t, last, l.core.cut)
 }
 
 // TestTimeBehindABacklog: a shard in which a key fell due behind very many of another one gets its time when somebody

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -145,9 +146,12 @@ func (c *Core) expire() {
 		return
 	}
 	due := map[*group][]kv.Due{}
+	var strays []kv.Due
 	last, all, err := c.State.Due(c.due, c.now.Wall, expireScanMax, func(d kv.Due) bool {
-		if g := c.leads(d.Key); g != nil && !g.expiring && len(due[g]) < expireMax {
-			due[g] = append(due[g], kv.Due{ExpireAt: d.ExpireAt, Key: append([]byte(nil), d.Key...)})
+		if c.byKey.find(d.Key) == nil {
+			strays = append(strays, kv.Due{ExpireAt: d.ExpireAt, Key: bytes.Clone(d.Key)})
+		} else if g := c.leads(d.Key); g != nil && !g.expiring && len(due[g]) < expireMax {
+			due[g] = append(due[g], kv.Due{ExpireAt: d.ExpireAt, Key: bytes.Clone(d.Key)})
 		}
 		return true
 	})
@@ -159,6 +163,7 @@ func (c *Core) expire() {
 	if all {
 		c.due = kv.Due{}
 	}
+	c.forget(strays)
 	for _, g := range c.order {
 		if list := due[g]; len(list) > 0 {
 			if c.roomFor(g) != nil {
@@ -172,6 +177,29 @@ func (c *Core) expire() {
 			c.own(g, &kv.Command{Op: kv.OpExpire, Due: list}, expired{g})
 		}
 	}
+}
+
+// forget deletes expiries of keys that lie in no replica of this node: those that a removed one has left in the index. What
+// is being installed puts its own there before its replica is here, or has its new span: until then nothing is deleted.
+func (c *Core) forget(strays []kv.Due) {
+	if len(strays) == 0 || c.disk.Full || c.installing() {
+		return
+	}
+	batch := c.State.NewBatch()
+	for _, d := range strays {
+		batch.DeleteDue(d)
+	}
+	cut, err := c.State.Commit(batch)
+	if err != nil {
+		c.fail(fmt.Errorf("write to the index of expiries: %w", err))
+		return
+	}
+	c.cut = cut
+}
+
+// installing reports whether a snapshot is being installed.
+func (c *Core) installing() bool {
+	return len(c.arrivals) > 0 || slices.ContainsFunc(c.order, func(g *group) bool { return g.incoming != nil })
 }
 
 // catchUp proposes the time of the shards led here in which a reader found what should have expired (R5): the search may
