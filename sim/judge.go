@@ -186,7 +186,7 @@ func (w *world) finalStates() ([]check.Replica, error) {
 			d, _ := w.newest.Shard(r.Shard)
 			switch own := wire.ToDescriptor(r.State.GetDescriptor_()); {
 			case missing[group] != m.id:
-				return nil, fmt.Errorf("node %d holds replica %d of shard %d, which the map does not have there", m.id, group.Replica, r.Shard)
+				return nil, fmt.Errorf("node %d holds replica %d of shard %d as %+v, and the map has %+v", m.id, group.Replica, r.Shard, own, d)
 			case own.Epoch != d.Epoch || !own.Span.Equal(d.Span) || !slices.Equal(own.Replicas, d.Replicas):
 				return nil, fmt.Errorf("node %d: shard %d is %+v, and in the map %+v", m.id, r.Shard, own, d)
 			}

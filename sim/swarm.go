@@ -24,12 +24,12 @@ func Swarm(seed uint64) Plan {
 	if p.Nodes > 3 { // Some nodes lack some shards.
 		p.Replicas = pick(3, 3, p.Nodes)
 	}
-	if oneIn(r, 2) {
+	if !oneIn(r, 4) {
 		p.MeanChange = between(r, 100*time.Millisecond, 2*time.Second)
 		p.Split, p.Merge, p.Move, p.Join, p.Drain = pick(0, 1, 4), pick(0, 1, 4), pick(0, 1, 4), pick(0, 0, 1), pick(0, 0, 1)
 		p.FaultAtStepOneIn, p.EchoOneIn = pick(0, 0, 50, 10), pick(0, 10, 2)
 	}
-	switch story := Story(seed % 8); story {
+	switch story := Story(seed % 16); story {
 	case RestartedVoter, TicksPileUp, LostVote, DelayedAnswers:
 		return tale(p, story)
 	case Overwritten:
