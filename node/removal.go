@@ -104,11 +104,11 @@ const doubtTimeouts = 3
 // ask asks the meta group, now and then, about replicas that may have been removed: that have not heard of a leader for
 // long, that the map lacks, or that stand in the way of another.
 func (c *Core) ask(g *group) {
-	if g.machine.Descriptor().NodeOf(g.member.Replica) == 0 {
+	if g.machine.Descriptor().NodeOf(g.member.Replica) == 0 && !g.replica.Replaying() {
 		c.remove(g) // Its own log says so.
 		return
 	}
-	if g.replica.Leader() != 0 {
+	if g.replica.Heard() {
 		g.leaderless = 0
 	} else {
 		g.leaderless++

@@ -159,6 +159,8 @@ func TestAbsent(t *testing.T) {
 	r := lone(t)
 	require.NoError(t, r.ProposeConf(&kvdv1.ConfChange{Epoch: wire.FromEpoch(r.descriptor.Epoch), Add: []*kvdv1.Replica{{Node: 2, Replica: 2}}}))
 	drive(t, r)
+	_, active := r.Behind(2)
+	require.False(t, active, "it has confirmed nothing, and may not even be there")
 	term, _ := r.Leading()
 	snapshots := func() int {
 		w, _ := r.Ready(time.Hour)
@@ -176,6 +178,18 @@ func TestAbsent(t *testing.T) {
 	r.SnapshotSent(2, false)
 	require.NoError(t, r.Absent(2, term))
 	require.Equal(t, 1, snapshots(), "it was lost")
+}
+
+// TestHeard: who follows a leader that is silent has not heard of it, whatever raft says of whom it follows.
+func TestHeard(t *testing.T) {
+	r := member(t, 2, 3)
+	require.NoError(t, r.Step(1, heard(uint64(kv.BirthTerm)+1)))
+	r.Ready(0)
+	require.True(t, r.Heard())
+	r.promise.left = 0 // As an election timeout later; a learner, which never campaigns, has its leader still.
+	require.NotZero(t, r.Leader())
+	require.False(t, r.Heard())
+	require.True(t, leadAlone(t).Heard())
 }
 
 // TestStrangers: a sender with an id above all known must have become a member since; any other is refused.

@@ -193,6 +193,10 @@ func (r *Replica) Committed() kv.Index { return kv.Index(r.commit) }
 // Log is the replica's log, to be read.
 func (r *Replica) Log() *Log { return r.log }
 
+// Heard reports that the replica leads, or has heard of a leader in the last election timeout. Whom raft follows tells less:
+// a learner that was removed follows its last leader for ever.
+func (r *Replica) Heard() bool { return r.leader || r.promise.left > 0 }
+
 // Replaying reports that the replica has not applied again what was committed at its start (T5).
 func (r *Replica) Replaying() bool { applied, _ := r.machine.Applied(); return applied < r.replay }
 
@@ -506,13 +510,14 @@ func (r *Replica) Check() error {
 }
 
 // Behind tells how many entries of the committed log a member lacks, as far as this leader knows, and whether it was heard
-// of in the last election timeout. The leader itself lacks nothing.
+// of in the last election timeout: raft takes a new member for active, but one that has confirmed nothing yet may not even be
+// there. The leader itself lacks nothing.
 func (r *Replica) Behind(id kv.ReplicaID) (entries uint64, active bool) {
 	if id == r.id {
 		return 0, true
 	}
 	match, active := r.progress(uint64(id))
-	return max(r.commit, match) - match, active
+	return max(r.commit, match) - match, active && match > 0
 }
 
 // AllApplied reports that every member has applied up to an index, as far as this leader knows.

@@ -165,7 +165,7 @@ func (w *world) joinNode() {
 
 // askToJoin asks the meta group, again and again with the same store, until there is an answer.
 func (w *world) askToJoin(m *machine, store int) {
-	if m.id != 0 || w.quiet {
+	if m.id != 0 {
 		return
 	}
 	w.after(between(w.fate, 300*time.Millisecond, time.Second), func() { w.askToJoin(m, store) })

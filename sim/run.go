@@ -134,7 +134,7 @@ func (s *Stats) Enough() error {
 		"elections": s.Elections, "crashes": s.Crashes, "pauses": s.Pauses, "partitions": s.Partitions, "snapshots": s.Snapshots,
 		"installs": s.Installs, "truncations": s.Truncations, "lease reads": s.LeaseReads, "reads by ReadIndex": s.IndexReads,
 		"checksums": s.Checksums, "installs of the meta group": s.MetaInstalls, "hand-overs": s.HandOvers, "metadata for nodes without a meta replica": s.MetaStreamed,
-		"overwritten proposals": s.Overwritten, "scans": s.Scans, "scans of many shards": s.WideScans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,
+		"overwritten proposals": s.Overwritten, "splits": s.Splits, "merges": s.Merges, "moves": s.Moves, "joins": s.Joins, "scans": s.Scans, "scans of many shards": s.WideScans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,
 	} {
 		if n == 0 {
 			return fmt.Errorf("%w: no %s in %+v", ErrLacking, name, *s)
