@@ -53,7 +53,7 @@ var allowed = map[string][]string{
 var pure = []string{
 	"replica/", "shard/", "raftmeta/", "node/core.go", "node/apply.go", "node/group.go", "node/rates.go", "node/upkeep.go", "node/full.go", "node/checksum.go",
 	"node/snapshots.go", "node/load.go", "node/births.go", "node/removal.go", "node/conduct.go", "node/reports.go",
-	"node/orders.go", "node/splits.go", "node/merges.go", "node/survey.go", "node/found.go", "client/route/",
+	"node/orders.go", "node/splits.go", "node/merges.go", "node/survey.go", "node/found.go", "node/joiner.go", "client/route/",
 }
 
 // sources calls f with every source file that is no test and was not generated.

@@ -11,23 +11,22 @@ import (
 // announcePause is between two attempts to tell the meta group something.
 const announcePause = 500 * time.Millisecond
 
-// announce tells the meta group the node's region if the map has another: who made the founding record knew only its
-// own. The address in the map is what the nodes agreed on when the cluster was founded, and stays.
+// announce tells the meta group where this node is if the map says otherwise: who made the founding record knew only its
+// own region, and a node may have been started with another address or region since.
 func (n *Node) announce(ctx context.Context) {
 	self, _ := n.meta.Load().shards.Node(n.self.Node)
-	if self.Address != n.Advertise {
-		n.Logger.Warn("other nodes and clients reach this node at the address of the map, not at the one that it advertises",
-			"map", self.Address, "advertise", n.Advertise)
-	}
 	if self.Name != n.Name {
-		n.Logger.Warn("this node keeps the name that it was founded with", "name", self.Name, "--name", n.Name)
+		n.Logger.Warn("this node keeps the name that it has in the map", "name", self.Name, "--name", n.Name)
 	}
-	for attempt := 0; self.Region != n.Region; attempt++ {
+	if self.Address != n.Advertise {
+		n.Logger.Info("this node has another address than before, and tells the others", "before", self.Address, "now", n.Advertise)
+	}
+	for attempt := 0; self.Region != n.Region || self.Address != n.Advertise; attempt++ {
 		refused, done := n.announceTo(ctx, attempt, &kvdv1.MetaNode{StoreId: n.record.StoreId, Node: &kvdv1.Node{
-			Node: uint64(self.ID), Name: self.Name, Address: self.Address, Region: n.Region,
+			Node: uint64(self.ID), Name: self.Name, Address: n.Advertise, Region: n.Region,
 		}})
 		if refused != "" {
-			n.Logger.Warn("the meta group refuses this node's region", "region", n.Region, "reason", refused)
+			n.Logger.Warn("the meta group refuses this node's address or region", "address", n.Advertise, "region", n.Region, "reason", refused)
 		}
 		if done {
 			return

@@ -125,10 +125,6 @@ func NewFounder(cfg FounderConfig) (*Founder, error) {
 					"directory of every node to found another cluster", foundNodes(founding))}
 		}
 	}
-	if record.Phase == kvdv1.StoreRecord_READY && record.Founding == nil {
-		f.nodes, f.listHash = nil, "" // Joined; nothing to found.
-		return f, nil
-	}
 	if err := foundCheckNodes(f.name, f.nodes); err != nil {
 		return nil, err
 	}
@@ -355,11 +351,7 @@ func (f *Founder) Answer(req *kvdv1.FoundRequest) *kvdv1.FoundResponse {
 	resp := &kvdv1.FoundResponse{
 		Name: f.name, StoreId: f.record.StoreId, Phase: f.record.Phase, ListHash: f.listHash,
 	}
-	switch {
-	case f.listHash == "":
-		resp.Refusal = fmt.Sprintf("belongs to cluster %v, which was not founded from a list", kv.ClusterID(f.record.ClusterId))
-		return resp
-	case req.ListHash != f.listHash:
+	if req.ListHash != f.listHash {
 		resp.Refusal = "was started with another --initial-cluster or --cluster-token"
 		return resp
 	}
@@ -532,7 +524,9 @@ func (f *Founder) mayBegin(founding *kvdv1.Founding) bool {
 }
 
 // foundBegun reports whether a store in this phase was counted among the founded ones.
-func foundBegun(phase kvdv1.StoreRecord_Phase) bool { return phase >= kvdv1.StoreRecord_FOUNDED }
+func foundBegun(phase kvdv1.StoreRecord_Phase) bool {
+	return phase == kvdv1.StoreRecord_FOUNDED || phase == kvdv1.StoreRecord_READY
+}
 
 // foundSame reports whether two are the same record: every one has a cluster id of its own.
 func foundSame(a, b *kvdv1.Founding) bool {

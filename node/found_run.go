@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -140,6 +141,9 @@ func (r *Founding) Answer(_ context.Context, req *kvdv1.FoundRequest) (*kvdv1.Fo
 	}
 	return r.founder.Answer(req), nil
 }
+
+// Join answers who asks to join a cluster that is being founded.
+func (r *Founding) Join(*kvdv1.JoinRequest) error { return errors.New("takes no part yet") }
 
 // Replace takes over a record that the node itself has made durable.
 func (r *Founding) Replace(record *kvdv1.StoreRecord) {

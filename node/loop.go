@@ -266,7 +266,7 @@ func (n *Node) Checksum(c *ChecksumWork) {
 }
 
 // MetaChanged publishes newer metadata.
-func (n *Node) MetaChanged(m *kvdv1.MetaState) { n.publishMeta(m) }
+func (n *Node) MetaChanged(m *kvdv1.MetaState) { n.takeMeta(m) }
 
 // Fatal stops the process.
 func (n *Node) Fatal(err error) { n.fatal(err) }

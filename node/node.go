@@ -39,10 +39,11 @@ type Network interface {
 	Local(ctx context.Context, to kv.NodeID) (*kvdv1.StatusResponse, error)
 	Explain(ctx context.Context, to kv.NodeID, r *kvdv1.ExplainRequest) (*kvdv1.ExplainResponse, error)
 	SendSnapshot(ctx context.Context, to kv.NodeID, header *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, bool, error)) error
-	// WatchMeta calls f with a node's metadata and each newer one until the stream breaks.
-	WatchMeta(ctx context.Context, from kv.NodeID, f func(*kvdv1.MetaState)) error
-	// Connect keeps a stream to a node even if there is nothing to send.
-	Connect(to kv.NodeID)
+	// WatchMeta calls f with a node's metadata if it is newer than a version, and with each newer one, until the stream
+	// breaks.
+	WatchMeta(ctx context.Context, from kv.NodeID, version uint64, f func(*kvdv1.MetaState)) error
+	// Follow keeps a stream to each of these nodes, and to no other, at the addresses that Node.Address gives now.
+	Follow(nodes []kv.NodeID)
 	// LastHeard is when a node last said that it reads, in nanoseconds of Unix time; 0 for never.
 	LastHeard(of kv.NodeID) int64
 	Close()
@@ -63,6 +64,9 @@ type Config struct {
 	// Initial are the nodes of a static cluster; empty is this node alone.
 	Initial []FoundNode
 	Token   string
+	// Members are addresses of nodes of a cluster that this one joins, at most kv.FoundingNodesMax; it then founds none. A
+	// store that belongs to a cluster already heeds neither them nor Initial.
+	Members []string
 	// Cuts are the first keys of all initial shards but the first, and Replicas the wish for each.
 	Cuts     [][]byte
 	Replicas int
@@ -73,15 +77,17 @@ type Config struct {
 	Network func(n *Node, self Self) Network
 	// Ask sends a step of the founding to an address.
 	Ask func(ctx context.Context, address string, r *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error)
-	// Fatal is called once when the node cannot go on; it is to end the process.
+	// AskToJoin asks the node at an address to let this one into its cluster; wanted with Members.
+	AskToJoin func(ctx context.Context, address string, r *kvdv1.JoinRequest) (*kvdv1.JoinResponse, error)
+	// Fatal is called once when the node cannot go on; it is to end the process. The error is ErrRemoved if that is for ever.
 	Fatal func(error)
 }
 
 // Node is a running node.
 type Node struct {
 	Config
-	lock     io.Closer
-	founding *Founding
+	lock      io.Closer
+	admission admission
 
 	record  *kvdv1.StoreRecord
 	self    Self
@@ -116,6 +122,9 @@ type Node struct {
 	turns    atomic.Uint64 // Begun and ended: odd while one is under way.
 	stopping atomic.Bool
 	serving  atomic.Bool
+	// confirmed tells that a member has given its metadata since the start.
+	confirmed  atomic.Bool
+	membership sync.Mutex // Held while the network is told of the members.
 }
 
 // published is metadata as readers see it.
@@ -125,7 +134,7 @@ type published struct {
 	setting *raftmeta.Settings
 }
 
-// Open locks the data directory and looks what it holds. Afterwards Founding can answer other nodes, and Start starts.
+// Open locks the data directory and looks what it holds. Afterwards Found and Join answer other nodes, and Start starts.
 func Open(c Config) (*Node, error) {
 	n := &Node{Config: c, began: time.Now(), inbox: newInbox(), budget: newBudget(), pace: newPace()}
 	n.logWriter.wake = make(chan struct{}, 1)
@@ -135,7 +144,7 @@ func Open(c Config) (*Node, error) {
 	}
 	record, _, err := storage.ReadStore(c.DataDir)
 	if err == nil {
-		err = n.prepareFounding(record)
+		err = n.prepare(record)
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.lock.Close())
@@ -143,7 +152,33 @@ func Open(c Config) (*Node, error) {
 	return n, nil
 }
 
-func (n *Node) prepareFounding(record *kvdv1.StoreRecord) error {
+// prepare decides by what the store holds, and else by the configuration, how this node comes to a cluster.
+func (n *Node) prepare(record *kvdv1.StoreRecord) error {
+	var seed [32]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return err
+	}
+	chance := mathrand.New(mathrand.NewChaCha8(seed))
+	write := func(r *kvdv1.StoreRecord) error { return storage.WriteStore(n.DataDir, r) }
+	joins := len(n.Members) > 0 && mayJoin(record)
+	switch {
+	case joins && len(n.Initial) > 0:
+		return &kv.InvalidError{Field: "join", Bound: "not together with initial-cluster: this data directory belongs to no cluster yet, and either joins one or founds one"}
+	case record.GetPhase() == kvdv1.StoreRecord_JOINING && !joins:
+		return &kv.InvalidError{Field: "join", Bound: "must be given: this data directory was about to join a cluster, which may know it already; empty it to found one"}
+	case joins || hasJoined(record):
+		joining := NewJoining(NewJoiner(JoinerConfig{
+			Name: n.Name, Address: n.Advertise, Region: n.Region, Members: n.Members, Record: record, Rand: chance,
+		}), write, n.Logger)
+		joining.Ask, n.admission = n.AskToJoin, joining
+		return nil
+	}
+	founding, err := n.prepareFounding(record, chance, write)
+	n.admission = founding
+	return err
+}
+
+func (n *Node) prepareFounding(record *kvdv1.StoreRecord, chance *mathrand.Rand, write func(*kvdv1.StoreRecord) error) (*Founding, error) {
 	nodes := n.Initial
 	if len(nodes) == 0 {
 		nodes = []FoundNode{{Name: n.Name, Address: n.Advertise}}
@@ -154,14 +189,10 @@ func (n *Node) prepareFounding(record *kvdv1.StoreRecord) error {
 		probe[node.Name] = kv.StoreID(i + 1)
 	}
 	if _, err := n.makeFounding(nodes, probe); err != nil {
-		return err
-	}
-	var seed [32]byte
-	if _, err := rand.Read(seed[:]); err != nil {
-		return err
+		return nil, err
 	}
 	founder, err := NewFounder(FounderConfig{
-		Name: n.Name, Nodes: nodes, Token: n.Token, Record: record, Rand: mathrand.New(mathrand.NewChaCha8(seed)),
+		Name: n.Name, Nodes: nodes, Token: n.Token, Record: record, Rand: chance,
 		MakeFounding: func(stores map[string]kv.StoreID) *kvdv1.Founding {
 			meta, err := n.makeFounding(nodes, stores)
 			if err != nil {
@@ -171,11 +202,11 @@ func (n *Node) prepareFounding(record *kvdv1.StoreRecord) error {
 		},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	n.founding = NewFounding(founder, func(r *kvdv1.StoreRecord) error { return storage.WriteStore(n.DataDir, r) }, n.Logger)
-	n.founding.Ask = n.Ask
-	return nil
+	founding := NewFounding(founder, write, n.Logger)
+	founding.Ask = n.Ask
+	return founding, nil
 }
 
 func (n *Node) makeFounding(nodes []FoundNode, stores map[string]kv.StoreID) (*kvdv1.MetaState, error) {
@@ -192,14 +223,14 @@ func (n *Node) makeFounding(nodes []FoundNode, stores map[string]kv.StoreID) (*k
 
 // Found answers a step of the founding.
 func (n *Node) Found(ctx context.Context, r *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error) {
-	return n.founding.Answer(ctx, r)
+	return n.admission.Answer(ctx, r)
 }
 
-// Start founds the cluster, or waits until it is founded, and starts to serve.
+// Start founds the cluster, or waits until it is founded or lets this node in, and starts to serve.
 func (n *Node) Start(ctx context.Context) error {
 	n.starting.Lock()
 	defer n.starting.Unlock()
-	record, err := n.founding.Run(ctx)
+	record, err := n.admission.Run(ctx)
 	if err != nil {
 		return err
 	}
@@ -207,26 +238,43 @@ func (n *Node) Start(ctx context.Context) error {
 	if err := n.openStores(); err != nil {
 		return err
 	}
-	if n.record.Phase == kvdv1.StoreRecord_FOUNDED {
+	switch n.record.Phase {
+	case kvdv1.StoreRecord_FOUNDED:
 		if err := Found(n.record.Founding.Meta, kv.NodeID(n.record.NodeId), n.log, n.state); err != nil {
 			return err
 		}
-		n.record.Phase = kvdv1.StoreRecord_READY
+		n.tellFounded()
+	case kvdv1.StoreRecord_JOINED:
+		n.Logger.Info("this node has joined a cluster", "cluster", kv.ClusterID(n.record.ClusterId), "node", n.record.NodeId)
 	}
+	if n.record.Meta, err = n.newestMeta(); err != nil {
+		return err
+	}
+	n.record.Phase = kvdv1.StoreRecord_READY
 	n.record.Life++
 	if err := storage.WriteStore(n.DataDir, n.record); err != nil {
 		return err
 	}
-	n.founding.Replace(n.record)
+	n.admission.Replace(n.record)
 	n.self = Self{Cluster: kv.ClusterID(n.record.ClusterId), Node: kv.NodeID(n.record.NodeId), Life: kv.Life(n.record.Life)}
 	return n.run()
 }
 
+// tellFounded says what was founded: who meant to join instead should not find out later.
+func (n *Node) tellFounded() {
+	cluster, nodes := kv.ClusterID(n.record.ClusterId), len(n.record.Founding.Meta.Nodes)
+	if nodes == 1 {
+		n.Logger.Info("a new cluster was founded, of this node alone; others join it with --join", "cluster", cluster, "address", n.Advertise)
+		return
+	}
+	n.Logger.Info("a new cluster was founded", "cluster", cluster, "nodes", nodes)
+}
+
 // run opens the replicas and starts the loops.
-func (n *Node) run() error {
-	meta, err := n.newestMeta()
-	if err != nil {
-		return err
+func (n *Node) run() (err error) {
+	meta := n.record.Meta
+	if removedIn(meta, n.self.Node) {
+		return ErrRemoved
 	}
 	n.core, err = NewCore(CoreConfig{
 		Cluster: n.self.Cluster, Node: n.self.Node, Life: n.self.Life, Tick: time.Duration(meta.TickMs) * time.Millisecond,
@@ -242,39 +290,38 @@ func (n *Node) run() error {
 	loopCtx, n.loopEnd = context.WithCancel(context.Background())
 	n.network = n.Config.Network(n, n.self)
 	// From here on calls find the node: everything that they use is there.
-	n.publishMeta(meta)
+	n.takeMeta(meta)
 	if err := n.lookAtDisk(); err != nil {
 		return err
-	}
-	for _, other := range n.meta.Load().shards.Nodes() {
-		if other.ID != n.self.Node {
-			n.network.Connect(other.ID)
-		}
 	}
 	n.loops.Go(func() { n.writeLogs(loopCtx) })
 	n.loops.Go(func() { n.loop(loopCtx) })
 	n.background(n.watchDisk)
 	n.background(n.watchTurns)
-	if n.view(kv.MetaShard) == nil {
-		n.background(n.followMeta)
-	}
+	n.background(n.followMeta)
+	n.background(n.keepMeta)
 	n.serving.Store(true)
 	n.background(n.announce)
 	return nil
 }
 
-// newestMeta is the metadata that the node knows: its own meta replica's, or that of the founding.
+// newestMeta is the newest metadata that the node knows: its own meta replica's, that which it has recorded, or the
+// founding's.
 func (n *Node) newestMeta() (*kvdv1.MetaState, error) {
+	newest := n.record.Founding.GetMeta()
+	if n.record.Meta.GetVersion() > newest.GetVersion() {
+		newest = n.record.Meta
+	}
 	records, err := n.state.Shards()
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range records {
-		if m := r.State.GetMeta(); r.Shard == kv.MetaShard && m != nil {
-			return m, nil
+		if m := r.State.GetMeta(); r.Shard == kv.MetaShard && m.GetVersion() > newest.GetVersion() {
+			newest = m
 		}
 	}
-	return n.record.Founding.GetMeta(), nil
+	return newest, nil
 }
 
 // memory divides --memory: half for the cache of records, an eighth for Pebble's blocks, an eighth for memtables, the
@@ -325,21 +372,6 @@ func (n *Node) publishMeta(m *kvdv1.MetaState) {
 	}
 	if old != nil {
 		close(old.newer)
-	}
-}
-
-// followMeta keeps the metadata of a node without a meta replica new.
-func (n *Node) followMeta(ctx context.Context) {
-	for i := 0; ctx.Err() == nil; i++ {
-		replicas := n.meta.Load().shards.Meta().Replicas
-		_ = n.network.WatchMeta(ctx, replicas[i%len(replicas)].Node, func(m *kvdv1.MetaState) {
-			n.publishMeta(m)
-			n.inbox.add(func(in *Input) { in.Meta = m })
-		})
-		select {
-		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond):
-		}
 	}
 }
 

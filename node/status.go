@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -246,10 +247,14 @@ func (n *Node) SetSetting(ctx context.Context, name, value string) error {
 	return err
 }
 
-// Ready is nil when the node serves, and every shard that has a replica here has a leader.
+// Ready is nil when the node serves, has the map from a member of the cluster, and every shard that has a replica here has
+// a leader.
 func (n *Node) Ready() error {
 	if !n.serving.Load() || n.stopping.Load() {
 		return n.notServing()
+	}
+	if n.view(kv.MetaShard) == nil && !n.confirmed.Load() {
+		return errors.New("no member of the cluster has given the newest map yet")
 	}
 	for id, v := range n.locals.Load().shards() {
 		if v.state.Load().lead == 0 {

@@ -15,6 +15,8 @@ type nowhere struct{ Network }
 
 func (nowhere) Close() {}
 
+func (nowhere) Follow([]kv.NodeID) {}
+
 func startAlone(t *testing.T) *Node {
 	n, err := Open(Config{
 		Name: "n1", DataDir: t.TempDir(), Advertise: "127.0.0.1:1", Replicas: 1, MemoryBytes: 64 << 20,

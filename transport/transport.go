@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,9 @@ type Handler interface {
 	Envelope(e *kvdv1.Envelope) bool
 	// Unreachable tells that messages to a node were dropped, or that its stream broke.
 	Unreachable(node kv.NodeID)
+	// Removed tells that a member of this cluster refuses this node because it was removed. Node ids are not given again:
+	// it stays so.
+	Removed(by kv.NodeID)
 	// Snapshot receives the rest of a snapshot's stream; an error refuses it.
 	Snapshot(ctx context.Context, header *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, error)) error
 	// Forward answers a request for a shard led here, and never passes it on.
@@ -130,10 +134,13 @@ func Dial(address string, creds credentials.TransportCredentials) (*grpc.ClientC
 		}))
 }
 
-// peer is a neighbour that is sent Raft's messages.
+// peer is a neighbour that is sent Raft's messages, at one address.
 type peer struct {
-	t  *Transport
-	id kv.NodeID
+	t       *Transport
+	id      kv.NodeID
+	address string
+	ctx     context.Context // Ends when the node has left, has another address, or the transport is closed.
+	cancel  context.CancelFunc
 
 	mu    sync.Mutex
 	queue []*kvdv1.RaftMessage
@@ -142,16 +149,64 @@ type peer struct {
 	heard atomic.Int64
 }
 
+// peer gives the neighbour of that id; nil if there is no such member, or the transport is closed.
 func (t *Transport) peer(id kv.NodeID) *peer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.peers[id]
-	if p == nil && t.ctx.Err() == nil {
-		p = &peer{t: t, id: id, wake: make(chan struct{}, 1)}
-		t.peers[id] = p
-		t.group.Go(p.run)
+	return t.openPeer(id)
+}
+
+func (t *Transport) openPeer(id kv.NodeID) *peer {
+	if p := t.peers[id]; p != nil {
+		return p
 	}
+	address, member := t.Address(id)
+	if !member || t.ctx.Err() != nil {
+		return nil
+	}
+	p := &peer{t: t, id: id, address: address, wake: make(chan struct{}, 1)}
+	p.ctx, p.cancel = context.WithCancel(t.ctx)
+	t.peers[id] = p
+	t.group.Go(p.run)
 	return p
+}
+
+// Follow keeps a stream to each of these nodes even if there is nothing to send, at the addresses that Config.Address gives
+// now. Streams and connections to any other node or address are closed, and what was queued for them is dropped.
+func (t *Transport) Follow(nodes []kv.NodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ctx.Err() != nil {
+		return
+	}
+	members, addresses := map[kv.NodeID]bool{}, map[string]bool{}
+	for _, id := range nodes {
+		address, _ := t.Address(id)
+		members[id], addresses[address] = true, true
+		old := t.peers[id]
+		if old != nil && old.address != address {
+			t.closePeer(old)
+		}
+		if p := t.openPeer(id); p != nil && old != nil {
+			p.heard.Store(old.heard.Load())
+		}
+	}
+	for id, p := range t.peers {
+		if !members[id] {
+			t.closePeer(p)
+		}
+	}
+	for address, conn := range t.bulk {
+		if !addresses[address] {
+			delete(t.bulk, address)
+			t.group.Go(func() { _ = conn.Close() })
+		}
+	}
+}
+
+func (t *Transport) closePeer(p *peer) {
+	p.cancel()
+	delete(t.peers, p.id)
 }
 
 // Send queues messages for a node; it never blocks. They are the transport's from then on. Past the bound they are
@@ -159,6 +214,7 @@ func (t *Transport) peer(id kv.NodeID) *peer {
 func (t *Transport) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 	p := t.peer(to)
 	if p == nil {
+		t.Handler.Unreachable(to)
 		return
 	}
 	size := 0
@@ -192,26 +248,24 @@ func (t *Transport) LastHeard(id kv.NodeID) int64 {
 	return p.heard.Load()
 }
 
-// Connect keeps a stream to a node even if there is nothing to send.
-func (t *Transport) Connect(id kv.NodeID) { t.peer(id) }
-
 // run keeps a stream up.
 func (p *peer) run() {
 	pause := 20 * time.Millisecond
-	for p.t.ctx.Err() == nil {
+	for p.ctx.Err() == nil {
 		began := time.Now()
 		err := p.stream()
-		if p.t.ctx.Err() != nil {
+		p.drop()
+		if p.ctx.Err() != nil {
 			return
 		}
-		p.drop()
+		p.t.heed(p.id, err)
 		p.t.Handler.Unreachable(p.id)
 		if time.Since(began) > silenceMax {
 			pause = 20 * time.Millisecond
 		}
 		p.t.Logger.Debug("the stream to a node broke", "node", p.id, "error", err)
 		select {
-		case <-p.t.ctx.Done():
+		case <-p.ctx.Done():
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, retryMax)
@@ -248,16 +302,12 @@ var errSilent = errors.New("the node is silent")
 // stream opens a stream and sends until it breaks.
 func (p *peer) stream() error {
 	t := p.t
-	address, ok := t.Address(p.id)
-	if !ok {
-		return fmt.Errorf("the address of node %d is not known", p.id)
-	}
-	conn, err := Dial(address, t.Credentials)
+	conn, err := Dial(p.address, t.Credentials)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithCancelCause(t.ctx)
+	ctx, cancel := context.WithCancelCause(p.ctx)
 	defer cancel(nil)
 	watchdog := time.AfterFunc(silenceMax, func() { cancel(errSilent) })
 	defer watchdog.Stop()
@@ -336,6 +386,9 @@ func (t *Transport) raft(stream kvdv1.NodeService_RaftServer) error {
 			if err == nil && (e.FromNode != from || e.ClusterId != hello.ClusterId || e.ToNode != hello.ToNode) {
 				err = status.Error(codes.InvalidArgument, "an envelope of another node came over the stream")
 			}
+			if err == nil {
+				err = t.member(e.ClusterId, from) // It may have been removed since.
+			}
 			if err == nil && len(e.Messages) > 0 {
 				t.Handler.Envelope(e)
 			}
@@ -396,10 +449,36 @@ func (t *Transport) member(cluster, from uint64) error {
 	if kv.ClusterID(cluster) != t.Cluster {
 		return t.refuse(from, fmt.Sprintf("this node belongs to cluster %v, not %v", t.Cluster, kv.ClusterID(cluster)))
 	}
-	if _, ok := t.Address(kv.NodeID(from)); !ok || kv.NodeID(from) == t.Node {
-		return t.refuse(from, fmt.Sprintf("node %d is not a member of this cluster", from))
+	if _, ok := t.Address(kv.NodeID(from)); ok && kv.NodeID(from) != t.Node {
+		return nil
 	}
-	return nil
+	if t.removed(from) {
+		return status.Error(codeRemoved, fmt.Sprintf("node %d was removed from this cluster", from))
+	}
+	return t.refuse(from, fmt.Sprintf("node %d is not a member of this cluster", from))
+}
+
+// codeRemoved is the code of a refusal that says: you were removed. No other answer between nodes has it.
+const codeRemoved = codes.FailedPrecondition
+
+// removed tells whether a node was a member and is none any more. An id above all that were given is that of a node whose
+// joining this one has not heard of yet.
+func (t *Transport) removed(id uint64) bool {
+	m, _ := t.Handler.Meta()
+	return id != 0 && id < m.GetNextNode() && !slices.ContainsFunc(m.GetNodes(), func(n *kvdv1.MetaNode) bool { return n.GetNode().GetNode() == id })
+}
+
+// heed tells the handler if a member says that this node was removed.
+func (t *Transport) heed(by kv.NodeID, err error) {
+	if status.Code(err) == codeRemoved {
+		t.Handler.Removed(by)
+	}
+}
+
+// refusedByMember tells that a call was refused before anything was done: by who the caller is.
+func refusedByMember(err error) bool {
+	code := status.Code(err)
+	return code == codes.PermissionDenied || code == codes.Unauthenticated || code == codeRemoved
 }
 
 // refuse refuses a stranger, and says so in the log now and then.
@@ -413,12 +492,12 @@ func (t *Transport) refuse(from uint64, why string) error {
 
 // bulkConn gives the connection for everything but Raft's messages.
 func (t *Transport) bulkConn(id kv.NodeID) (kvdv1.NodeServiceClient, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	address, ok := t.Address(id)
 	if !ok {
 		return nil, fmt.Errorf("the address of node %d is not known", id)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.ctx.Err() != nil {
 		return nil, kv.ErrStopping
 	}
@@ -442,7 +521,8 @@ func (t *Transport) Forward(ctx context.Context, to kv.NodeID, r *kvdv1.ForwardR
 	r.ClusterId, r.FromNode = uint64(t.Cluster), uint64(t.Node)
 	ctx, mark := wire.MarkSent(ctx)
 	resp, err = client.Forward(ctx, r)
-	return resp, mark.Load(), err
+	t.heed(to, err)
+	return resp, mark.Load() && !refusedByMember(err), err
 }
 
 // forward serves a request that another node has passed on.
@@ -480,19 +560,20 @@ func (t *Transport) Explain(ctx context.Context, to kv.NodeID, r *kvdv1.ExplainR
 	return client.Explain(ctx, r)
 }
 
-// WatchMeta calls f with a node's metadata, and with each newer one, until the stream breaks.
-func (t *Transport) WatchMeta(ctx context.Context, from kv.NodeID, f func(*kvdv1.MetaState)) error {
+// WatchMeta calls f with a node's metadata if it is newer than a version, and with each newer one, until the stream breaks.
+func (t *Transport) WatchMeta(ctx context.Context, from kv.NodeID, version uint64, f func(*kvdv1.MetaState)) error {
 	client, err := t.bulkConn(from)
 	if err != nil {
 		return err
 	}
-	stream, err := client.Meta(ctx, &kvdv1.MetaStreamRequest{ClusterId: uint64(t.Cluster), FromNode: uint64(t.Node)})
+	stream, err := client.Meta(ctx, &kvdv1.MetaStreamRequest{ClusterId: uint64(t.Cluster), FromNode: uint64(t.Node), Version: version})
 	if err != nil {
 		return err
 	}
 	for {
 		m, err := stream.Recv()
 		if err != nil {
+			t.heed(from, err)
 			return err
 		}
 		f(m)
@@ -566,13 +647,16 @@ func (t *Transport) meta(r *kvdv1.MetaStreamRequest, stream kvdv1.NodeService_Me
 	if err := t.member(r.GetClusterId(), r.GetFromNode()); err != nil {
 		return err
 	}
-	for sent := uint64(0); ; {
+	for sent := r.GetVersion(); ; {
 		m, changed := t.Handler.Meta()
 		if m.GetVersion() > sent {
 			sent = m.GetVersion()
 			if err := stream.Send(m); err != nil {
 				return err
 			}
+		}
+		if err := t.member(r.GetClusterId(), r.GetFromNode()); err != nil {
+			return err // It was removed, and has just been sent that.
 		}
 		select {
 		case <-changed:
@@ -589,7 +673,9 @@ type Server struct {
 	kvdv1.UnimplementedNodeServiceServer
 	// Founding answers the steps of the founding.
 	Founding func(ctx context.Context, r *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error)
-	current  atomic.Pointer[Transport]
+	// Joining answers a node that asks to join, also before there is a transport. An error is one that may end by itself.
+	Joining func(ctx context.Context, r *kvdv1.JoinRequest) (*kvdv1.JoinResponse, error)
+	current atomic.Pointer[Transport]
 }
 
 // Use makes the transport answer from now on.
@@ -659,20 +745,45 @@ func (s *Server) Found(ctx context.Context, r *kvdv1.FoundRequest) (*kvdv1.Found
 	return s.Founding(ctx, r)
 }
 
+// Join serves a node that asks to join.
+func (s *Server) Join(ctx context.Context, r *kvdv1.JoinRequest) (*kvdv1.JoinResponse, error) {
+	if r.GetVersion() != Version {
+		return &kvdv1.JoinResponse{Refusal: fmt.Sprintf(
+			"the nodes of this cluster speak version %d of the protocol, and the new one %d: install the version of kvd that they have", Version, r.GetVersion())}, nil
+	}
+	resp, err := s.Joining(ctx, r)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return resp, nil
+}
+
 var _ kvdv1.NodeServiceServer = (*Server)(nil)
 
 // Ask gives what sends a step of the founding to an address.
 func Ask(creds credentials.TransportCredentials) func(context.Context, string, *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error) {
 	return func(ctx context.Context, address string, r *kvdv1.FoundRequest) (*kvdv1.FoundResponse, error) {
-		conn, err := Dial(address, creds)
-		if err != nil {
-			return nil, err
-		}
-		defer conn.Close()
-		resp, err := kvdv1.NewNodeServiceClient(conn).Found(ctx, r)
-		if err != nil {
-			return nil, errors.New(wire.Message(err))
-		}
-		return resp, nil
+		return once(address, creds, func(c kvdv1.NodeServiceClient) (*kvdv1.FoundResponse, error) { return c.Found(ctx, r) })
 	}
+}
+
+// Join gives what asks the node at an address to join its cluster.
+func Join(creds credentials.TransportCredentials) func(context.Context, string, *kvdv1.JoinRequest) (*kvdv1.JoinResponse, error) {
+	return func(ctx context.Context, address string, r *kvdv1.JoinRequest) (*kvdv1.JoinResponse, error) {
+		r.Version = Version
+		return once(address, creds, func(c kvdv1.NodeServiceClient) (*kvdv1.JoinResponse, error) { return c.Join(ctx, r) })
+	}
+}
+
+// once makes one call on a connection of its own.
+func once[R any](address string, creds credentials.TransportCredentials, call func(kvdv1.NodeServiceClient) (R, error)) (resp R, err error) {
+	conn, err := Dial(address, creds)
+	if err != nil {
+		return resp, err
+	}
+	defer conn.Close()
+	if resp, err = call(kvdv1.NewNodeServiceClient(conn)); err != nil {
+		return resp, errors.New(wire.Message(err))
+	}
+	return resp, nil
 }

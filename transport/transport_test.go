@@ -30,6 +30,7 @@ type end struct {
 	mu          sync.Mutex
 	envelopes   []*kvdv1.Envelope
 	unreachable int
+	removed     []kv.NodeID
 	forward     func(context.Context) *kvdv1.ForwardResponse
 	chunks      int
 	onChunk     func() // nil for nothing.
@@ -55,6 +56,13 @@ func (e *end) Unreachable(kv.NodeID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.unreachable++
+	e.signal()
+}
+
+func (e *end) Removed(by kv.NodeID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.removed = append(e.removed, by)
 	e.signal()
 }
 
@@ -220,7 +228,7 @@ func TestSilentNodeIsGivenUp(t *testing.T) {
 // TestLargestEntriesArrive: entries at their bound, with others beside them, fit into what one node takes from another.
 func TestLargestEntriesArrive(t *testing.T) {
 	a, b := network(t)
-	a.Connect(2)
+	a.Follow([]kv.NodeID{2})
 	largest := &kvdv1.RaftMessage{Shard: 1, Entries: []*kvdv1.RaftEntry{{Data: make([]byte, kv.EntryBytesMax)}}}
 	const count = kv.OutboxBytesMax/kv.EntryBytesMax - 1
 	for range count {
@@ -389,7 +397,7 @@ func TestMetaAndLocal(t *testing.T) {
 	require.Equal(t, "x", st.Version)
 	ctx, cancel := context.WithCancel(t.Context())
 	var got uint64
-	err = a.WatchMeta(ctx, 2, func(m *kvdv1.MetaState) { got = m.Version; cancel() })
+	err = a.WatchMeta(ctx, 2, 2, func(m *kvdv1.MetaState) { got = m.Version; cancel() })
 	require.Error(t, err)
 	require.EqualValues(t, 3, got)
 }

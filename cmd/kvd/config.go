@@ -32,6 +32,7 @@ import (
 type settings struct {
 	name, dataDir, listen, advertise, http, token, region string
 	initial                                               []node.FoundNode
+	members                                               []string
 	cuts                                                  [][]byte
 	replicas                                              int
 	memory                                                int64
@@ -54,6 +55,7 @@ func defineFlags(f *pflag.FlagSet) {
 	f.String("advertise", "", "address that others reach this node at (default: --listen)")
 	f.String("http", "127.0.0.1:7480", "address for health, metrics and, from this machine, profiles; empty for none")
 	f.String("initial-cluster", "", "nodes of a static cluster: n1=HOST:PORT,n2=HOST:PORT,…")
+	f.String("join", "", "nodes of a cluster that this one joins: HOST:PORT,HOST:PORT,…; it may be among them")
 	f.String("cluster-token", "", "tells clusters with equal lists apart")
 	f.String("initial-shards", "", "shards of a new cluster: a number, geohash1, or a file of keys")
 	f.String("region", "", "where this node is")
@@ -255,6 +257,8 @@ func (s *settings) check(k *koanf.Koanf) error {
 	var err error
 	s.initial, err = parseCluster(k.String("initial-cluster"))
 	failed(err)
+	s.members, err = parseMembers(k.String("join"))
+	failed(err)
 	if len(s.token) > tokenMax {
 		bad("cluster-token", fmt.Sprintf("at most %d characters", tokenMax))
 	}
@@ -349,6 +353,26 @@ func parseCluster(list string) ([]node.FoundNode, error) {
 		return nil, &kv.InvalidError{Field: field, Bound: fmt.Sprintf("at most %d nodes, has %d", kv.FoundingNodesMax, len(nodes))}
 	}
 	return nodes, nil
+}
+
+// parseMembers reads HOST:PORT,HOST:PORT.
+func parseMembers(list string) (members []string, err error) {
+	const field = "join"
+	for _, part := range strings.Split(list, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		if host, port, ok := address(part); !ok || host == "" || port == 0 {
+			return nil, &kv.InvalidError{Field: field, Bound: "HOST:PORT, …, has " + part}
+		}
+		if !slices.Contains(members, part) {
+			members = append(members, part)
+		}
+	}
+	if len(members) > kv.FoundingNodesMax {
+		return nil, &kv.InvalidError{Field: field, Bound: fmt.Sprintf("at most %d addresses, has %d", kv.FoundingNodesMax, len(members))}
+	}
+	return members, nil
 }
 
 // parseMemory reads a size in bytes, with KiB, MiB or GiB; empty is a share of what there is.

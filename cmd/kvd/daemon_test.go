@@ -196,7 +196,7 @@ func TestDaemon(t *testing.T) {
 
 	again := start(t, dir, "--name", "other")
 	again.state("READY=1")
-	again.says("this node keeps the name that it was founded with")
+	again.says("this node keeps the name that it has in the map")
 	again.says("1 (alone) of cluster")
 	again.says("(1 node, 1 shard)")
 	resp, err := again.api().Get(ctx, &kvdv1.GetRequest{Key: []byte("k")})

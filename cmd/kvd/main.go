@@ -3,12 +3,15 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kvdstore/kvd/node"
 )
 
 // version is set when a release is built.
@@ -17,6 +20,9 @@ var version = "dev"
 func main() {
 	if err := root().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "kvd:", err)
+		if errors.Is(err, node.ErrRemoved) {
+			os.Exit(exitRemoved)
+		}
 		os.Exit(1)
 	}
 }
@@ -25,7 +31,9 @@ func root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kvd",
 		Short: "A replicated, linearizable key-value store that keeps its working set in memory",
-		Example: `  kvd                                   a single node
+		Example: `  kvd                                   founds a cluster of one node
+  kvd --name n2 --listen 10.0.0.2:7400 --join 10.0.0.1:7400
+                                        lets another into it
   kvd --name n1 --listen 10.0.0.1:7400 --initial-cluster n1=10.0.0.1:7400,n2=10.0.0.2:7400,n3=10.0.0.3:7400`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -26,6 +26,9 @@ const stopPatience = 3 * time.Second
 // gcPercent lets the heap grow to four times what lives between two collections; the limit above bounds it.
 const gcPercent = 300
 
+// exitRemoved is the code with which a node ends that was removed from its cluster: starting it again does not help.
+const exitRemoved = 3
+
 // daemon is one running kvd.
 type daemon struct {
 	*settings
@@ -80,8 +83,8 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	nodes := &transport.Server{}
 	d.node, err = node.Open(node.Config{
 		Name: d.name, DataDir: d.dataDir, Advertise: d.advertise, Region: d.region, Version: buildVersion(), Initial: d.initial,
-		Token: d.token, Cuts: d.cuts, Replicas: d.replicas, MemoryBytes: d.memory, Logger: d.logger, Ask: transport.Ask(creds),
-		Fatal: d.fatal,
+		Token: d.token, Members: d.members, Cuts: d.cuts, Replicas: d.replicas, MemoryBytes: d.memory, Logger: d.logger,
+		Ask: transport.Ask(creds), AskToJoin: transport.Join(creds), Fatal: d.fatal,
 		Network: func(n *node.Node, self node.Self) node.Network {
 			t := transport.New(transport.Config{
 				Cluster: self.Cluster, Node: self.Node, Life: self.Life, Address: n.Address, Credentials: creds, Handler: n, Logger: d.logger,
@@ -93,7 +96,7 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	nodes.Founding = d.node.Found
+	nodes.Founding, nodes.Joining = d.node.Found, d.node.Join
 	d.server = server.New(server.Config{Backend: d.node, Nodes: nodes, Certificates: d.certs, Logger: d.logger})
 	return nil
 }
@@ -101,6 +104,9 @@ func (d *daemon) open(ctx context.Context) (err error) {
 // fatal ends the process at once: whatever is not on the disk now must not be acknowledged.
 func (d *daemon) fatal(err error) {
 	d.logger.Error("kvd stops", "error", err)
+	if errors.Is(err, node.ErrRemoved) {
+		os.Exit(exitRemoved)
+	}
 	os.Exit(2)
 }
 

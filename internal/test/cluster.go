@@ -23,7 +23,11 @@ type Process struct {
 	server *server.Server
 	dir    string
 	cancel context.CancelFunc
+	joins  bool
 }
+
+// Dir is the node's data directory.
+func (p *Process) Dir() string { return p.dir }
 
 // Cluster is some nodes on loopback.
 type Cluster struct {
@@ -34,6 +38,8 @@ type Cluster struct {
 	cuts  [][]byte
 	// Regions are those of the nodes, in their order; it may be left out.
 	Regions []string
+	// Configure changes what the next node is started with, if it is set.
+	Configure func(*node.Config)
 }
 
 // New prepares a cluster whose shards begin at the cuts. It ends with the test.
@@ -42,15 +48,53 @@ func New(t testing.TB, n int, cuts ...string) *Cluster {
 	for _, k := range cuts {
 		c.cuts = append(c.cuts, []byte(k))
 	}
-	for i := range n {
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		c.lis = append(c.lis, lis)
-		c.list = append(c.list, node.FoundNode{Name: fmt.Sprintf("n%d", i+1), Address: lis.Addr().String()})
-		c.Nodes = append(c.Nodes, &Process{dir: t.TempDir()})
+	for range n {
+		c.add(false)
 	}
 	t.Cleanup(c.close) // Before the directories go.
 	return c
+}
+
+// Add prepares a node that joins the others, and gives its place among them.
+func (c *Cluster) Add() int { return c.add(true) }
+
+func (c *Cluster) add(joins bool) int {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(c.t, err)
+	i := len(c.Nodes)
+	c.lis = append(c.lis, lis)
+	c.list = append(c.list, node.FoundNode{Name: fmt.Sprintf("n%d", i+1), Address: lis.Addr().String()})
+	c.Nodes = append(c.Nodes, &Process{dir: c.t.TempDir(), joins: joins})
+	return i
+}
+
+// config is what a node is started with.
+func (c *Cluster) config(i int) node.Config {
+	level := slog.LevelWarn
+	if os.Getenv("KVD_TEST_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	config := node.Config{
+		Name: c.list[i].Name, DataDir: c.Nodes[i].dir, Advertise: c.list[i].Address, Token: "test",
+		Cuts: c.cuts, Replicas: 3, MemoryBytes: 64 << 20,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", i+1),
+		Ask:    transport.Ask(nil), AskToJoin: transport.Join(nil),
+		Fatal: func(err error) { panic(err) },
+	}
+	if i < len(c.Regions) {
+		config.Region = c.Regions[i]
+	}
+	for j, n := range c.list {
+		if c.Nodes[i].joins {
+			config.Members = append(config.Members, n.Address)
+		} else if !c.Nodes[j].joins {
+			config.Initial = append(config.Initial, n)
+		}
+	}
+	if c.Configure != nil {
+		c.Configure(&config)
+	}
+	return config
 }
 
 // Start starts a node; what it gives tells when the node serves.
@@ -62,30 +106,17 @@ func (c *Cluster) Start(i int) <-chan error {
 		require.NoError(c.t, err)
 	}
 	c.lis[i] = nil
-	level := slog.LevelWarn
-	if os.Getenv("KVD_TEST_LOG") != "" {
-		level = slog.LevelDebug
+	nodes, config := &transport.Server{}, c.config(i)
+	config.Network = func(n *node.Node, self node.Self) node.Network {
+		t := transport.New(transport.Config{
+			Cluster: self.Cluster, Node: self.Node, Life: self.Life, Address: n.Address, Handler: n, Logger: n.Logger,
+		})
+		nodes.Use(t)
+		return t
 	}
-	nodes, region := &transport.Server{}, ""
-	if i < len(c.Regions) {
-		region = c.Regions[i]
-	}
-	n, err := node.Open(node.Config{
-		Name: c.list[i].Name, DataDir: c.Nodes[i].dir, Advertise: c.list[i].Address, Initial: c.list, Token: "test",
-		Cuts: c.cuts, Replicas: 3, MemoryBytes: 64 << 20, Region: region,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", i+1),
-		Ask:    transport.Ask(nil),
-		Fatal:  func(err error) { panic(err) },
-		Network: func(n *node.Node, self node.Self) node.Network {
-			t := transport.New(transport.Config{
-				Cluster: self.Cluster, Node: self.Node, Life: self.Life, Address: n.Address, Handler: n, Logger: n.Logger,
-			})
-			nodes.Use(t)
-			return t
-		},
-	})
+	n, err := node.Open(config)
 	require.NoError(c.t, err)
-	nodes.Founding = n.Found
+	nodes.Founding, nodes.Joining = n.Found, n.Join
 	s := server.New(server.Config{Backend: n, Nodes: nodes, Logger: n.Logger})
 	go func() { _ = s.Serve(lis) }()
 	ctx, cancel := context.WithCancel(context.Background())

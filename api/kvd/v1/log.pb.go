@@ -34,6 +34,10 @@ const (
 	StoreRecord_FOUNDED StoreRecord_Phase = 2
 	// The stores hold what they must.
 	StoreRecord_READY StoreRecord_Phase = 3
+	// This store asks to join a cluster, and may be registered there already: it founds none (B2).
+	StoreRecord_JOINING StoreRecord_Phase = 4
+	// It is a node of that cluster, and its stores, which begin empty, are being made.
+	StoreRecord_JOINED StoreRecord_Phase = 5
 )
 
 // Enum value maps for StoreRecord_Phase.
@@ -43,12 +47,16 @@ var (
 		1: "PREPARED",
 		2: "FOUNDED",
 		3: "READY",
+		4: "JOINING",
+		5: "JOINED",
 	}
 	StoreRecord_Phase_value = map[string]int32{
 		"EMPTY":    0,
 		"PREPARED": 1,
 		"FOUNDED":  2,
 		"READY":    3,
+		"JOINING":  4,
+		"JOINED":   5,
 	}
 )
 
@@ -3259,8 +3267,12 @@ type StoreRecord struct {
 	// Starts of the process on this store.
 	Life  uint64            `protobuf:"varint,5,opt,name=life,proto3" json:"life,omitempty"`
 	Phase StoreRecord_Phase `protobuf:"varint,6,opt,name=phase,proto3,enum=kvd.v1.StoreRecord_Phase" json:"phase,omitempty"`
-	// From PREPARED on. It stays in READY, so that a node that was away learns from any other what was founded.
-	Founding      *Founding `protobuf:"bytes,7,opt,name=founding,proto3" json:"founding,omitempty"`
+	// From PREPARED on. It stays in READY, so that a node that was away learns from any other what was founded. A node that
+	// joined has none.
+	Founding *Founding `protobuf:"bytes,7,opt,name=founding,proto3" json:"founding,omitempty"`
+	// The metadata as it was when the node last saw the members change, from JOINED on, in others from READY on: a node
+	// without a replica of the meta group finds living members by it.
+	Meta          *MetaState `protobuf:"bytes,8,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3340,6 +3352,13 @@ func (x *StoreRecord) GetPhase() StoreRecord_Phase {
 func (x *StoreRecord) GetFounding() *Founding {
 	if x != nil {
 		return x.Founding
+	}
+	return nil
+}
+
+func (x *StoreRecord) GetMeta() *MetaState {
+	if x != nil {
+		return x.Meta
 	}
 	return nil
 }
@@ -3663,7 +3682,7 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\vdescriptors\x18\x01 \x03(\v2\x12.kvd.v1.DescriptorR\vdescriptors\"6\n" +
 	"\bDropGoal\x12\x12\n" +
 	"\x04goal\x18\x01 \x01(\x04R\x04goal\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa5\x02\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xe5\x02\n" +
 	"\vStoreRecord\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\x04R\astoreId\x12\x1d\n" +
@@ -3672,12 +3691,16 @@ const file_kvd_v1_log_proto_rawDesc = "" +
 	"\anode_id\x18\x04 \x01(\x04R\x06nodeId\x12\x12\n" +
 	"\x04life\x18\x05 \x01(\x04R\x04life\x12/\n" +
 	"\x05phase\x18\x06 \x01(\x0e2\x19.kvd.v1.StoreRecord.PhaseR\x05phase\x12,\n" +
-	"\bfounding\x18\a \x01(\v2\x10.kvd.v1.FoundingR\bfounding\"8\n" +
+	"\bfounding\x18\a \x01(\v2\x10.kvd.v1.FoundingR\bfounding\x12%\n" +
+	"\x04meta\x18\b \x01(\v2\x11.kvd.v1.MetaStateR\x04meta\"Q\n" +
 	"\x05Phase\x12\t\n" +
 	"\x05EMPTY\x10\x00\x12\f\n" +
 	"\bPREPARED\x10\x01\x12\v\n" +
 	"\aFOUNDED\x10\x02\x12\t\n" +
-	"\x05READY\x10\x03\"j\n" +
+	"\x05READY\x10\x03\x12\v\n" +
+	"\aJOINING\x10\x04\x12\n" +
+	"\n" +
+	"\x06JOINED\x10\x05\"j\n" +
 	"\bFounding\x12%\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.kvd.v1.MetaStateR\x04meta\x12\x1b\n" +
 	"\tlist_hash\x18\x02 \x01(\tR\blistHash\x12\x1a\n" +
@@ -3809,12 +3832,13 @@ var file_kvd_v1_log_proto_depIdxs = []int32{
 	43, // 60: kvd.v1.ReportShards.descriptors:type_name -> kvd.v1.Descriptor
 	0,  // 61: kvd.v1.StoreRecord.phase:type_name -> kvd.v1.StoreRecord.Phase
 	40, // 62: kvd.v1.StoreRecord.founding:type_name -> kvd.v1.Founding
-	24, // 63: kvd.v1.Founding.meta:type_name -> kvd.v1.MetaState
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	24, // 63: kvd.v1.StoreRecord.meta:type_name -> kvd.v1.MetaState
+	24, // 64: kvd.v1.Founding.meta:type_name -> kvd.v1.MetaState
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_kvd_v1_log_proto_init() }

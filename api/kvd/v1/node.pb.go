@@ -155,10 +155,13 @@ func (x *JoinRequest) GetVersion() uint32 {
 }
 
 type JoinResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClusterId     uint64                 `protobuf:"varint,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	NodeId        uint64                 `protobuf:"varint,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Meta          *MetaState             `protobuf:"bytes,3,opt,name=meta,proto3" json:"meta,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId uint64                 `protobuf:"varint,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	NodeId    uint64                 `protobuf:"varint,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The metadata; the new node is in it.
+	Meta *MetaState `protobuf:"bytes,3,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Why the cluster does not take the node, and never will. What may end by itself is an error of the call instead.
+	Refusal       string `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -212,6 +215,13 @@ func (x *JoinResponse) GetMeta() *MetaState {
 		return x.Meta
 	}
 	return nil
+}
+
+func (x *JoinResponse) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
 }
 
 // Envelope is what one node says to another in one turn.
@@ -2220,9 +2230,11 @@ func (*ForwardResponse_Write) isForwardResponse_Response() {}
 func (*ForwardResponse_Scan) isForwardResponse_Response() {}
 
 type MetaStreamRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClusterId     uint64                 `protobuf:"varint,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	FromNode      uint64                 `protobuf:"varint,2,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId uint64                 `protobuf:"varint,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	FromNode  uint64                 `protobuf:"varint,2,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
+	// Version that the node has: only newer ones are sent.
+	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2267,6 +2279,13 @@ func (x *MetaStreamRequest) GetClusterId() uint64 {
 func (x *MetaStreamRequest) GetFromNode() uint64 {
 	if x != nil {
 		return x.FromNode
+	}
+	return 0
+}
+
+func (x *MetaStreamRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
 	}
 	return 0
 }
@@ -2707,12 +2726,13 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06region\x18\x03 \x01(\tR\x06region\x12\x19\n" +
 	"\bstore_id\x18\x04 \x01(\x04R\astoreId\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\rR\aversion\"m\n" +
+	"\aversion\x18\x05 \x01(\rR\aversion\"\x87\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12%\n" +
-	"\x04meta\x18\x03 \x01(\v2\x11.kvd.v1.MetaStateR\x04meta\"\xc7\x01\n" +
+	"\x04meta\x18\x03 \x01(\v2\x11.kvd.v1.MetaStateR\x04meta\x12\x18\n" +
+	"\arefusal\x18\x04 \x01(\tR\arefusal\"\xc7\x01\n" +
 	"\bEnvelope\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
@@ -2872,11 +2892,12 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\x05write\x18\x04 \x01(\v2\x15.kvd.v1.CommandResultH\x00R\x05write\x12*\n" +
 	"\x04scan\x18\x05 \x01(\v2\x14.kvd.v1.ScanResponseH\x00R\x04scanB\n" +
 	"\n" +
-	"\bresponse\"O\n" +
+	"\bresponse\"i\n" +
 	"\x11MetaStreamRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
-	"\tfrom_node\x18\x02 \x01(\x04R\bfromNode\"J\n" +
+	"\tfrom_node\x18\x02 \x01(\x04R\bfromNode\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"J\n" +
 	"\fLocalRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
