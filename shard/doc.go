@@ -23,4 +23,7 @@
 //     come is absent for every command, whether or not it was purged.
 //   - keys, bytes and expiring count what is stored, records whose time has come included.
 //   - Every index is applied once, in order, without a gap.
+//   - The span's start never changes (S2). Both halves of the epoch only rise, and a command that changes the shape is
+//     carried out only at the epoch that it was computed from.
+//   - A frozen shard changes nothing but its applied index until the end of its freeze (G1).
 package shard

@@ -58,7 +58,7 @@ func (m *Machine) admitUnfreeze(e kv.Epoch, x *kvdv1.Unfreeze) error {
 }
 
 func (m *Machine) unfreeze(e kv.Epoch, x *kvdv1.Unfreeze) {
-	if m.frozen != nil || e == m.descriptor.Epoch && !mutantLateFreeze {
+	if e == m.descriptor.Epoch && !(mutantLateFreeze && m.frozen == nil) {
 		d := *m.descriptor
 		d.Epoch.Version++
 		m.describe(&d)

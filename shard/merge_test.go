@@ -93,7 +93,9 @@ func TestMerge(t *testing.T) {
 // TestMergeKeepsTheLarger (R1, R4): nor does the left shard's revision and time go back when the right one's are smaller;
 // and the version goes above the left one's when that is the higher.
 func TestMergeKeepsTheLarger(t *testing.T) {
-	f := newFleet(t, founded(1, "a", "k"), founded(2, "k", "z"))
+	st := founded(1, "a", "k")
+	st.Descriptor_.Epoch.Version = 6
+	f := newFleet(t, st, founded(2, "k", "z"))
 	for range 3 {
 		f.one(1, 3000, put("b", "1"))
 	}
@@ -104,7 +106,7 @@ func TestMergeKeepsTheLarger(t *testing.T) {
 	left := f.shards[1].m
 	require.EqualValues(t, 3, left.Revision())
 	require.EqualValues(t, 3000, left.Time())
-	require.Equal(t, kv.Epoch{Version: 5, Config: 7}, left.Descriptor().Epoch)
+	require.Equal(t, kv.Epoch{Version: 7, Config: 7}, left.Descriptor().Epoch)
 }
 
 // TestSplitThenMerge: what was split can be merged, again and again; keys keep rising revisions, and the last split is
@@ -324,6 +326,7 @@ func TestFrozen(t *testing.T) {
 	require.Equal(t, [][]kv.Result{{{Status: kv.Frozen}, {Status: kv.Frozen}}}, r, "not alone in its entry")
 	require.Equal(t, kv.Result{Status: kv.Frozen}, f.conf(2, &kvdv1.ConfChange{Epoch: f.epoch(2), Remove: []uint64{23}}, nil))
 	require.Error(t, m.AdmitShape(split))
+	require.Error(t, m.AdmitShape(unfreeze(8, 9, 3)))
 	index, term := m.Applied()
 	before.AppliedIndex, before.AppliedTerm = uint64(index), uint64(term)
 	require.True(t, proto.Equal(before, m.State()), "%v became %v", before, m.State())

@@ -216,3 +216,36 @@ func TestShapeIsAlone(t *testing.T) {
 	require.ErrorContains(t, err, "has ended")
 	require.Equal(t, err, m.Check())
 }
+
+// TestCheckOfTheStanding: what cannot be is found.
+func TestCheckOfTheStanding(t *testing.T) {
+	for want, spoil := range map[string]func(m *Machine){
+		"start of the span":   func(m *Machine) { d := *m.descriptor; d.Span.Start = []byte("b"); m.describe(&d) },
+		"stored as another":   func(m *Machine) { d := *m.descriptor; d.Span.End = []byte("c"); m.descriptor = &d },
+		"no part of the span": func(m *Machine) { m.measure = &measure{id: 1, key: []byte("k")} },
+		"one of other shards": func(m *Machine) {
+			m.birth = &kvdv1.SplitPair{Left: &kvdv1.Descriptor{Shard: 3}, Right: &kvdv1.Descriptor{Shard: 4}}
+		},
+		"do not meet":       func(m *Machine) { m.birth = &kvdv1.SplitPair{Left: m.described, Right: &kvdv1.Descriptor{Shard: 4}} },
+		"has begun a merge": func(m *Machine) { m.frozen, m.intent = &kvdv1.FrozenState{Id: 1}, &kvdv1.IntentState{Aborted: true} },
+		"no neighbour":      func(m *Machine) { m.intent = &kvdv1.IntentState{Right: &kvdv1.Descriptor{Start: []byte("l")}} },
+		"under an open merge": func(m *Machine) {
+			m.intent, m.conf.votersOutgoing = &kvdv1.IntentState{Right: &kvdv1.Descriptor{Start: []byte("k")}}, []uint64{1}
+		},
+		"too many absorbed": func(m *Machine) { m.absorbed = absorbedShards(kv.AbsorbedMax + 1) },
+		"from a later time": func(m *Machine) { m.since = 1 },
+	} {
+		m := pair(t).shards[1].m
+		require.NoError(t, m.Check())
+		spoil(m)
+		require.ErrorContains(t, m.Check(), want)
+	}
+}
+
+// TestCheckOfTheStep: what a step changes lies in the span as the step began, for a split narrows it.
+func TestCheckOfTheStep(t *testing.T) {
+	m := pair(t).shards[1].m
+	m.stepped = true
+	m.overlay.set([]byte("k"), found{}, &kv.Record{})
+	require.ErrorContains(t, m.Check(), "outside the span")
+}

@@ -70,11 +70,10 @@ func admitTwins(parent []kv.Replica, child []*kvdv1.Replica, heir kv.NodeID) err
 func (m *Machine) halves(x *kvdv1.Split) (left, right counters, err error) {
 	left, right = m.counters, m.counters
 	ms := m.measure
-	// A sum below zero wraps to more than the whole.
+	// What is below zero wraps to more than a shard can hold.
 	right.keys, right.bytes, right.expiring = x.GetKeys()+uint64(ms.keys), x.GetBytes()+uint64(ms.bytes), x.GetExpiring()+uint64(ms.expiring)
 	left.keys, left.bytes, left.expiring = m.keys-right.keys, m.bytes-right.bytes, m.expiring-right.expiring
-	whole := right.keys <= m.keys && right.bytes <= m.bytes && right.expiring <= m.expiring
-	if !whole || !consistent(left.keys, left.bytes, left.expiring) || !consistent(right.keys, right.bytes, right.expiring) {
+	if !consistent(left.keys, left.bytes, left.expiring) || !consistent(right.keys, right.bytes, right.expiring) {
 		return left, right, invalid("split.keys, split.bytes, split.expiring",
 			"a part of %d, %d and %d, come to %d, %d and %d",
 			m.keys, m.bytes, m.expiring, right.keys, right.bytes, right.expiring)
