@@ -146,6 +146,7 @@ func (p *Planner) learn(v *View, lim limits) {
 			p.ended(v, g)
 			delete(p.progress, g.GetId())
 			delete(p.refused, g.GetId())
+			delete(p.dropped, g.GetId())
 		}
 	}
 	p.open = v.Map.Goals()

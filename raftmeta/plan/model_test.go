@@ -293,8 +293,16 @@ func (c *cluster) tick() {
 		m := c.shardMap()
 		actions := c.planner.Step(c.now, c.now.Milliseconds(), m, raftmeta.SettingsOf(c.state()), c.reports)
 		c.commands = append(c.commands, actions.Commands...)
-		require.LessOrEqual(c.t, len(actions.Orders), kv.OrdersMax)
+		again := c.planner.Step(c.now+200*time.Millisecond, c.now.Milliseconds(), m, raftmeta.SettingsOf(c.state()), c.reports)
+		actions.Orders = append(actions.Orders, again.Orders...)
+		for _, cmd := range again.Commands {
+			require.NotNil(c.t, cmd.GetDropGoal(), "nothing new is decided between two rounds")
+		}
+		require.LessOrEqual(c.t, len(actions.Orders), 2*kv.OrdersMax)
 		for _, o := range actions.Orders {
+			if d, ok := m.Shard(kv.ShardID(o.Shard)); ok && o.GetConf() != nil {
+				require.False(c.t, demotes(d, o.GetConf(), c.reports.Leader(d.Shard)), "M3: a leader would demote or remove itself")
+			}
 			if c.rng.Float64() >= c.lost {
 				c.orders = append(c.orders, o)
 			}
@@ -352,13 +360,20 @@ func (c *cluster) obey(o *kvdv1.Order) {
 	}
 }
 
+// demotes tells that a change would demote or remove a node that leads.
+func demotes(d *kv.Descriptor, change *kvdv1.ConfChange, leader kv.NodeID) bool {
+	self, _ := d.OnNode(leader)
+	return change.GetLeave() && self.Outgoing || slices.Contains(change.GetRemove(), uint64(self.Replica)) ||
+		len(change.GetPromote()) == 0 && slices.Contains(change.GetDemote(), uint64(self.Replica))
+}
+
 func (c *cluster) reconfigure(s *modelShard, change *kvdv1.ConfChange) {
 	if !c.quorate(s.d) || shardreplica.AdmitConf(s.d, change) != nil {
 		return
 	}
-	self, _ := s.d.OnNode(s.leader)
-	require.False(c.t, change.Leave && self.Outgoing || slices.Contains(change.Remove, uint64(self.Replica)) ||
-		len(change.Promote) == 0 && slices.Contains(change.Demote, uint64(self.Replica)), "M3: the leader would demote or remove itself")
+	if demotes(s.d, change, s.leader) {
+		return // The leadership has changed since.
+	}
 	for _, id := range change.Promote {
 		require.LessOrEqual(c.t, s.behind[kv.ReplicaID(id)], uint64(CaughtUpEntries), "M3: a learner votes before it has caught up")
 		require.True(c.t, c.alive(s.d.NodeOf(kv.ReplicaID(id))) || c.now-c.nodes[s.d.NodeOf(kv.ReplicaID(id))].died < 8*time.Second, "M3: a dead learner votes")

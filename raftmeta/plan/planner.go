@@ -13,6 +13,10 @@ import (
 const (
 	// GoalsMax bounds the goals of the plan at a time, so that operators find room for theirs.
 	GoalsMax = kv.GoalsMax * 3 / 4
+	// decideEvery is the least time between two rounds of decisions.
+	decideEvery = 900 * time.Millisecond
+	// dropEvery is after how long a goal is dropped again that is still open.
+	dropEvery = 3 * time.Second
 	// WarmUp is how long a new planner waits before it balances, merges or splits by load: the first loads come in.
 	WarmUp = 5 * time.Second
 	// PatienceFor is how long a node that is to get a replica may be silent before a goal of the plan is given up.
@@ -32,32 +36,42 @@ type Actions struct {
 type Planner struct {
 	began     time.Duration
 	memories  map[kv.ShardID]*memory
-	open      []*kvdv1.Goal     // Goals at the last step.
-	progress  map[uint64]string // Of those.
-	refused   map[uint64]string // Those that are to be dropped, because no later order would do better.
+	open      []*kvdv1.Goal            // Goals at the last step.
+	progress  map[uint64]string        // Of those.
+	refused   map[uint64]string        // Those that are to be dropped, because no later order would do better.
+	dropped   map[uint64]time.Duration // Those that were dropped, and when.
 	moves     budget
 	merges    budget
 	uneven    int           // Rounds in a row in which a node led too much.
-	unevenAt  time.Duration // When that was last.
+	unevenAt  time.Duration // When that was last, and might still be mended.
 	idleSince time.Duration // Since when there is hardly any load, if there is.
 	last      *round
+	wallMs    int64
 }
 
 // New makes a planner for the leadership that begins at now.
 func New(now time.Duration) *Planner {
 	return &Planner{
-		began: now, memories: map[kv.ShardID]*memory{}, progress: map[uint64]string{}, refused: map[uint64]string{}, idleSince: now, unevenAt: now,
+		began: now, memories: map[kv.ShardID]*memory{}, progress: map[uint64]string{}, refused: map[uint64]string{}, dropped: map[uint64]time.Duration{}, idleSince: now, unevenAt: now,
 	}
 }
 
-// Step is one round, once a second. The map, the settings and what is in the reports are shared and read-only.
-// wallMs is the time of day in Unix milliseconds, for people.
+// Step is one round. Decisions are made once a second, however often it is called; orders for goals are given each time.
+// The map, the settings and what is in the reports are shared and read-only. wallMs is the time of day in Unix milliseconds,
+// for people.
 func (p *Planner) Step(now time.Duration, wallMs int64, m *raftmeta.Map, settings *raftmeta.Settings, reports *Reports) Actions {
 	reports.Keep(m)
+	p.wallMs = wallMs
 	lim := limitsOf(settings)
 	v := &View{Map: m, Reports: reports, Now: now, DeadAfter: lim.deadAfter}
+	if p.last != nil && now-p.last.Now < decideEvery {
+		r := &round{View: v, p: p, lim: lim, byID: p.last.byID}
+		r.follow()
+		r.clear()
+		return r.actions
+	}
 	p.learn(v, lim)
-	r := newRound(p, v, lim, wallMs)
+	r := newRound(p, v, lim)
 	p.last = r
 	r.follow()
 	r.clear()
@@ -84,12 +98,16 @@ func (p *Planner) Refused(refusals []*kvdv1.Refusal) {
 	}
 }
 
-// Progress tells what is being done for an open goal, or what it waits for.
+// Progress tells what is being done for an open goal, or what it waits for, and for how long it is open.
 func (p *Planner) Progress(goal *kvdv1.Goal) string {
-	if text, ok := p.progress[goal.GetId()]; ok {
-		return text
+	text, ok := p.progress[goal.GetId()]
+	if !ok {
+		return "the plan has not come to it yet"
 	}
-	return "the plan has not come to it yet"
+	if age := time.Duration(p.wallMs-goal.GetSinceMs()) * time.Millisecond; age >= time.Second {
+		text += fmt.Sprintf(" (open for %s)", seconds(age))
+	}
+	return text
 }
 
 // follow gives the orders of all open goals, and drops those that cannot be reached.
@@ -123,8 +141,13 @@ func (r *round) follow() {
 
 // drop gives a goal up, and leaves its shard alone for a while if a leader refused it.
 func (r *round) drop(g *kvdv1.Goal, reason string, refused bool) {
+	at, again := r.p.dropped[g.GetId()]
+	if again && r.Now-at < dropEvery {
+		return // The command is on its way.
+	}
+	r.p.dropped[g.GetId()] = r.Now
 	r.command(&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_DropGoal{DropGoal: &kvdv1.DropGoal{Goal: g.GetId(), Reason: clip(reason)}}})
-	if g.GetByOperator() || !refused {
+	if g.GetByOperator() || !refused || again {
 		return
 	}
 	mem := r.p.memories[kv.ShardID(g.GetShard())]
@@ -157,7 +180,7 @@ func (r *round) pointless(d *kv.Descriptor, g *kvdv1.Goal) string {
 		}
 	}
 	left, right := r.byID[d.Shard], r.byID[kv.ShardID(g.GetMerge().GetRight())]
-	if g.GetMerge() == nil || right == nil || left.figures.Report.GetIntent() != 0 {
+	if g.GetMerge() == nil || left == nil || right == nil || left.figures.Report.GetIntent() != 0 {
 		return ""
 	}
 	return r.tooMuch(left, right, 2)
@@ -165,14 +188,24 @@ func (r *round) pointless(d *kv.Descriptor, g *kvdv1.Goal) string {
 
 // clear takes away what goals that were given up have left: joint configurations and learners.
 func (r *round) clear() {
-	for _, s := range r.all {
-		if s.goal != nil || !s.d.Joint() && !slices.ContainsFunc(s.d.Replicas, func(x kv.Replica) bool { return x.Learner }) {
-			continue
-		}
+	r.clearOne(r.Map.Meta())
+	for _, d := range r.Map.Descriptors() {
+		r.clearOne(d)
+	}
+}
+
+func (r *round) clearOne(d *kv.Descriptor) {
+	if !slices.ContainsFunc(d.Replicas, func(x kv.Replica) bool { return x.Learner || x.Incoming || x.Outgoing }) {
+		return
+	}
+	if _, wanted := r.Map.Goal(d.Shard); wanted {
+		return
+	}
+	if s := r.byID[d.Shard]; s != nil {
 		s.taken = true
-		if step := Next(r.View, s.d, nil); step.Order != nil {
-			r.order(step.Order)
-		}
+	}
+	if step := Next(r.View, d, nil); step.Order != nil {
+		r.order(step.Order)
 	}
 }
 

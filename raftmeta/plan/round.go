@@ -62,7 +62,6 @@ type round struct {
 	*View
 	p       *Planner
 	lim     limits
-	wallMs  int64
 	nodes   []*nodeState // By id.
 	byNode  map[kv.NodeID]*nodeState
 	all     []*shardState // The meta group, then the shards in key order.
@@ -78,10 +77,10 @@ type round struct {
 	actions Actions
 }
 
-func newRound(p *Planner, v *View, lim limits, wallMs int64) *round {
+func newRound(p *Planner, v *View, lim limits) *round {
 	n := 1 + len(v.Map.Descriptors())
 	r := &round{
-		View: v, p: p, lim: lim, wallMs: wallMs,
+		View: v, p: p, lim: lim,
 		byNode: map[kv.NodeID]*nodeState{}, byID: make(map[kv.ShardID]*shardState, n), all: make([]*shardState, 0, n),
 	}
 	for _, x := range v.Map.Nodes() {
