@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"client/route":  {"kv"},
 	"client":        {"kv", "api/kvd/v1", "api/wire", "client/route"},
 	"check":         {"kv"},
-	"sim":           {"kv", "api/kvd/v1", "api/wire", "client/route", "storage", "cache", "shard", "raftmeta", "snapshot", "node", "check"},
+	"sim":           {"kv", "api/kvd/v1", "api/wire", "client/route", "storage", "cache", "shard", "raftmeta", "node", "check"},
 	"cmd/kvd":       {"kv", "raftmeta", "node", "server", "transport"},
 	"cmd/kvcli":     {"kv", "api/kvd/v1", "api/wire", "client", "geo", "backup"},
 	"internal/test": {"kv", "api/kvd/v1", "api/wire", "node", "server", "transport", "client"},

@@ -113,6 +113,8 @@ const (
 	ParkedMax = 256
 	// EventsMax bounds the events that a node remembers.
 	EventsMax = 4096
+	// SurveysMax bounds the walks through data for splits that wait on a node, each with a view; further splits wait.
+	SurveysMax = 16
 	// SamplesMax bounds the keys that a replica remembers of its latest requests, one of each SampleEvery.
 	SamplesMax  = 512
 	SampleEvery = 32

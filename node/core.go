@@ -169,6 +169,7 @@ type Core struct {
 	president president
 	mapped    *raftmeta.Map
 	refusals  []*kvdv1.Refusal
+	surveys   int // Under way, or waiting.
 	toSelf    []*kvdv1.RaftMessage
 	turn      int  // Of the shards that are reported in turns.
 	more      bool // There is something to be sent.

@@ -21,16 +21,17 @@ import (
 
 // lone is a node of a cluster of one, and its host: log writes end when the test says so.
 type lone struct {
-	t     *testing.T
-	core  *Core
-	log   *storage.MemLog
-	state *storage.MemState
-	now   time.Duration
-	stuck bool // Log writes do not end.
-	last  uint64
-	in    Input
-	fatal error
-	sums  int
+	t       *testing.T
+	core    *Core
+	log     *storage.MemLog
+	state   *storage.MemState
+	now     time.Duration
+	stuck   bool // Log writes do not end.
+	last    uint64
+	in      Input
+	fatal   error
+	sums    int
+	surveys []*SurveyWork
 }
 
 // foundingOf is the metadata of a new cluster of so many nodes.
@@ -101,7 +102,7 @@ func (l *lone) SyncState() {
 	l.in.StateSynced = true
 }
 func (l *lone) MetaChanged(*kvdv1.MetaState) {}
-func (l *lone) Survey(*SurveyWork)           {}
+func (l *lone) Survey(s *SurveyWork)         { l.surveys = append(l.surveys, s) }
 func (l *lone) ViewsChanged([]*View)         {}
 func (l *lone) Happened([]*kvdv1.Event)      {}
 func (l *lone) Fatal(err error)              { l.fatal = err }

@@ -231,17 +231,7 @@ func (n *Node) Survey(s *SurveyWork) {
 	n.background(func(ctx context.Context) {
 		n.surveys.Lock()
 		defer n.surveys.Unlock()
-		found := Survey{Kind: s.Kind, Shard: s.Shard, Goal: s.Goal}
-		var err error
-		switch s.Kind {
-		case CountFrom:
-			found.Keys, found.Bytes, found.Expiring, err = snapshot.Count(ctx, s.View, kv.Span{Start: s.Key, End: s.Span.End})
-		case FindMiddle:
-			found.Left, found.Right, err = snapshot.Middle(ctx, s.View, s.Span, s.View.State().GetBytes())
-		case FindCut:
-			found.Left, found.Right, err = snapshot.Neighbours(ctx, s.View, s.Span, s.Key)
-		}
-		found.Err = errors.Join(err, s.View.Close())
+		found := s.Walk(ctx)
 		if ctx.Err() != nil {
 			return
 		}

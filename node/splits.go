@@ -18,7 +18,7 @@ import (
 // index on every replica counts what changes above the key, and the leader walks beside the loop through what was there
 // at that index. The Split carries the sum. What is under way is lost with the leadership, and begun again.
 
-// splitMax bounds the time that a split may take from its order to its proposal.
+// splitMax bounds the time that a split may take from its order to its proposal, but for a walk that is under way.
 const splitMax = 20 * time.Second
 
 // splitting is a split that is being prepared.
@@ -29,12 +29,14 @@ type splitting struct {
 	since time.Duration
 	// measuring: the Measure is in the log, and not applied yet; index is where it was applied.
 	measuring bool
-	index     uint64
+	index     kv.Index
+	// walking: a survey is under way.
+	walking bool
 }
 
 // beginSplit follows the order to split a shard.
 func (c *Core) beginSplit(g *group, o *kvdv1.Order, goal *kvdv1.SplitGoal) {
-	if s := g.splitting; s != nil && s.order.GetGoal() == o.GetGoal() && c.now.Boot-s.since < splitMax {
+	if s := g.splitting; s != nil && s.order.GetGoal() == o.GetGoal() && (s.walking || c.now.Boot-s.since < splitMax) {
 		return
 	}
 	g.splitting = &splitting{order: o, goal: goal, since: c.now.Boot}
@@ -63,6 +65,7 @@ func (c *Core) giveUpSplit(g *group, final bool, reason string) {
 
 // takeSurvey takes what a walk has found.
 func (c *Core) takeSurvey(s Survey) {
+	c.surveys--
 	g := c.groups[s.Shard]
 	if s.Err != nil {
 		c.fail(fmt.Errorf("read shard %d for a split: %w", s.Shard, s.Err))
@@ -71,9 +74,12 @@ func (c *Core) takeSurvey(s Survey) {
 	if g == nil || g.splitting == nil || g.splitting.order.GetGoal() != s.Goal {
 		return
 	}
+	g.splitting.walking = false
 	switch {
 	case !g.leads():
 		g.splitting = nil
+	case s.Kind == CountFrom && s.Index != g.splitting.index:
+		// It counted for a Measure that another has replaced: what changed in between would be counted nowhere.
 	case s.Kind == CountFrom:
 		c.split(g, s)
 	case s.Right == nil:
@@ -107,7 +113,7 @@ func (c *Core) surveyed(g *group) {
 		return
 	}
 	if m := g.machine.State().GetMeasure(); m.GetId() == s.order.GetGoal() && string(m.GetKey()) == string(s.key) {
-		s.measuring, s.index = false, m.GetIndex()
+		s.measuring, s.index = false, kv.Index(m.GetIndex())
 		c.survey(g, CountFrom, s.order.GetGoal(), s.key)
 	}
 }
@@ -116,7 +122,7 @@ func (c *Core) surveyed(g *group) {
 func (c *Core) split(g *group, counted Survey) {
 	s := g.splitting
 	c.proposeShape(g, s.order.GetEpoch(), &kvdv1.Shape{Shape: &kvdv1.Shape_Split{Split: &kvdv1.Split{
-		Key: s.key, Child: s.goal.GetChild(), Replicas: s.goal.GetReplicas(), Heir: uint64(c.Node), Measure: counted.Goal, Index: s.index,
+		Key: s.key, Child: s.goal.GetChild(), Replicas: s.goal.GetReplicas(), Heir: uint64(c.Node), Measure: counted.Goal, Index: uint64(counted.Index),
 		Keys: counted.Keys, Bytes: counted.Bytes, Expiring: counted.Expiring,
 	}}}, func(kv.Result, error) {
 		if g.splitting == s {

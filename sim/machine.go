@@ -18,7 +18,6 @@ import (
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/node"
 	"github.com/kvdstore/kvd/raftmeta"
-	"github.com/kvdstore/kvd/snapshot"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -543,18 +542,9 @@ func (h host) Checksum(c *node.ChecksumWork) {
 
 func (h host) Survey(s *node.SurveyWork) {
 	m := h.machine
-	found := node.Survey{Kind: s.Kind, Shard: s.Shard, Goal: s.Goal}
-	var err error
-	switch s.Kind {
-	case node.CountFrom:
-		found.Keys, found.Bytes, found.Expiring, err = snapshot.Count(context.Background(), s.View, kv.Span{Start: s.Key, End: s.Span.End})
-	case node.FindMiddle:
-		found.Left, found.Right, err = snapshot.Middle(context.Background(), s.View, s.Span, s.View.State().GetBytes())
-	case node.FindCut:
-		found.Left, found.Right, err = snapshot.Neighbours(context.Background(), s.View, s.Span, s.Key)
-	}
-	if err := errors.Join(err, s.View.Close()); err != nil {
-		m.fail("node %d: %v", m.id, err)
+	found := s.Walk(context.Background())
+	if found.Err != nil {
+		m.fail("node %d: %v", m.id, found.Err)
 		return
 	}
 	m.process(between(m.chance, 10*time.Microsecond, 300*time.Millisecond), func() {
