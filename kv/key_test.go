@@ -85,6 +85,13 @@ func TestSpans(t *testing.T) {
 		if got := s.Intersect(u).Contains(key); got != (s.Contains(key) && u.Contains(key)) {
 			t.Fatalf("%v and %v: %q in the intersection: %v", s, u, key, got)
 		}
+		hull := s.Hull(u)
+		if !hull.ContainsSpan(s) || !hull.ContainsSpan(u) {
+			t.Fatalf("%v and %v: not in the hull %v", s, u, hull)
+		}
+		if string(hull.Start) != min(string(s.Start), string(u.Start)) || string(hull.End) != string(s.End) && string(hull.End) != string(u.End) {
+			t.Fatalf("%v and %v: the hull %v is wider", s, u, hull)
+		}
 		if s.Empty() && s.Contains(key) {
 			t.Fatalf("%v is empty and holds %q", s, key)
 		}

@@ -39,6 +39,17 @@ func (s Span) Intersect(t Span) Span {
 	return s
 }
 
+// Hull gives the smallest span that holds all keys of both, and what lies between them.
+func (s Span) Hull(t Span) Span {
+	if bytes.Compare(t.Start, s.Start) < 0 {
+		s.Start = t.Start
+	}
+	if compareEnds(t.End, s.End) > 0 {
+		s.End = t.End
+	}
+	return s
+}
+
 // Equal reports whether both hold the same keys.
 func (s Span) Equal(t Span) bool {
 	return bytes.Equal(s.Start, t.Start) && bytes.Equal(s.End, t.End)

@@ -292,6 +292,36 @@ func TestTimeWhileDiskIsFull(t *testing.T) {
 	require.Zero(t, g.machine.(*shard.Machine).Keys())
 }
 
+// TestSnapshotTakesAllOfTheAbsorbed: a replica that was absorbed goes with all that it holds, also what lies beyond the shard
+// that has absorbed it: else keys were left behind that are in no replica.
+func TestSnapshotTakesAllOfTheAbsorbed(t *testing.T) {
+	l := newLone(t, []byte("m"))
+	batch := l.state.NewBatch()
+	for _, key := range []string{"a", "m", "x"} {
+		batch.Put([]byte(key), kv.Record{Revision: 1})
+	}
+	_, err := l.state.Commit(batch)
+	require.NoError(t, err)
+	left, right := l.core.groups[1], l.core.groups[2]
+	st := left.machine.State()
+	st.Descriptor_ = &kvdv1.Descriptor{Shard: 1, End: []byte("t"), Replicas: st.Descriptor_.Replicas}
+	r := &Received{State: st}
+	r.Ingest, err = l.state.NewIngest(1, kv.Span{End: []byte("t")})
+	require.NoError(t, err)
+	require.NoError(t, r.Ingest.Put([]byte("b"), kv.Record{Revision: 2}))
+	require.NoError(t, l.core.replaces(r, left, []*group{right}))
+	require.NoError(t, r.Ingest.Commit(st))
+	it, err := l.state.Iter(kv.Span{})
+	require.NoError(t, err)
+	require.True(t, it.Next())
+	require.Equal(t, "b", string(it.Key()))
+	require.False(t, it.Next(), "a key is left that no replica holds")
+	require.NoError(t, it.Close())
+	removed, err := l.state.Tombstones()
+	require.NoError(t, err)
+	require.Equal(t, map[kv.ShardID]kv.ReplicaID{2: right.member.Replica}, removed)
+}
+
 // TestStraysAreForgotten: what the index of expiries holds of a replica that is here no more is deleted when it is met, but
 // not while a snapshot is being installed, or the disk is full; what is of others stays.
 func TestStraysAreForgotten(t *testing.T) {

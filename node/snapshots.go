@@ -283,11 +283,19 @@ func (c *Core) room(r *Received, g *group) (absorbed []*group, err error) {
 }
 
 // replaces tells the ingest what it takes away beside the shard's data: what the replica here holds beyond the new span,
-// and the replicas that the shard has absorbed, in the same step (G3). Those do nothing from here on.
+// and the replicas that the shard has absorbed, in the same step (G3). Those do nothing from here on. One that is behind may
+// hold more than was absorbed: what has gone to a child by a split that it has not applied. That goes too.
 func (c *Core) replaces(r *Received, old *group, absorbed []*group) error {
 	d := wire.ToDescriptor(r.State.GetDescriptor_())
-	if old != nil && d.Shard != kv.MetaShard && !d.Span.ContainsSpan(old.machine.Descriptor().Span) {
-		if err := r.Ingest.Replace(old.machine.Descriptor().Span); err != nil {
+	if d.Shard != kv.MetaShard {
+		over := d.Span
+		if old != nil {
+			over = over.Hull(old.machine.Descriptor().Span)
+		}
+		for _, g := range absorbed {
+			over = over.Hull(g.machine.Descriptor().Span)
+		}
+		if err := r.Ingest.Replace(over); err != nil {
 			return err
 		}
 	}
