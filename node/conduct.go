@@ -20,9 +20,11 @@ import (
 // they were computed from (M2). Lost messages are repeated: a report a second, an order as long as its goal stands.
 
 const (
-	// reportsEvery is the time between two rounds of reports, and planEvery that between two looks at the goals.
+	// reportsEvery is the time between two rounds of reports, planEvery that between two rounds of the plan, and pursueEvery
+	// that between two looks at the goals.
 	reportsEvery = time.Second
-	planEvery    = 200 * time.Millisecond
+	planEvery    = time.Second
+	pursueEvery  = 200 * time.Millisecond
 	// repeatAfter is after how long the same report is proposed to the meta group again.
 	repeatAfter = time.Second
 )
@@ -30,6 +32,7 @@ const (
 // conduct is what the leader of the meta group keeps in memory, of one leadership.
 type conduct struct {
 	term     kv.Term
+	planner  *plan.Planner
 	reports  *plan.Reports
 	proposed map[kv.ShardID]proposal
 }
@@ -56,15 +59,18 @@ func (c *Core) preside() {
 	}
 	term, _ := g.replica.Leading()
 	if c.conduct == nil || c.conduct.term != term {
-		c.conduct = &conduct{term: term, reports: plan.NewReports(c.now.Boot), proposed: map[kv.ShardID]proposal{}}
+		c.conduct = &conduct{term: term, planner: plan.New(c.now.Boot), reports: plan.NewReports(c.now.Boot), proposed: map[kv.ShardID]proposal{}}
 	}
 	if c.every(reportsEvery, 0) {
 		for _, n := range c.Meta.GetNodes() {
 			c.tell(kv.NodeID(n.GetNode().GetNode()), &kvdv1.RaftMessage{Presides: uint64(term)})
 		}
 	}
-	if c.every(planEvery, 1) {
+	switch {
+	case c.every(planEvery, 2):
 		c.plan()
+	case c.every(pursueEvery, 0):
+		c.pursue()
 	}
 }
 
@@ -73,32 +79,45 @@ func (c *Core) every(d time.Duration, offset uint64) bool {
 	return (c.ticks+offset)%uint64(max(d/c.Tick, 1)) == 0
 }
 
-// plan gives the orders for the next steps of all goals, and drops those that are out of reach.
+// plan carries out what the plan decides.
 func (c *Core) plan() {
-	goals, partners := map[uint64]*kvdv1.Goal{}, map[uint64]bool{}
-	for _, g := range c.Meta.GetGoals() {
-		goals[g.GetShard()] = g
-		if right := g.GetMerge().GetRight(); right != 0 {
-			partners[right] = true
+	actions := c.conduct.planner.Step(c.now.Boot, c.now.Wall, c.shards(), c.settings, c.conduct.reports)
+	for _, command := range actions.Commands {
+		c.ownMeta(command)
+	}
+	for _, o := range actions.Orders {
+		c.give(o)
+	}
+}
+
+// pursue gives the orders for the next steps of all goals, more often than the plan looks at everything.
+func (c *Core) pursue() {
+	v := &plan.View{
+		Map: c.shards(), Reports: c.conduct.reports, Now: c.now.Boot, DeadAfter: c.settings.Duration(raftmeta.DeadAfter),
+	}
+	for _, goal := range v.Map.Goals() {
+		if d, ok := v.Map.Shard(kv.ShardID(goal.GetShard())); ok {
+			c.give(plan.Next(v, d, goal).Order)
 		}
 	}
-	m := c.shards()
-	c.conduct.reports.Keep(m)
-	v := &plan.View{Map: m, Reports: c.conduct.reports, Now: c.now.Boot, DeadAfter: 5 * time.Minute}
-	for _, d := range append([]*kv.Descriptor{m.Meta()}, m.Descriptors()...) {
-		goal := goals[uint64(d.Shard)]
-		if goal == nil && (!d.Joint() && d.Voters() == len(d.Replicas) || partners[uint64(d.Shard)]) {
-			continue
-		}
-		switch step := plan.Next(v, d, goal); {
-		case step.GiveUp:
-			c.ownMeta(&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_DropGoal{DropGoal: &kvdv1.DropGoal{Goal: goal.GetId(), Reason: step.Why}}})
-		case step.Order != nil:
-			if to := c.conduct.reports.Leader(kv.ShardID(step.Order.GetShard())); to != 0 {
-				c.tell(to, &kvdv1.RaftMessage{Order: step.Order})
-			}
-		}
+}
+
+// give sends an order to the node that leads its shard.
+func (c *Core) give(o *kvdv1.Order) {
+	if to := c.conduct.reports.Leader(kv.ShardID(o.GetShard())); o != nil && to != 0 {
+		c.tell(to, &kvdv1.RaftMessage{Order: o})
 	}
+}
+
+// why tells what is being done to reach the goal of a shard, and what the plan thinks of the shard.
+func (c *Core) why(shard kv.ShardID) (progress string, verdicts []string) {
+	if c.conduct == nil {
+		return "", nil
+	}
+	if goal, ok := c.shards().Goal(shard); ok {
+		progress = c.conduct.planner.Progress(goal)
+	}
+	return progress, c.conduct.planner.Why(shard)
 }
 
 // ownMeta proposes a command of the meta group, which is led here. Nobody waits for it: what it did shows in the metadata.
@@ -129,11 +148,7 @@ func (c *Core) hear(from kv.NodeID, r *kvdv1.NodeReport) {
 		return
 	}
 	c.conduct.reports.Take(from, r, c.now.Boot)
-	for _, refusal := range r.GetRefusals() {
-		if refusal.GetFinal() {
-			c.ownMeta(&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_DropGoal{DropGoal: &kvdv1.DropGoal{Goal: refusal.GetGoal(), Reason: refusal.GetReason()}}})
-		}
-	}
+	c.conduct.planner.Refused(r.GetRefusals())
 	for _, s := range r.GetShards() {
 		c.follow(s)
 	}

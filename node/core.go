@@ -203,11 +203,10 @@ type Core struct {
 	due          kv.Due    // Where the search for expired keys goes on.
 	incarnations kv.Incarnation
 	stalled      bool
+	unfitUntil   uint64 // The tick until which this node takes no leadership.
 	checksumID   uint64
 	failed       bool
-	// explain asks the plan about a shard; nil where none runs.
-	explain     func(kv.ShardID) (progress string, verdicts []string)
-	tellRefused time.Duration // When a refused message is told of again, in time since the machine's boot.
+	tellRefused  time.Duration // When a refused message is told of again, in time since the machine's boot.
 }
 
 type outstandingWrite struct {
@@ -370,9 +369,7 @@ func (c *Core) notices(in *Input) {
 		c.syncing = false
 	}
 	if in.HandOver {
-		for _, g := range c.order {
-			c.handOver(g)
-		}
+		c.leaveAll()
 	}
 	for _, s := range in.Sums {
 		c.takeSum(s)
@@ -476,9 +473,6 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 			c.Logger.Warn("a message was refused", "from", from, "shard", g.shard, "error", err)
 		}
 		return
-	}
-	if kind == raftpb.MsgTimeoutNow {
-		g.handed = handed{by: from, life: c.lives[from], tick: c.ticks}
 	}
 	c.mark(g)
 }

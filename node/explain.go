@@ -202,8 +202,5 @@ func (n *Node) Hot(ctx context.Context, r *kvdv1.HotRequest) (*kvdv1.HotResponse
 // Explain tells what is being done to reach the goal of a shard, and what the plan thinks of the shard: what it would do,
 // and why it does not. Only where the meta group is led there is a plan that knows.
 func (c *Core) Explain(shard kv.ShardID) (progress string, verdicts []string) {
-	if c.explain == nil {
-		return "", nil
-	}
-	return c.explain(shard)
+	return c.why(shard)
 }

@@ -40,16 +40,12 @@ type group struct {
 	rates    rates
 	offered  uint64 // Commands of clients, to choose those that are sampled.
 
-	handed    handed
-	committed kv.Index // At the last look of spreadLeaders.
-
 	gone       bool // Dropped: not in the loop any more.
 	splitting  *splitting
 	merging    int  // Ticks since this leader drives a merge.
 	absorbed   bool // In the turn's step, by its left neighbour.
 	reshaped   bool // The turn's step has changed the descriptor.
 	suspicious bool // It may have been removed: to be asked.
-	leaderless int  // Ticks without a leader.
 	askAgain   uint64
 	told       told
 }

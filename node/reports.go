@@ -64,7 +64,7 @@ func (c *Core) reportShape(g *group) {
 }
 
 func (c *Core) nodeReport() *kvdv1.NodeReport {
-	r := &kvdv1.NodeReport{Term: uint64(c.president.term), DiskFreeBytes: c.disk.FreeBytes, DiskFull: c.disk.Full}
+	r := &kvdv1.NodeReport{Term: uint64(c.president.term), DiskFreeBytes: c.disk.FreeBytes, DiskFull: c.disk.Full, Unfit: c.ticks < c.unfitUntil}
 	for _, g := range c.order {
 		r.Replicas++
 		r.Bytes += g.bytesHeld()

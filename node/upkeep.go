@@ -31,39 +31,8 @@ func (c *Core) upkeep(g *group) {
 	if ticks := uint64(max(time.Second/c.Tick, 1)); (c.ticks+uint64(g.shard))%ticks == 0 {
 		c.readMeter(g)
 	}
-	// Raft forgets every election timeout who was active of late: as often, and in step with it, there would never be one.
-	if (c.ticks+uint64(g.shard))%uint64(c.ElectionTicks+1) == 0 {
-		c.spreadLeaders(g)
-	}
 	if (c.ticks+uint64(g.shard))%uint64(c.ElectionTicks) == 0 {
 		c.scheduleChecksum(g)
-	}
-}
-
-// giveBackAfter is for how long a process that has handed a leadership over does not get it back: it is going down, or
-// its disk is slow. One that has started anew gets it at once.
-const giveBackAfter = 10 * time.Second
-
-// handed tells who handed the leadership over to this replica last.
-type handed struct {
-	by   kv.NodeID // 0: nobody.
-	life kv.Life
-	tick uint64
-}
-
-// spreadLeaders hands the leadership to the replica that should have it by the map: founding deals it out evenly. One
-// that lacks what was committed at the last look takes no entries, and would not take the lead either.
-func (c *Core) spreadLeaders(g *group) {
-	committed := g.committed
-	g.committed = g.replica.Committed()
-	first := g.machine.Descriptor().Replicas[0]
-	if _, leader := g.replica.Leading(); !leader || first.Node == c.Node || !c.settings.Bool(raftmeta.LeaderBalance) {
-		return
-	}
-	h := g.handed
-	wary := h.by == first.Node && h.life == c.lives[first.Node] && c.ticks-h.tick < uint64(giveBackAfter/c.Tick)
-	if !wary && !c.full[first.Node] && g.replica.Match(first.Replica) >= committed {
-		g.replica.HandOver(first.Node, nil)
 	}
 }
 
@@ -264,6 +233,15 @@ func (c *Core) watchDisk() {
 		c.stalled = true
 		c.Logger.Error("the disk of the data directory is slow: leaderships are handed over", "waited", waited)
 	}
+	c.leaveAll()
+}
+
+// unfitFor is for how long a node that has handed its leaderships over takes none: it is going down, or its disk is slow.
+const unfitFor = 10 * time.Second
+
+// leaveAll hands all leaderships over, and has the leader of the meta group give none to this node for a while.
+func (c *Core) leaveAll() {
+	c.unfitUntil = c.ticks + uint64(unfitFor/c.Tick)
 	for _, g := range c.order {
 		c.handOver(g)
 	}

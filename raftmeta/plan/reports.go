@@ -22,6 +22,7 @@ type NodeFigures struct {
 	Heard           time.Duration // When.
 	DiskFree, Bytes uint64        // Bytes are of all keys and values here.
 	DiskFull        bool
+	Unfit           bool // It takes no leadership for now.
 	Replicas        uint64
 	Busy            float64 // Share of one core.
 }
@@ -56,7 +57,7 @@ func (r *Reports) Take(from kv.NodeID, report *kvdv1.NodeReport, now time.Durati
 		return
 	}
 	r.nodes[from] = &NodeFigures{
-		Heard: now, DiskFree: report.GetDiskFreeBytes(), Bytes: report.GetBytes(), DiskFull: report.GetDiskFull(),
+		Heard: now, DiskFree: report.GetDiskFreeBytes(), Bytes: report.GetBytes(), DiskFull: report.GetDiskFull(), Unfit: report.GetUnfit(),
 		Replicas: report.GetReplicas(), Busy: report.GetBusy(),
 	}
 	for _, s := range report.GetShards() {

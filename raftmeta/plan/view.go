@@ -51,6 +51,8 @@ func (v *View) barred(node kv.NodeID) string {
 		return fmt.Sprintf("node %d is draining", node)
 	case v.Reports.Node(node).DiskFull:
 		return fmt.Sprintf("the disk of node %d is full", node)
+	case v.Reports.Node(node).Unfit:
+		return fmt.Sprintf("node %d is going down, or its disk is slow", node)
 	}
 	return ""
 }

@@ -327,7 +327,9 @@ type NodeReport struct {
 	// part of the others, in turns.
 	Shards []*ShardReport `protobuf:"bytes,7,rep,name=shards,proto3" json:"shards,omitempty"`
 	// Orders that were refused.
-	Refusals      []*Refusal `protobuf:"bytes,8,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	Refusals []*Refusal `protobuf:"bytes,8,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	// The node is going down, or its disk is slow: it takes no leadership for now.
+	Unfit         bool `protobuf:"varint,9,opt,name=unfit,proto3" json:"unfit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -416,6 +418,13 @@ func (x *NodeReport) GetRefusals() []*Refusal {
 		return x.Refusals
 	}
 	return nil
+}
+
+func (x *NodeReport) GetUnfit() bool {
+	if x != nil {
+		return x.Unfit
+	}
+	return false
 }
 
 // ShardReport is what the leader of a shard tells of it.
@@ -2740,7 +2749,7 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\ato_node\x18\x03 \x01(\x04R\x06toNode\x12\x1b\n" +
 	"\tfrom_life\x18\x04 \x01(\x04R\bfromLife\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12/\n" +
-	"\bmessages\x18\x06 \x03(\v2\x13.kvd.v1.RaftMessageR\bmessages\"\x85\x02\n" +
+	"\bmessages\x18\x06 \x03(\v2\x13.kvd.v1.RaftMessageR\bmessages\"\x9b\x02\n" +
 	"\n" +
 	"NodeReport\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12&\n" +
@@ -2750,7 +2759,8 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04busy\x18\x06 \x01(\x01R\x04busy\x12+\n" +
 	"\x06shards\x18\a \x03(\v2\x13.kvd.v1.ShardReportR\x06shards\x12+\n" +
-	"\brefusals\x18\b \x03(\v2\x0f.kvd.v1.RefusalR\brefusals\"\xe5\x02\n" +
+	"\brefusals\x18\b \x03(\v2\x0f.kvd.v1.RefusalR\brefusals\x12\x14\n" +
+	"\x05unfit\x18\t \x01(\bR\x05unfit\"\xe5\x02\n" +
 	"\vShardReport\x122\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x12.kvd.v1.DescriptorR\n" +
