@@ -136,6 +136,9 @@ func (w *trio) elected() {
 		if _, leads := first.replica.Leading(); leads {
 			break
 		}
+		for _, m := range all {
+			m.core.groups[trioShard].replica.HandOver(1, nil)
+		}
 	}
 	_, leads := first.replica.Leading()
 	require.True(w.t, leads)

@@ -46,6 +46,7 @@ type group struct {
 	absorbed   bool // In the turn's step, by its left neighbour.
 	reshaped   bool // The turn's step has changed the descriptor.
 	suspicious bool // It may have been removed: to be asked.
+	leaderless int  // Ticks without a leader that was heard.
 	askAgain   uint64
 	told       told
 }

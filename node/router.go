@@ -60,8 +60,9 @@ func (n *Node) notServing() error {
 // Leader is the node that leads a shard as far as this one knows; 0 when unknown.
 func (n *Node) Leader(id kv.ShardID) kv.NodeID {
 	if v := n.view(id); v != nil {
-		if lead := v.state.Load().lead; lead != 0 {
-			return lead
+		s := v.state.Load()
+		if _, member := s.descriptor.OnNode(n.self.Node); member || s.lead != 0 {
+			return s.lead
 		}
 	}
 	if hint, ok := n.leaders.Load(id); ok {
