@@ -228,3 +228,48 @@ func TestRules(t *testing.T) {
 	require.Contains(t, strings.Join(c.planner.Why(d.Shard), "\n"), `there is no other node for a replica in ["north"]`)
 	require.Equal(t, 3, d.Voters())
 }
+
+// TestLeaderRule: replicas in both regions, the leader in one, wherever it was elected.
+func TestLeaderRule(t *testing.T) {
+	c := newCluster(t, 1, 17)
+	for _, region := range []string{"east", "east", "west", "west"} {
+		c.join(region)
+	}
+	c.run(time.Minute)
+	res := c.command(&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetRule{SetRule: &kvdv1.Rule{Regions: []string{"east", "west"}, Leader: "west"}}})
+	require.Equal(t, kv.Done, res.Status, res.Reason)
+	west := func() bool {
+		n, _ := c.shardMap().Node(c.shards[1].leader)
+		return n.Region == "west"
+	}
+	c.until(time.Minute, "led in the west", func() bool { return west() && c.all(voters(3, 1))() || west() && voters(3, 1)(c.shards[1].d) })
+	regions := map[string]bool{}
+	for _, r := range c.shards[1].d.Replicas {
+		n, _ := c.shardMap().Node(r.Node)
+		regions[n.Region] = true
+	}
+	require.Len(t, regions, 2, "replicas are spread over the regions")
+	for _, r := range c.shards[1].d.Replicas {
+		if n, _ := c.shardMap().Node(r.Node); n.Region == "east" {
+			c.shards[1].leader = r.Node
+			c.shards[1].term++
+		}
+	}
+	require.False(t, west())
+	c.tick()
+	require.Contains(t, strings.Join(c.planner.Why(1), "\n"), `the rule for "" wants the leader in "west"`)
+	c.until(20*time.Second, "led in the west again", west)
+}
+
+// TestOneOfTwo: one learner alone would make an even number of voters; the shard waits for the other.
+func TestOneOfTwo(t *testing.T) {
+	c := newCluster(t, 1, 18)
+	c.join("")
+	third := c.join("")
+	c.nodes[third].full = true
+	c.run(time.Minute)
+	require.True(t, c.all(func(d *kv.Descriptor) bool { return len(d.Replicas) == 1 })())
+	require.Contains(t, strings.Join(c.planner.Why(1), "\n"), "it has 1 replicas, and 3 are wanted: there is no other node for a replica (the disk of node 3 is full)")
+	c.nodes[third].full = false
+	c.until(time.Minute, "three", c.all(voters(3)))
+}
