@@ -90,6 +90,20 @@ func TestRates(t *testing.T) {
 	}
 }
 
+// TestRatesOfALeader: the load of a new leader is that since it leads.
+func TestRatesOfALeader(t *testing.T) {
+	r, reads := rates{}, int64(0)
+	for second := range 12 {
+		if second >= 8 {
+			reads += 500
+		}
+		r.role(second >= 8)
+		r.add(kv.Span{}, reading{time.Duration(second) * time.Second, totals{reads: reads}})
+	}
+	got, _, _ := r.perSecond()
+	require.InDelta(t, 500, got, 1e-9)
+}
+
 // TestHotKeys: whatever takes most requests is found, however it comes: in rounds with others, read, scanned, or written
 // many times in one step. It is forgotten when it is over.
 func TestHotKeys(t *testing.T) {

@@ -24,8 +24,18 @@ type reading struct {
 // rates are the readings of the last seconds, one a second, of one span: what a shard served before a split says nothing
 // of what it serves after.
 type rates struct {
-	span kv.Span
-	list []reading
+	span    kv.Span
+	leading bool
+	list    []reading
+}
+
+// role begins anew when the replica begins to lead: what it was read as a follower would hide for seconds what the shard's
+// load is, and the plan would take the node for an idle one.
+func (r *rates) role(leading bool) {
+	if leading && !r.leading {
+		r.list = nil
+	}
+	r.leading = leading
 }
 
 // add takes the totals as they are now. Of the older ones one is kept that is as old as the window, unless there was none
@@ -54,6 +64,8 @@ func (r *rates) perSecond() (reads, writes, bytes float64) {
 func (c *Core) readMeter(g *group) {
 	m := &g.view.meter
 	m.second.Store(int64(c.now.Boot / time.Second))
+	_, leading := g.replica.Leading()
+	g.rates.role(leading)
 	g.rates.add(g.machine.Descriptor().Span, reading{at: c.now.Boot, totals: m.totals()})
 }
 
