@@ -21,11 +21,47 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
+// directory is where the nodes are. Ids below 9 were given once.
+type directory struct {
+	mu        sync.Mutex
+	addresses map[kv.NodeID]string
+}
+
+func (d *directory) set(id kv.NodeID, address string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.addresses[id] = address
+}
+
+func (d *directory) remove(id kv.NodeID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.addresses, id)
+}
+
+func (d *directory) find(id kv.NodeID) (string, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	a, ok := d.addresses[id]
+	return a, ok
+}
+
+func (d *directory) meta() *kvdv1.MetaState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := &kvdv1.MetaState{Version: 3, NextNode: 9}
+	for id := range d.addresses {
+		m.Nodes = append(m.Nodes, &kvdv1.MetaNode{Node: &kvdv1.Node{Node: uint64(id)}})
+	}
+	return m
+}
+
 // end is a node at one end of the network.
 type end struct {
 	*Transport
-	server *grpc.Server
-	lis    net.Listener
+	directory *directory
+	server    *grpc.Server
+	lis       net.Listener
 
 	mu          sync.Mutex
 	envelopes   []*kvdv1.Envelope
@@ -35,6 +71,7 @@ type end struct {
 	chunks      int
 	onChunk     func() // nil for nothing.
 	news        chan struct{}
+	newer       chan struct{} // Closed when there is newer metadata.
 }
 
 func (e *end) signal() {
@@ -93,7 +130,7 @@ func (e *end) Forward(ctx context.Context, _ *kvdv1.ForwardRequest) *kvdv1.Forwa
 	return e.forward(ctx)
 }
 func (e *end) Meta() (*kvdv1.MetaState, <-chan struct{}) {
-	return &kvdv1.MetaState{Version: 3}, make(chan struct{})
+	return e.directory.meta(), e.newer
 }
 func (e *end) Explain(_ context.Context, r *kvdv1.ExplainRequest) (*kvdv1.ExplainResponse, error) {
 	return &kvdv1.ExplainResponse{NextGoal: r.GetGoal() + 1}, nil
@@ -105,17 +142,18 @@ func (e *end) Local(context.Context) (*kvdv1.StatusResponse, error) {
 
 // network makes two nodes that know each other.
 func network(t *testing.T) (a, b *end) {
-	addresses := map[kv.NodeID]string{}
+	directories := []*directory{{addresses: map[kv.NodeID]string{}}, {addresses: map[kv.NodeID]string{}}}
 	var ends []*end
 	for i := range 2 {
 		lis, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		id := kv.NodeID(i + 1)
-		addresses[id] = lis.Addr().String()
-		e := &end{lis: lis, news: make(chan struct{}, 1)}
+		for _, d := range directories {
+			d.set(id, lis.Addr().String())
+		}
+		e := &end{directory: directories[i], lis: lis, news: make(chan struct{}, 1), newer: make(chan struct{})}
 		e.Transport = New(Config{
-			Cluster: 7, Node: id, Life: 1, Handler: e, Logger: slog.New(slog.DiscardHandler),
-			Address: func(id kv.NodeID) (string, bool) { a, ok := addresses[id]; return a, ok },
+			Cluster: 7, Node: id, Life: 1, Handler: e, Logger: slog.New(slog.DiscardHandler), Address: e.directory.find,
 		})
 		e.server = grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec()), grpc.MaxRecvMsgSize(kv.MessageBytesMax))
 		s := &Server{}
