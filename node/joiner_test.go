@@ -190,6 +190,7 @@ func TestJoinerTakesNoWrongAnswer(t *testing.T) {
 		j := NewJoiner(JoinerConfig{Name: "n2", Address: "h:2", Members: []string{"h:1"}, Record: &kvdv1.StoreRecord{StoreId: 5}, Rand: rand.New(rand.NewPCG(1, 1))})
 		j.Synced()
 		_, r := j.Ask()
+		require.EqualValues(t, 5, r.StoreId, "it has an id already")
 		resp := proto.CloneOf(w.answer(r))
 		broken(resp)
 		j.Answer(resp, nil)

@@ -141,6 +141,16 @@ func (c *Cluster) StartAll() {
 	}
 }
 
+// Move gives a node that does not run another address.
+func (c *Cluster) Move(i int) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(c.t, err)
+	c.lis[i], c.list[i].Address = lis, lis.Addr().String()
+}
+
+// Empty takes a node's data directory away while it does not run.
+func (c *Cluster) Empty(i int) { c.Nodes[i].dir = c.t.TempDir() }
+
 // Stop stops a node; with now it gives nothing away first.
 func (c *Cluster) Stop(i int, now bool) {
 	p := c.Nodes[i]
