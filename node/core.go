@@ -541,6 +541,10 @@ func (c *Core) submissions(list []Submission) {
 			continue
 		}
 		c.mark(g)
+		if g.machine.Frozen() != nil { // It would be refused when it is applied, and be in the log for nothing.
+			c.answers = append(c.answers, replica.Answer{Waiter: s.Waiter, Err: &kv.NotLeaderError{Shard: s.Shard}})
+			continue
+		}
 		if s.Command == nil {
 			g.replica.Read(s.Waiter)
 			continue

@@ -214,6 +214,7 @@ func (c *Core) buryAbsorbed() {
 	list := c.absorbed
 	c.absorbed = nil
 	for _, a := range list {
+		a.right.replica.Absorbed(&kv.NotLeaderError{Shard: a.left.shard, Leader: a.left.replica.Leader()})
 		c.drop(a.right)
 		c.bury(a.right)
 		if !mutantIncarnationThroughMerge {

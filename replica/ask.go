@@ -237,6 +237,17 @@ func (r *Replica) failReads(err error) {
 	r.asked, r.waiting = nil, nil
 }
 
+// Absorbed ends the replica: its left neighbour has absorbed what its log had done up to the freeze, which is applied here. What
+// comes after that never takes effect (G1), so who still waits is told, with the error, that it is not done.
+func (r *Replica) Absorbed(err error) {
+	r.doubt()
+	for _, p := range r.doubtful {
+		r.answerAll(p, err)
+	}
+	r.doubtful = nil
+	r.failReads(err)
+}
+
 // Close ends the replica: it is removed from its node. Who waits for a proposal is told that its end is unknown.
 func (r *Replica) Close() {
 	r.doubt()

@@ -101,3 +101,46 @@ func TestPromiseHoldsItsOwnCandidacy(t *testing.T) {
 		r.Tick()
 	}
 }
+
+// TestAbsorbedIsNotDone (G1): what a replica has proposed and not applied when its neighbour has absorbed it is not done,
+// whether it has an index, or is of a leadership that has ended; of one that was only removed it is not known.
+func TestAbsorbedIsNotDone(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(r *Replica)
+		want any
+	}{
+		"absorbed": {func(r *Replica) { r.Absorbed(&kv.NotLeaderError{Shard: 7, Leader: 2}) }, &kv.NotLeaderError{Shard: 7, Leader: 2}},
+		"removed":  {(*Replica).Close, kv.ErrUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := member(t, 1, 3)
+			elect(t, r)
+			work(t, r)
+			propose := func() {
+				require.NoError(t, r.Propose(1, []*kvdv1.Command{{Op: 1}}, []Waiter{nobody{}}))
+			}
+			propose()
+			require.Empty(t, work(t, r))
+			term, _ := r.Leading()
+			require.NoError(t, r.Step(2, &kvdv1.RaftMessage{Shard: 1, From: 2, To: 1, Type: uint32(raftpb.MsgHeartbeat), Term: uint64(term) + 1}))
+			require.Empty(t, work(t, r))
+			test.end(r)
+			answers := r.Answers()
+			require.Len(t, answers, 1)
+			require.Equal(t, test.want, answers[0].Err)
+			require.Zero(t, r.Pending())
+
+			r = member(t, 1, 3)
+			elect(t, r)
+			work(t, r)
+			propose()
+			require.Empty(t, work(t, r))
+			propose()
+			test.end(r)
+			answers = r.Answers()
+			require.Len(t, answers, 2)
+			require.Equal(t, test.want, answers[0].Err)
+			require.Equal(t, test.want, answers[1].Err)
+		})
+	}
+}
