@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -28,6 +29,15 @@ const (
 	// idleFor is how long there must be hardly any load for leaders to be spread by their number.
 	idleFor = 20 * time.Second
 )
+
+// evenUpTo is how much of the mean a node may lead. What comes by chance adds to a count of n requests about its square root:
+// three times that, of a mean node's in the ten seconds that loads are counted over, is let pass.
+func (r *round) evenUpTo() float64 {
+	if r.load == 0 {
+		return unevenAbove
+	}
+	return unevenAbove + 3/math.Sqrt(10*r.mean())
+}
 
 func meanLead(nodes []*nodeState) float64 {
 	sum := 0.0
@@ -68,7 +78,7 @@ func (r *round) relieve(nodes []*nodeState, mean float64) bool {
 	order := slices.Clone(nodes)
 	slices.SortStableFunc(order, func(a, b *nodeState) int { return -cmp.Compare(a.lead, b.lead) })
 	for _, from := range order {
-		if from.lead <= unevenAbove*mean {
+		if from.lead <= r.evenUpTo()*mean {
 			return false
 		}
 		if s, to := r.bestHandOver(from, mean); s != nil {
@@ -115,7 +125,7 @@ func (r *round) lendReplicas(nodes []*nodeState, mean float64) {
 	}
 	for _, from := range nodes {
 		for range movesMax {
-			if from.lead <= unevenAbove*mean || !r.lend(from, nodes, mean) {
+			if from.lead <= r.evenUpTo()*mean || !r.lend(from, nodes, mean) {
 				break
 			}
 		}
@@ -202,6 +212,9 @@ func (r *round) spreadReplicas() {
 	nodes := r.usable()
 	if !r.lim.balance || len(nodes) < 2 || !r.warm() || r.Now-r.p.unevenAt < unevenFor {
 		return // The budget is for those that carry too much load first.
+	}
+	if slices.ContainsFunc(r.nodes, func(n *nodeState) bool { return n.silent && !n.down }) {
+		return // It comes back, or its replicas are made again elsewhere; both change the sums.
 	}
 	mean := 0.0
 	for _, n := range nodes {

@@ -195,6 +195,9 @@ func span(list []weighted, s kv.Span) (from, to int) {
 }
 
 func (c *cluster) loadOf(s *modelShard) float64 {
+	if s.d.Shard == kv.MetaShard {
+		return 0
+	}
 	from, to := span(c.traffic, s.d.Span)
 	return c.sums[to] - c.sums[from]
 }
@@ -298,6 +301,7 @@ func (c *cluster) tick() {
 		for _, cmd := range again.Commands {
 			require.NotNil(c.t, cmd.GetDropGoal(), "nothing new is decided between two rounds")
 		}
+		c.commands = append(c.commands, again.Commands...)
 		require.LessOrEqual(c.t, len(actions.Orders), 2*kv.OrdersMax)
 		for _, o := range actions.Orders {
 			if d, ok := m.Shard(kv.ShardID(o.Shard)); ok && o.GetConf() != nil {
@@ -425,7 +429,7 @@ func (c *cluster) reconfigure(s *modelShard, change *kvdv1.ConfChange) {
 
 func (c *cluster) bytesOf(s *modelShard) float64 {
 	from, to := span(c.data, s.d.Span)
-	if len(c.data) == 0 {
+	if len(c.data) == 0 || s.d.Shard == kv.MetaShard {
 		return 0
 	}
 	return c.dataSums[to] - c.dataSums[from]
@@ -528,6 +532,9 @@ func (c *cluster) report() {
 func (c *cluster) shardReport(s *modelShard) *kvdv1.ShardReport {
 	report := &kvdv1.ShardReport{Descriptor_: wire.FromDescriptor(s.d, s.leader), Term: s.term, Birth: s.birth, Load: &kvdv1.ShardLoad{}}
 	from, to := span(c.data, s.d.Span)
+	if s.d.Shard == kv.MetaShard {
+		from = to
+	}
 	report.Keys, report.Bytes = uint64(to-from), uint64(c.bytesOf(s))
 	for _, r := range s.rates {
 		report.Load.Reads += r / float64(len(s.rates))

@@ -273,3 +273,33 @@ func TestOneOfTwo(t *testing.T) {
 	c.nodes[third].full = false
 	c.until(time.Minute, "three", c.all(voters(3)))
 }
+
+// TestTargetDies: a node that was to get replicas dies meanwhile; another gets them before that one is down.
+func TestTargetDies(t *testing.T) {
+	c := newCluster(t, 3, 21)
+	c.store(c.zipf("k", 1000, 0, 60<<20))
+	c.join("")
+	c.join("")
+	c.run(time.Minute)
+	var lost kv.NodeID
+	for _, r := range c.shards[1].d.Replicas {
+		if r.Node != c.shards[1].leader && r.Node != c.metaLeader {
+			lost = r.Node
+		}
+	}
+	c.kill(lost)
+	onItsWay := func() kv.NodeID {
+		for _, g := range c.state().Goals {
+			for _, r := range g.GetReplicas().GetAdd() {
+				if g.GetShard() == 1 {
+					return kv.NodeID(r.Node)
+				}
+			}
+		}
+		return 0
+	}
+	c.until(6*time.Minute, "repair", func() bool { return onItsWay() != 0 })
+	target := onItsWay()
+	c.kill(target)
+	c.until(90*time.Second, "repair elsewhere", func() bool { return voters(3, lost, target)(c.shards[1].d) })
+}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/kvdstore/kvd/raftmeta"
 )
 
 // TestSteadyLoad: from one shard under a full zipfian load the map settles within a minute, and then an hour brings no
@@ -50,4 +52,26 @@ func TestMovingHotSpot(t *testing.T) {
 			c.run(30 * time.Second)
 		}
 	}
+}
+
+// TestSteadyLowLoad: what is split to be shared out, below all that the settings say, is not cold enough to be merged.
+func TestSteadyLowLoad(t *testing.T) {
+	c := newCluster(t, 3, 19, raftmeta.MergeAge, "1m")
+	c.noisy = true
+	c.ask(c.zipf("k", 1000, 0.9, 3000))
+	c.run(time.Minute)
+	require.LessOrEqual(t, c.busiest(), 1.3)
+	require.Greater(t, len(c.shards), 5)
+	settled := c.now
+	c.run(30 * time.Minute)
+	require.Empty(t, c.since(settled), "%s", c.dump())
+}
+
+// TestOneLargeShard: to move it would but have another node be the fuller one.
+func TestOneLargeShard(t *testing.T) {
+	c := newCluster(t, 1, 20)
+	c.store(c.zipf("k", 1000, 0, 60<<20))
+	c.join("")
+	c.run(10 * time.Minute)
+	require.Empty(t, c.log)
 }

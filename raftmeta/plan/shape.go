@@ -103,8 +103,8 @@ func (r *round) mean() float64 { return r.load / float64(max(1, len(r.usable()))
 // uneven tells that some node leads too much.
 func (r *round) uneven() bool {
 	nodes := r.usable()
-	mean := meanLead(nodes)
-	return slices.ContainsFunc(nodes, func(n *nodeState) bool { return n.lead > unevenAbove*mean })
+	most := r.evenUpTo() * meanLead(nodes)
+	return slices.ContainsFunc(nodes, func(n *nodeState) bool { return n.lead > most })
 }
 
 // mergeAll sets goals for neighbours that are small and cold.

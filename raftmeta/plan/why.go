@@ -68,8 +68,8 @@ func (r *round) balanceLines(s *shardState) (lines []string) {
 		switch pause := s.mem.pauses[kindLead]; {
 		case !r.lim.balance:
 			text += ": the setting balance is false"
-		case n.lead <= unevenAbove*mean:
-			text += fmt.Sprintf(", at most %.2f: no hand-over", unevenAbove)
+		case n.lead <= r.evenUpTo()*mean:
+			text += fmt.Sprintf(", at most %.2f: no hand-over", r.evenUpTo())
 		case r.Now < pause.until:
 			text += fmt.Sprintf(": no hand-over for %s more: %s", seconds(pause.until-r.Now), pause.why)
 		default:
