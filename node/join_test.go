@@ -3,6 +3,9 @@ package node_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -133,4 +136,30 @@ func TestJoinInterrupted(t *testing.T) {
 	meta, _ := c.Nodes[0].Meta()
 	require.Equal(t, store, meta.Nodes[1].StoreId)
 	require.Len(t, c.names(0), 2)
+}
+
+// TestJoinedIsFinished (B2): a node that stopped when it had its id, and some of its stores, makes the others and starts.
+func TestJoinedIsFinished(t *testing.T) {
+	c := cluster{test.New(t, 1), t}
+	c.StartAll()
+	i := c.join()
+	for _, made := range [][]string{{}, {"log"}, {"state"}, {"log", "state"}} {
+		c.Stop(i, true)
+		dir := c.Nodes[i].Dir()
+		record, _, err := storage.ReadStore(dir)
+		require.NoError(t, err)
+		record.Phase, record.Life = kvdv1.StoreRecord_JOINED, 0
+		require.NoError(t, storage.WriteStore(dir, record))
+		for _, store := range []string{"log", "state"} {
+			if !slices.Contains(made, store) {
+				require.NoError(t, os.RemoveAll(filepath.Join(dir, store)))
+			}
+		}
+		require.NoError(t, <-c.Start(i), made)
+		require.EqualValues(t, 2, c.Nodes[i].ID())
+		c.put(i, "k", "v")
+		record, _, err = storage.ReadStore(dir)
+		require.NoError(t, err)
+		require.Equal(t, kvdv1.StoreRecord_READY, record.Phase)
+	}
 }
