@@ -362,7 +362,7 @@ func parseMembers(list string) (members []string, err error) {
 		if part = strings.TrimSpace(part); part == "" {
 			continue
 		}
-		if host, port, ok := address(part); !ok || host == "" || port == 0 {
+		if host, port, ok := address(part); !ok || host == "" || port == 0 || strings.ContainsAny(host, "= \t") {
 			return nil, &kv.InvalidError{Field: field, Bound: "HOST:PORT, …, has " + part}
 		}
 		if !slices.Contains(members, part) {

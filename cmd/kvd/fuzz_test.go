@@ -119,3 +119,27 @@ func FuzzInitialShards(f *testing.F) {
 		}
 	})
 }
+
+// FuzzJoin: a list is refused by name, or is of few addresses that can be called, each once.
+func FuzzJoin(f *testing.F) {
+	for _, list := range []string{"", "h:1", "h:1, [::1]:2,", "h:1,h:1", ":1", "h:0", "h:99999", "n=h:1", "h"} {
+		f.Add(list)
+	}
+	f.Fuzz(func(t *testing.T, list string) {
+		members, err := parseMembers(list)
+		if err != nil {
+			var invalid *kv.InvalidError
+			require.ErrorAs(t, err, &invalid)
+			require.Equal(t, "join", invalid.Field)
+			return
+		}
+		require.LessOrEqual(t, len(members), kv.FoundingNodesMax)
+		for _, at := range members {
+			host, port, ok := address(at)
+			require.True(t, ok && port > 0 && host != "", at)
+		}
+		again, err := parseMembers(strings.Join(members, ","))
+		require.NoError(t, err)
+		require.Equal(t, members, again)
+	})
+}
