@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -207,13 +208,36 @@ func TestForeignFiles(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestSplicedHeader: a whole header in another one's place is found, though nothing is wrong with it.
+func TestSplicedHeader(t *testing.T) {
+	a, b := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	write(t, a, sample)
+	w, err := Create(b, &kvdv1.BackupHeader{BackupId: 77})
+	require.NoError(t, err)
+	for _, p := range sample {
+		require.NoError(t, put(w, p))
+	}
+	require.NoError(t, w.Close())
+	read1, err := os.ReadFile(a)
+	require.NoError(t, err)
+	read2, err := os.ReadFile(b)
+	require.NoError(t, err)
+	body := func(b []byte) int {
+		const head = len(magic) + 1
+		return head + recordHead + int(binary.BigEndian.Uint32(b[head+1:])) + recordSum
+	}
+	require.NoError(t, os.WriteFile(a, append(read2[:body(read2):body(read2)], read1[body(read1):]...), 0o600))
+	_, _, _, err = read(a)
+	require.ErrorContains(t, err, a+": an undamaged file: a record is missing, or in the wrong place")
+}
+
 // TestAbort: a part that is begun anew leaves nothing of its first try.
 func TestAbort(t *testing.T) {
 	for _, path := range []string{filepath.Join(t.TempDir(), "file"), t.TempDir()} {
 		w, err := Create(path, header())
 		require.NoError(t, err)
 		require.NoError(t, put(w, sample[0]))
-		b := pairs.Append(pairs.New(0), []byte("d"), kv.Record{Value: make([]byte, 3*writeBuffer/4)})
+		b := pairs.Append(pairs.New(0), []byte("d"), kv.Record{Value: make([]byte, kv.ValueBytesMax)}) // It leaves the buffer.
 		require.NoError(t, w.Begin(kv.Span{Start: []byte("c"), End: []byte("m")}, &kvdv1.ShardInfo{}))
 		require.NoError(t, w.Pairs(b, xxhash.Sum64(b)))
 		require.NoError(t, w.Abort())

@@ -155,12 +155,18 @@ func TestBackupStreams(t *testing.T) {
 		began <- struct{}{}
 		return <-leave
 	}
-	var streams []kvdv1.Admin_BackupClient
-	for range kv.BackupsMax {
+	open := func() kvdv1.Admin_BackupClient {
 		stream, err := api.Backup(t.Context(), &kvdv1.BackupRequest{Shard: 1})
 		require.NoError(t, err)
+		chunk, err := stream.Recv()
+		require.NoError(t, err)
+		require.Equal(t, "p", string(chunk.GetPairs()))
 		<-began
-		streams = append(streams, stream)
+		return stream
+	}
+	var streams []kvdv1.Admin_BackupClient
+	for range kv.BackupsMax {
+		streams = append(streams, open())
 	}
 	stream, err := api.Backup(t.Context(), &kvdv1.BackupRequest{Shard: 1})
 	require.NoError(t, err)
@@ -170,18 +176,11 @@ func TestBackupStreams(t *testing.T) {
 		leave <- kv.ErrStopping
 	}
 	for _, stream := range streams {
-		chunk, err := stream.Recv()
-		require.NoError(t, err)
-		require.Equal(t, "p", string(chunk.GetPairs()))
 		_, err = stream.Recv()
 		require.Equal(t, kvdv1.ErrorDetail_STOPPING, wire.DetailOf(err).GetReason())
 	}
-	stream, err = api.Backup(t.Context(), &kvdv1.BackupRequest{Shard: 1})
-	require.NoError(t, err)
-	<-began
+	stream = open()
 	leave <- nil
-	_, err = stream.Recv()
-	require.NoError(t, err)
 	_, err = stream.Recv()
 	require.ErrorIs(t, err, io.EOF)
 }
