@@ -58,7 +58,7 @@ func TestMovingHotSpot(t *testing.T) {
 func TestSteadyLowLoad(t *testing.T) {
 	c := newCluster(t, 3, 19, raftmeta.MergeAge, "1m")
 	c.noisy = true
-	c.ask(c.zipf("k", 1000, 0.9, 3000))
+	c.ask(c.zipf("k", 1000, 0.9, 2000))
 	c.run(time.Minute)
 	require.LessOrEqual(t, c.busiest(), 1.3)
 	require.Greater(t, len(c.shards), 5)

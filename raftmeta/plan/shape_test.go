@@ -120,11 +120,11 @@ func TestOperators(t *testing.T) {
 	require.Contains(t, c.planner.Progress(&kvdv1.Goal{Id: id}), "becomes a learner")
 	c.until(time.Minute, "moved", func() bool { _, there := c.shards[d.Shard].d.OnNode(from); return !there && len(c.state().Goals) == 0 })
 	moved := c.now
+	c.run(5 * time.Second)
+	require.Contains(t, c.why("k"), "an operator has moved its replicas")
 	c.run(30 * time.Minute)
 	require.Empty(t, c.since(moved, "move", "leave"))
 
-	c.nodes[spare].full = true
-	c.kill(from) // So that no other place is better.
 	g := &kvdv1.Goal{Id: 99, Shard: uint64(d.Shard)}
 	require.Equal(t, "the plan has not come to it yet", c.planner.Progress(g))
 }
