@@ -148,6 +148,7 @@ type Core struct {
 	settings *raftmeta.Settings
 	groups   map[kv.ShardID]*group
 	order    []*group // By shard.
+	awake    []*group // Those of them that tick, in the same order.
 	byKey    byKey
 	dirty    []*group
 	waiting  []*group // With something held.
@@ -230,6 +231,8 @@ func (c *Core) addGroup(g *group) {
 		})
 		c.byKey = slices.Insert(c.byKey, i, g)
 	}
+	g.usedAt = c.now.Boot
+	c.setAwake(g)
 	c.mark(g)
 }
 
@@ -337,7 +340,7 @@ func (c *Core) tickAll() {
 
 func (c *Core) oneTick() {
 	c.ticks++
-	for _, g := range slices.Clone(c.order) {
+	for _, g := range slices.Clone(c.awake) {
 		g.replica.Tick()
 		if _, leader := g.replica.Leading(); leader && g.view.wanted.Swap(false) {
 			g.replica.Renew(c.now.Boot)
@@ -355,9 +358,10 @@ func (c *Core) oneTick() {
 
 func (c *Core) notices(in *Input) {
 	for _, node := range in.Unreachable {
-		for _, g := range c.order {
+		for _, g := range c.awake {
 			g.replica.Unreachable(node)
 		}
+		c.wakeLedBy(node)
 	}
 	if in.Meta != nil {
 		c.takeMeta(in.Meta)
@@ -396,12 +400,12 @@ func (c *Core) suspectRemoved() {
 		d, ok := c.shards().Shard(g.shard)
 		if !ok {
 			if _, absorber := c.lookUp(g.shard); absorber != 0 {
-				g.suspect()
+				c.suspect(g)
 			}
 			continue
 		}
 		if _, member := d.OnNode(c.Node); !member && d.Epoch.Config > g.machine.Descriptor().Epoch.Config {
-			g.suspect()
+			c.suspect(g)
 		}
 	}
 }
@@ -414,7 +418,10 @@ func (c *Core) envelopes(list []*kvdv1.Envelope) {
 	})
 	for _, e := range list {
 		from := kv.NodeID(e.GetFromNode())
-		c.lives[from] = max(c.lives[from], kv.Life(e.GetFromLife()))
+		if life := kv.Life(e.GetFromLife()); life > c.lives[from] {
+			c.lives[from] = life
+			c.wakeLedBy(from)
+		}
 	}
 	for _, e := range list {
 		from := kv.NodeID(e.GetFromNode())
@@ -449,6 +456,13 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 	if g == nil || uint64(g.member.Replica) < m.GetTo() {
 		c.stranger(from, m)
 		return
+	}
+	if m.GetSleep() {
+		c.putToSleep(g, from, m)
+		return
+	}
+	if g.replica.NodeOf(kv.ReplicaID(m.GetFrom())) == from {
+		c.wake(g)
 	}
 	if m.GetAbsent() {
 		c.fail(g.replica.Absent(kv.ReplicaID(m.GetFrom()), kv.Term(m.GetTerm())))
@@ -545,6 +559,7 @@ func (c *Core) submissions(list []Submission) {
 			c.answers = append(c.answers, replica.Answer{Waiter: s.Waiter, Err: &kv.NotLeaderError{Shard: s.Shard}})
 			continue
 		}
+		c.wake(g)
 		if s.Command == nil {
 			g.replica.Read(s.Waiter)
 			continue

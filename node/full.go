@@ -77,6 +77,9 @@ func (c *Core) leaveFullDisk() {
 
 // handOver gives a group's leadership away, to a node with room if there is one.
 func (c *Core) handOver(g *group) {
+	if g.asleep && g.leads() {
+		c.wake(g) // Who is active shows only now.
+	}
 	if g.replica.HandOver(0, c.full) || g.replica.HandOver(0, nil) {
 		c.mark(g)
 	}

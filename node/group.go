@@ -1,6 +1,8 @@
 package node
 
 import (
+	"time"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -39,6 +41,10 @@ type group struct {
 	checking checking
 	rates    rates
 	offered  uint64 // Commands of clients, to choose those that are sampled.
+
+	asleep bool
+	used   totals        // At the last look, and when that was.
+	usedAt time.Duration // In time since the machine's boot.
 
 	gone       bool // Dropped: not in the loop any more.
 	splitting  *splitting

@@ -156,6 +156,7 @@ func (c *Core) proposeShape(g *group, epoch *kvdv1.Epoch, s *kvdv1.Shape, done f
 	if s.Epoch = epoch; epoch == nil {
 		s.Epoch = wire.FromEpoch(g.machine.Descriptor().Epoch)
 	}
+	c.wake(g)
 	c.propose(g)
 	c.fail(g.replica.Propose(c.now.Wall, []*kvdv1.Command{{Op: uint32(kv.OpShape), Shape: s}}, []replica.Waiter{waiter(done)}))
 	c.mark(g)

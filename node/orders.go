@@ -59,6 +59,7 @@ func (c *Core) obey(o *kvdv1.Order) {
 	if wire.ToEpoch(o.GetEpoch()) != g.machine.Descriptor().Epoch && o.GetUnfreeze() == nil {
 		return
 	}
+	c.wake(g)
 	c.mark(g)
 	switch step := o.GetStep().(type) {
 	case *kvdv1.Order_Conf:

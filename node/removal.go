@@ -66,7 +66,7 @@ func (c *Core) drop(g *group) {
 	c.answers = append(c.answers, g.replica.Answers()...)
 	same := func(x *group) bool { return x == g }
 	delete(c.groups, g.shard)
-	c.order, c.byKey = slices.DeleteFunc(c.order, same), slices.DeleteFunc(c.byKey, same)
+	c.order, c.byKey, c.awake = slices.DeleteFunc(c.order, same), slices.DeleteFunc(c.byKey, same), slices.DeleteFunc(c.awake, same)
 	c.waiting, c.outgoing = slices.DeleteFunc(c.waiting, same), slices.DeleteFunc(c.outgoing, same)
 	g.held = nil
 	c.viewsChanged = true
@@ -96,7 +96,10 @@ func (c *Core) leaving(shard kv.ShardID) bool {
 }
 
 // suspect notes that a replica may have been removed: it asks when it is its turn.
-func (g *group) suspect() { g.suspicious = true }
+func (c *Core) suspect(g *group) {
+	g.suspicious = true
+	c.wake(g)
+}
 
 // doubtTicks is after how many election timeouts without a leader a replica asks whether it is still a member.
 const doubtTimeouts = 3
@@ -115,7 +118,7 @@ func (c *Core) ask(g *group) {
 	}
 	if g.leaderless > doubtTimeouts*c.ElectionTicks {
 		g.leaderless = 0
-		g.suspect()
+		c.suspect(g)
 	}
 	if !g.suspicious || c.ticks < g.askAgain {
 		return

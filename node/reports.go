@@ -19,6 +19,7 @@ type told struct {
 	leading    kv.Term
 	bytes      uint64
 	load       int64
+	asleep     bool
 }
 
 // presided takes that a node leads the meta group, and answers with a report.
@@ -89,7 +90,7 @@ func (g *group) tell(p president) bool {
 	leading, _ := g.replica.Leading()
 	reads, writes, _ := g.rates.perSecond()
 	now := told{
-		to: p.node, term: p.term, descriptor: g.machine.Descriptor(), leading: leading, bytes: g.bytesHeld() >> 16, load: int64(reads+writes) / 16,
+		to: p.node, term: p.term, descriptor: g.machine.Descriptor(), leading: leading, bytes: g.bytesHeld() >> 16, load: int64(reads+writes) / 16, asleep: g.asleep,
 	}
 	changes := now != g.told || g.machine.Descriptor().Joint() || g.learns() || g.machine.Intent() != nil || g.machine.Frozen() != nil
 	g.told = now
@@ -107,7 +108,7 @@ func (c *Core) describe(g *group) *kvdv1.ShardReport {
 	d := g.machine.Descriptor()
 	r := &kvdv1.ShardReport{
 		Descriptor_: wire.FromDescriptor(d, c.Node), Term: uint64(term), Keys: st.Keys, Bytes: st.Bytes, Load: g.shardLoad(),
-		Intent: st.GetIntent().GetId(), Frozen: st.GetFrozen().GetId(),
+		Asleep: g.asleep, Intent: st.GetIntent().GetId(), Frozen: st.GetFrozen().GetId(),
 	}
 	if st.Birth != nil {
 		if known, ok := c.shards().Shard(d.Shard); !ok || known.Epoch.Version < d.Epoch.Version {

@@ -137,7 +137,7 @@ func (c *Core) offer(r *Received) error {
 	case g.incoming != nil:
 		return fmt.Errorf("another is being installed")
 	case kv.ReplicaID(r.State.GetReplica()) != g.member.Replica:
-		g.suspect()
+		c.suspect(g)
 		return &kv.InvalidError{Field: "replica", Bound: fmt.Sprintf("replica %d", g.member.Replica)}
 	case !bytes.Equal(g.machine.Descriptor().Span.Start, d.GetStart()):
 		return &kv.InvalidError{Field: "span", Bound: "from the shard's start on, which never changes"}
@@ -184,7 +184,7 @@ func (c *Core) expects(h *kvdv1.SnapshotHeader) error {
 			return err
 		}
 	case kv.ReplicaID(r.State.GetReplica()) != g.member.Replica:
-		g.suspect()
+		c.suspect(g)
 		return &kv.InvalidError{Field: "replica", Bound: fmt.Sprintf("replica %d", g.member.Replica)}
 	}
 	_, err := c.room(r, g)
@@ -266,7 +266,7 @@ func (c *Core) room(r *Received, g *group) (absorbed []*group, err error) {
 		if mutantSnapshotOverUnsplit {
 			continue
 		}
-		other.suspect()
+		c.suspect(other)
 		return nil, fmt.Errorf("shard %d here holds keys of it", other.shard)
 	}
 	for shard, other := range c.arrivals {

@@ -30,6 +30,7 @@ func (c *Core) upkeep(g *group) {
 	c.driveMerge(g)
 	if ticks := uint64(max(time.Second/c.Tick, 1)); (c.ticks+uint64(g.shard))%ticks == 0 {
 		c.readMeter(g)
+		c.rest(g)
 	}
 	if (c.ticks+uint64(g.shard))%uint64(c.ElectionTicks) == 0 {
 		c.scheduleChecksum(g)

@@ -42,6 +42,7 @@ type machine struct {
 	views  []*node.View  // By shard, as they were after the last turn.
 	shards *raftmeta.Map // What the process knows of all shards.
 
+	pinged  time.Duration // When it was last looked who answers.
 	inbox   node.Input
 	woken   bool
 	paused  time.Duration // Until when.
@@ -89,7 +90,7 @@ func (w *world) found() {
 		return
 	}
 	w.founding.Settings = []*kvdv1.SettingValue{
-		{Name: raftmeta.LogKeep, Value: "16"}, {Name: raftmeta.ChecksumInterval, Value: "2s"},
+		{Name: raftmeta.LogKeep, Value: "16"}, {Name: raftmeta.ChecksumInterval, Value: "2s"}, {Name: raftmeta.SleepAfter, Value: "1s"},
 		{Name: raftmeta.DiskStallHandover, Value: "500ms"},
 	}
 	w.knownMap(w.founding)
@@ -228,9 +229,26 @@ func (m *machine) wake() {
 func (m *machine) scheduleTick() {
 	wait := time.Duration(float64(m.core.Deadline()-m.boot())/m.rate) + time.Microsecond
 	m.process(wait, func() {
+		m.ping()
 		m.wake()
 		m.scheduleTickAfterTurn()
 	})
+}
+
+// pingTime is after how long the network finds a node silent, however little is said.
+const pingTime = 2 * time.Second
+
+// ping tells of nodes that do not answer, now and then.
+func (m *machine) ping() {
+	if m.now-m.pinged < pingTime {
+		return
+	}
+	m.pinged = m.now
+	for _, other := range m.nodes {
+		if other != m && (other.core == nil || m.blocked[link{m.id, other.id}] || m.blocked[link{other.id, m.id}]) {
+			m.inbox.Unreachable = append(m.inbox.Unreachable, other.id)
+		}
+	}
 }
 
 // scheduleTickAfterTurn waits for the turn that wake has made likely.
@@ -251,8 +269,12 @@ func (m *machine) turn() {
 	in.Now = node.Now{Boot: m.boot(), Wall: m.wall()}
 	m.note('t', m.id, uint64(len(in.Envelopes)), in.Written, uint64(len(in.Submissions)))
 	m.stats.Turns++
+	asleep := m.core.Asleep()
 	if m.core.Turn(in) {
 		m.wake()
+	}
+	if m.core != nil {
+		m.stats.Sleeps += max(0, m.core.Asleep()-asleep)
 	}
 	if m.core == nil {
 		return

@@ -52,7 +52,7 @@ type Plan struct {
 
 // Stats count what happened in runs.
 type Stats struct {
-	Turns, Elections, Crashes, Pauses, Partitions, HandOvers                 int
+	Sleeps, Turns, Elections, Crashes, Pauses, Partitions, HandOvers         int
 	Snapshots, Installs, Truncations, Checksums, MetaCommands                int
 	MetaInstalls, MetaStreamed, Expired, Scans, WideScans                    int
 	Slows, Fills, DiskFull                                                   int // DiskFull counts refusals.
@@ -64,6 +64,7 @@ type Stats struct {
 // Add adds another run's.
 func (s *Stats) Add(o Stats) {
 	s.Turns += o.Turns
+	s.Sleeps += o.Sleeps
 	s.Elections += o.Elections
 	s.Crashes += o.Crashes
 	s.Pauses += o.Pauses
@@ -131,7 +132,7 @@ var ErrLacking = errors.New("the runs lack what they are for")
 // Enough fails if many runs together lack something.
 func (s *Stats) Enough() error {
 	for name, n := range map[string]int{
-		"elections": s.Elections, "crashes": s.Crashes, "pauses": s.Pauses, "partitions": s.Partitions, "snapshots": s.Snapshots,
+		"sleeps": s.Sleeps, "elections": s.Elections, "crashes": s.Crashes, "pauses": s.Pauses, "partitions": s.Partitions, "snapshots": s.Snapshots,
 		"installs": s.Installs, "truncations": s.Truncations, "lease reads": s.LeaseReads, "reads by ReadIndex": s.IndexReads,
 		"checksums": s.Checksums, "installs of the meta group": s.MetaInstalls, "hand-overs": s.HandOvers, "metadata for nodes without a meta replica": s.MetaStreamed,
 		"overwritten proposals": s.Overwritten, "splits": s.Splits, "merges": s.Merges, "moves": s.Moves, "joins": s.Joins, "scans": s.Scans, "scans of many shards": s.WideScans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,

@@ -1,0 +1,5 @@
+//go:build !mutant_waking_campaigns
+
+package node
+
+const mutantWakingCampaigns = false
