@@ -12,7 +12,7 @@ import (
 // toCome are rules of what is not built: splits, merges, moves and joining nodes.
 var toCome = map[string]bool{
 	"T8": true, "D3": true, "S3": true, "S4": true,
-	"M1": true, "M4": true, "M6": true,
+	"M1": true, "M4": true, 
 }
 
 var (
