@@ -348,6 +348,7 @@ func (c *Core) oneTick() {
 		c.upkeep(g)
 		c.mark(g)
 	}
+	c.readSleepers()
 	c.digGraves()
 	c.fail(c.settled())
 	c.preside()

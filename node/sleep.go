@@ -111,3 +111,15 @@ func (c *Core) wakeLedBy(node kv.NodeID) {
 
 // Asleep counts the shards here that sleep.
 func (c *Core) Asleep() int { return len(c.order) - len(c.awake) }
+
+// readSleepers lets the load of the shards that sleep fade, once a second.
+func (c *Core) readSleepers() {
+	if len(c.awake) == len(c.order) || !c.every(time.Second, 3) {
+		return
+	}
+	for _, g := range c.order {
+		if g.asleep {
+			c.readMeter(g)
+		}
+	}
+}

@@ -36,7 +36,7 @@ func (c *Core) Describe() []*kvdv1.ReplicaInfo {
 		last, _ := log.LastIndex()
 		list = append(list, &kvdv1.ReplicaInfo{
 			Shard: uint64(g.shard), Replica: uint64(g.member.Replica), Role: g.role(), LeaderNode: uint64(g.replica.Leader()),
-			Term: uint64(term), Last: last, Committed: uint64(g.replica.Committed()), Applied: st.AppliedIndex,
+			Asleep: g.asleep, Term: uint64(term), Last: last, Committed: uint64(g.replica.Committed()), Applied: st.AppliedIndex,
 			Truncated: first - 1, Revision: st.Revision, Keys: st.Keys, Bytes: st.Bytes,
 			Load: reads + writes, Reads: reads, Writes: writes, HotKeys: g.view.hotKeys(g.machine.Descriptor().Span), SinceMs: st.GetSinceMs(),
 			Descriptor_: wire.FromDescriptor(g.machine.Descriptor(), g.replica.Leader()),

@@ -89,6 +89,8 @@ func (r *Replica) sort(m *raftpb.Message, w *Work) {
 		r.applyAnswers = append(r.applyAnswers, m.GetResponses()...)
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgTimeoutNow:
 		w.Early = append(w.Early, m)
+	case raftpb.MsgReadIndex:
+		// Of one that does not lead any more: reads are not forwarded, and this one is failed.
 	case raftpb.MsgSnap:
 		w.Snapshots = append(w.Snapshots, m)
 	case raftpb.MsgVote, raftpb.MsgPreVote:
