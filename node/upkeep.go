@@ -176,7 +176,7 @@ func (c *Core) installing() bool {
 // come to it only after very much else that is due, also of other shards.
 func (c *Core) catchUp() {
 	for _, g := range c.order {
-		if _, leader := g.replica.Leading(); leader && !g.expiring && g.view.late.Swap(false) {
+		if _, leader := g.replica.Leading(); g.view.late.Load() && leader && !g.expiring && g.view.late.Swap(false) {
 			g.expiring = true
 			c.own(g, &kv.Command{Op: kv.OpExpire}, expired{g})
 		}
