@@ -104,6 +104,8 @@ func TestTLS(t *testing.T) {
 			return err
 		}
 		_, err = kvdv1.NewNodeServiceClient(conn).Local(ctx, &kvdv1.LocalRequest{})
+		_, joining := kvdv1.NewNodeServiceClient(conn).Join(ctx, &kvdv1.JoinRequest{})
+		require.Equal(t, status.Code(err), status.Code(joining), "who joins is a node, too")
 		return err
 	}
 	pool := x509.NewCertPool()
