@@ -20,7 +20,7 @@ func (n *Node) Explain(ctx context.Context, r *kvdv1.ExplainRequest) (*kvdv1.Exp
 		return nil, err
 	}
 	limit := int(min(cmp.Or(r.GetLimit(), kv.EventsDefault), kv.EventsMax))
-	resp := &kvdv1.ExplainResponse{Events: n.events.Of(r.GetShard(), r.GetGoal(), limit)}
+	resp := &kvdv1.ExplainResponse{Events: n.events.Of(r.GetShard(), r.GetGoal(), limit), MapVersion: m.Version()}
 	if n.metaLeader() != n.self.Node {
 		return resp, nil
 	}
@@ -82,7 +82,7 @@ func plansOf(all []*kvdv1.ExplainResponse, limit int) (leader *kvdv1.ExplainResp
 
 // Why tells what was decided of a shard.
 func (n *Node) Why(ctx context.Context, r *kvdv1.WhyRequest) (*kvdv1.WhyResponse, error) {
-	m, err := n.shards()
+	m, err := n.freshShards(ctx)
 	if err != nil {
 		return nil, err
 	}

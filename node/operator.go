@@ -35,6 +35,31 @@ func (n *Node) shards() (*raftmeta.Map, error) {
 	return p.shards, nil
 }
 
+// freshShards gives the map, at least as new as the node that leads the meta group has it when the call begins: what was
+// done a moment ago through another node is in it. While that one does not answer, it is the map that this node has.
+func (n *Node) freshShards(ctx context.Context) (*raftmeta.Map, error) {
+	m, err := n.shards()
+	leader := n.metaLeader()
+	if err != nil || leader == 0 || leader == n.self.Node || n.silent(leader) {
+		return m, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
+	newest, err := n.network.Explain(ctx, leader, &kvdv1.ExplainRequest{Limit: 1})
+	for err == nil {
+		p := n.meta.Load()
+		if m = p.shards; m.Version() >= newest.GetMapVersion() {
+			break
+		}
+		select {
+		case <-p.newer:
+		case <-ctx.Done():
+			return m, nil
+		}
+	}
+	return m, nil
+}
+
 // shardOf finds a shard by its id, or with 0 by a key; field names the id.
 func shardOf(m *raftmeta.Map, id uint64, key []byte) (*kv.Descriptor, error) {
 	if id == 0 && len(key) == 0 {
@@ -65,7 +90,7 @@ func free(m *raftmeta.Map, shard kv.ShardID) error {
 
 // SplitShard sets the goal of a split.
 func (n *Node) SplitShard(ctx context.Context, r *kvdv1.SplitShardRequest) (*kvdv1.GoalResponse, error) {
-	m, err := n.shards()
+	m, err := n.freshShards(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +114,7 @@ func (n *Node) SplitShard(ctx context.Context, r *kvdv1.SplitShardRequest) (*kvd
 
 // MergeShard sets the goal of a merge with the right neighbour.
 func (n *Node) MergeShard(ctx context.Context, r *kvdv1.MergeShardRequest) (*kvdv1.GoalResponse, error) {
-	m, err := n.shards()
+	m, err := n.freshShards(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +134,7 @@ func (n *Node) MergeShard(ctx context.Context, r *kvdv1.MergeShardRequest) (*kvd
 
 // MoveReplica sets the goal of a move.
 func (n *Node) MoveReplica(ctx context.Context, r *kvdv1.MoveReplicaRequest) (*kvdv1.GoalResponse, error) {
-	m, err := n.shards()
+	m, err := n.freshShards(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +237,7 @@ func (n *Node) sameGoal(g *kvdv1.Goal, next uint64) *kvdv1.Goal {
 
 // SetDraining begins or ends the draining of a node.
 func (n *Node) SetDraining(ctx context.Context, r *kvdv1.SetDrainingRequest) (*kvdv1.SetDrainingResponse, error) {
-	m, err := n.shards()
+	m, err := n.freshShards(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +261,7 @@ func (n *Node) SetDraining(ctx context.Context, r *kvdv1.SetDrainingRequest) (*k
 
 // RemoveNode forgets a node that holds no replicas.
 func (n *Node) RemoveNode(ctx context.Context, r *kvdv1.RemoveNodeRequest) (*kvdv1.RemoveNodeResponse, error) {
-	m, err := n.shards()
+	m, err := n.freshShards(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -263,8 +288,8 @@ func replicasOn(m *raftmeta.Map) map[kv.NodeID]int {
 }
 
 // Rules lists the placement rules.
-func (n *Node) Rules(context.Context, *kvdv1.RulesRequest) (*kvdv1.RulesResponse, error) {
-	m, err := n.shards()
+func (n *Node) Rules(ctx context.Context, _ *kvdv1.RulesRequest) (*kvdv1.RulesResponse, error) {
+	m, err := n.freshShards(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +298,7 @@ func (n *Node) Rules(context.Context, *kvdv1.RulesRequest) (*kvdv1.RulesResponse
 
 // SetRule sets the rule of a prefix or, without regions, removes it.
 func (n *Node) SetRule(ctx context.Context, r *kvdv1.SetRuleRequest) (*kvdv1.SetRuleResponse, error) {
-	m, err := n.shards()
+	m, err := n.freshShards(ctx)
 	if err != nil {
 		return nil, err
 	}

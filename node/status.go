@@ -117,10 +117,10 @@ func (n *Node) metaLeader() kv.NodeID { return n.Leader(kv.MetaShard) }
 
 // Shards describes all shards: each node that answers tells of its replicas. Nodes that do not are named.
 func (n *Node) Shards(ctx context.Context) (shards []*kvdv1.ShardInfo, silent []kv.NodeID, err error) {
-	p := n.meta.Load()
-	if p == nil {
-		return nil, nil, n.notServing()
+	if _, err := n.freshShards(ctx); err != nil {
+		return nil, nil, err
 	}
+	p := n.meta.Load()
 	statuses, silent := n.askAll(ctx, p.shards.Nodes())
 	known := best(statuses)
 	for _, d := range p.shards.Descriptors() {
@@ -189,11 +189,11 @@ func (n *Node) askAll(ctx context.Context, nodes []raftmeta.Node) (answers []*kv
 }
 
 // Nodes describes the members.
-func (n *Node) Nodes(context.Context) ([]*kvdv1.NodeInfo, error) {
-	p := n.meta.Load()
-	if p == nil {
-		return nil, n.notServing()
+func (n *Node) Nodes(ctx context.Context) ([]*kvdv1.NodeInfo, error) {
+	if _, err := n.freshShards(ctx); err != nil {
+		return nil, err
 	}
+	p := n.meta.Load()
 	held := replicasOn(p.shards)
 	var list []*kvdv1.NodeInfo
 	for _, x := range p.shards.Nodes() {

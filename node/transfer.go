@@ -28,6 +28,9 @@ func (e *stillError) Unwrap() error { return e.err }
 // the deadline comes.
 func (n *Node) TransferLeader(ctx context.Context, r *kvdv1.TransferLeaderRequest) (*kvdv1.TransferLeaderResponse, error) {
 	to := kv.NodeID(r.GetToNode())
+	if _, err := n.freshShards(ctx); err != nil {
+		return nil, err
+	}
 	for until, attempt := patience(kv.Route{}), 0; ; attempt++ {
 		m, err := n.shards()
 		if err != nil {

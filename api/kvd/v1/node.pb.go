@@ -2399,7 +2399,7 @@ type ExplainRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId uint64                 `protobuf:"varint,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	FromNode  uint64                 `protobuf:"varint,2,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
-	// Only of this shard; 0 for all, and then the plan is not asked.
+	// Only of this shard; 0 for all, and then the plan is not asked, unless for a goal.
 	Shard uint64 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"`
 	// Only events of this goal, 0 for all.
 	Goal uint64 `protobuf:"varint,4,opt,name=goal,proto3" json:"goal,omitempty"`
@@ -2485,7 +2485,9 @@ type ExplainResponse struct {
 	// Goal that the shard has, or the one that was asked for, if it is open.
 	Goal *Goal `protobuf:"bytes,5,opt,name=goal,proto3" json:"goal,omitempty"`
 	// The id that the next goal gets.
-	NextGoal      uint64 `protobuf:"varint,6,opt,name=next_goal,json=nextGoal,proto3" json:"next_goal,omitempty"`
+	NextGoal uint64 `protobuf:"varint,6,opt,name=next_goal,json=nextGoal,proto3" json:"next_goal,omitempty"`
+	// Of the metadata that this node has.
+	MapVersion    uint64 `protobuf:"varint,7,opt,name=map_version,json=mapVersion,proto3" json:"map_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2558,6 +2560,13 @@ func (x *ExplainResponse) GetGoal() *Goal {
 func (x *ExplainResponse) GetNextGoal() uint64 {
 	if x != nil {
 		return x.NextGoal
+	}
+	return 0
+}
+
+func (x *ExplainResponse) GetMapVersion() uint64 {
+	if x != nil {
+		return x.MapVersion
 	}
 	return 0
 }
@@ -2920,14 +2929,16 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\tfrom_node\x18\x02 \x01(\x04R\bfromNode\x12\x14\n" +
 	"\x05shard\x18\x03 \x01(\x04R\x05shard\x12\x12\n" +
 	"\x04goal\x18\x04 \x01(\x04R\x04goal\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit\"\xc5\x01\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\"\xe6\x01\n" +
 	"\x0fExplainResponse\x12%\n" +
 	"\x06events\x18\x01 \x03(\v2\r.kvd.v1.EventR\x06events\x12\x14\n" +
 	"\x05leads\x18\x02 \x01(\bR\x05leads\x12\x1a\n" +
 	"\bprogress\x18\x03 \x01(\tR\bprogress\x12\x1a\n" +
 	"\bverdicts\x18\x04 \x03(\tR\bverdicts\x12 \n" +
 	"\x04goal\x18\x05 \x01(\v2\f.kvd.v1.GoalR\x04goal\x12\x1b\n" +
-	"\tnext_goal\x18\x06 \x01(\x04R\bnextGoal\"\xeb\x01\n" +
+	"\tnext_goal\x18\x06 \x01(\x04R\bnextGoal\x12\x1f\n" +
+	"\vmap_version\x18\a \x01(\x04R\n" +
+	"mapVersion\"\xeb\x01\n" +
 	"\fFoundRequest\x12\x1b\n" +
 	"\tlist_hash\x18\x01 \x01(\tR\blistHash\x12\x1b\n" +
 	"\tfrom_name\x18\x02 \x01(\tR\bfromName\x12\x19\n" +

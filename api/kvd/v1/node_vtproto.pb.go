@@ -2250,6 +2250,11 @@ func (m *ExplainResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.MapVersion != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MapVersion))
+		i--
+		dAtA[i] = 0x38
+	}
 	if m.NextGoal != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.NextGoal))
 		i--
@@ -3423,6 +3428,9 @@ func (m *ExplainResponse) SizeVT() (n int) {
 	}
 	if m.NextGoal != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.NextGoal))
+	}
+	if m.MapVersion != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.MapVersion))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -8697,6 +8705,25 @@ func (m *ExplainResponse) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.NextGoal |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MapVersion", wireType)
+			}
+			m.MapVersion = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MapVersion |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
