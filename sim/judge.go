@@ -117,11 +117,30 @@ func (m *machine) stateOf(r *storage.ShardRecord) (check.Replica, error) {
 	if err != nil {
 		return check.Replica{}, err
 	}
+	if err := counted(r, items); err != nil {
+		return check.Replica{}, err
+	}
 	sum, err := sumOfState(r.State)
 	return check.Replica{
 		Shard: r.Shard, Node: m.id, Index: kv.Index(r.State.GetAppliedIndex()), Revision: kv.Revision(r.State.GetRevision()),
 		Time: r.State.GetTimeMs(), Sum: sumOf(items) ^ sum,
 	}, err
+}
+
+// counted compares what a replica counts of its keys with what it holds.
+func counted(r *storage.ShardRecord, items []kv.Item) error {
+	var size, expiring uint64
+	for _, i := range items {
+		size += uint64(len(i.Key) + len(i.Record.Value))
+		if i.Record.ExpireAt != 0 {
+			expiring++
+		}
+	}
+	if st := r.State; st.GetKeys() != uint64(len(items)) || st.GetBytes() != size || st.GetExpiring() != expiring {
+		return fmt.Errorf("shard %d counts %d keys of %d bytes, %d of them with an expiry; there are %d of %d bytes, %d with one",
+			r.Shard, st.GetKeys(), st.GetBytes(), st.GetExpiring(), len(items), size, expiring)
+	}
+	return nil
 }
 
 // sumOfState is a checksum of what all replicas of a shard keep alike: of which replica it is, and where its log begins,

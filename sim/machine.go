@@ -91,7 +91,7 @@ func (w *world) found() {
 	}
 	w.founding.Settings = []*kvdv1.SettingValue{
 		{Name: raftmeta.LogKeep, Value: "16"}, {Name: raftmeta.ChecksumInterval, Value: "2s"}, {Name: raftmeta.SleepAfter, Value: "1s"},
-		{Name: raftmeta.DiskStallHandover, Value: "500ms"},
+		{Name: raftmeta.DiskStallHandover, Value: cmp.Or(w.StallHandOver, 500*time.Millisecond).String()},
 	}
 	w.knownMap(w.founding)
 	for i := range w.Nodes {
@@ -308,10 +308,31 @@ func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 	if !h.quiet && oneIn(h.chance, h.DuplicateOneIn) {
 		h.transmit(to, data)
 	}
+	h.echo(to, messages)
 	if asks := func(m *kvdv1.RaftMessage) bool { return len(m.Context) > 0 }; h.onReadIndex != nil && slices.ContainsFunc(messages, asks) {
 		h.onReadIndex()
 		h.machine.onReadIndex = nil
 	}
+}
+
+// echo has what is said of the conduct of the cluster come once more, much later.
+func (h host) echo(to kv.NodeID, messages []*kvdv1.RaftMessage) {
+	if h.quiet || h.EchoOneIn == 0 {
+		return
+	}
+	again := slices.DeleteFunc(slices.Clone(messages), func(m *kvdv1.RaftMessage) bool {
+		return m.GetOrder() == nil && m.GetReport() == nil && m.GetQuestion() == nil && m.GetWord() == nil
+	})
+	if len(again) == 0 || !oneIn(h.chance, h.EchoOneIn) {
+		return
+	}
+	e := &kvdv1.Envelope{ClusterId: 1, FromNode: uint64(h.id), ToNode: uint64(to), FromLife: uint64(h.life), Messages: again}
+	data, err := e.MarshalVT()
+	if err != nil {
+		h.fail("node %d: %v", h.id, err)
+		return
+	}
+	h.after(between(h.chance, 100*time.Millisecond, 5*time.Second), func() { h.transmit(to, data) })
 }
 
 // checkPublished fails if a message leaves that takes a lease away while readers still see it (T4): once it has left,

@@ -41,6 +41,8 @@ type Plan struct {
 	// SendTakes and InstallTakes are how much longer than a moment a snapshot takes on its way, and when it has arrived.
 	SendTakes, InstallTakes time.Duration
 	Slow, DiskFull          int
+	// StallHandOver is after how long a disk that does not answer costs a node its leaderships; 0 is half a second.
+	StallHandOver time.Duration
 	// Drift is how much a clock may be too fast or too slow, as a share; Skew is how much a wall clock may be off.
 	Drift float64
 	Skew  time.Duration

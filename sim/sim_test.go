@@ -85,6 +85,13 @@ var mutants = []struct{ tag, breaks string }{
 	{"mutant_time_goes_back", "R4: the shard's time goes back"},
 	{"mutant_due_believed", "R4: a purge believes the index of expiries"},
 	{"mutant_late_reads", "R5: what should long have expired is shown"},
+	{"mutant_child_without_hard_state", "S3: a child is born without a hard state"},
+	{"mutant_shape_before_commit", "T5: a split is applied before its commit is durable"},
+	{"mutant_snapshot_over_unsplit", "D3: a snapshot is taken over a parent that has not split yet"},
+	{"mutant_no_tombstone", "M5: a removed replica leaves no tombstone"},
+	{"mutant_word_without_epoch", "M4: the map is believed whatever its epoch"},
+	{"mutant_merge_goes_back", "R1: a merge keeps the left shard's revision"},
+	{"mutant_frozen_purged", "G1: a frozen shard is purged"},
 }
 
 // TestMutants: every mutant is caught within 500 seeds.

@@ -29,6 +29,14 @@ const (
 	Overwritten
 	// DelayedAnswers: what the followers answer to the leader comes late, and then they do not hear it any more.
 	DelayedAnswers
+	// StalledSplit: the disk of a leader stalls with a split on its way there, which the others have.
+	StalledSplit
+	// BrokenMerges: shards merge and split, and a node that is waited for pauses.
+	BrokenMerges
+	// StaleWord: a new replica, of which the map does not know yet, hears of the leader of the meta group alone.
+	StaleWord
+	// ReturningShard: a shard leaves a node, and comes back to it through a merge.
+	ReturningShard
 )
 
 // tell begins the plan's story.
@@ -44,6 +52,14 @@ func (w *world) tell() {
 		w.again(w.overwritten)
 	case DelayedAnswers:
 		w.again(w.delayedAnswers)
+	case StalledSplit:
+		w.again(w.stalledSplit)
+	case BrokenMerges:
+		w.again(w.brokenMerges)
+	case StaleWord:
+		w.again(w.staleWord)
+	case ReturningShard:
+		w.again(w.returningShard)
 	}
 }
 

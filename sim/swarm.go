@@ -32,6 +32,20 @@ func Swarm(seed uint64) Plan {
 	switch story := Story(seed % 16); story {
 	case RestartedVoter, TicksPileUp, LostVote, DelayedAnswers:
 		return tale(p, story)
+	case StalledSplit:
+		t := tale(p, story)
+		t.StallHandOver = time.Minute
+		return t
+	case BrokenMerges:
+		t := tale(p, story)
+		t.ReadPercent, t.ExpireOneIn, t.Shards, t.MeanChange, t.Split, t.Merge = 50, 1, 3, 300*time.Millisecond, 1, 3
+		t.FaultAtStepOneIn, t.EchoOneIn = pick(0, 20, 5), pick(1, 2, 10)
+		return t
+	case StaleWord, ReturningShard:
+		t := tale(p, story)
+		t.Nodes, t.Replicas, t.ReadPercent, t.Shards, t.Clients = 4, 3, 70, 1+r.IntN(2), 6
+		t.Duration = 24 * time.Second
+		return t
 	case Overwritten:
 		t := tale(p, story)
 		t.Nodes, t.Replicas, t.ReadPercent, t.Clients, t.Patience = 5, 5, 50, 8, 5*time.Second
