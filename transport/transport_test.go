@@ -433,7 +433,7 @@ func TestMetaAndLocal(t *testing.T) {
 	st, err := a.Transport.Local(t.Context(), 2)
 	require.NoError(t, err)
 	require.Equal(t, "x", st.Version)
-	told, err := a.Explain(t.Context(), 2, &kvdv1.ExplainRequest{Goal: 7})
+	told, err := a.Transport.Explain(t.Context(), 2, &kvdv1.ExplainRequest{Goal: 7})
 	require.NoError(t, err)
 	require.EqualValues(t, 8, told.GetNextGoal())
 	ctx, cancel := context.WithCancel(t.Context())
