@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/internal/test"
 	"github.com/kvdstore/kvd/kv"
 )
@@ -149,8 +150,8 @@ func TestClockAhead(t *testing.T) {
 	c.StartAll()
 	_, _, err := c.Nodes[0].Write(c.Context(), kv.Route{}, &kv.Command{Op: kv.OpPut, Key: []byte("k"), Value: []byte("v"), TTL: time.Hour.Milliseconds()})
 	require.NoError(t, err)
-	// Where the founding wants the lead it stays.
-	require.Eventually(t, func() bool { return c.Nodes[0].Leader(1) == c.Nodes[0].ID() }, 20*time.Second, 10*time.Millisecond)
+	_, err = c.Nodes[0].TransferLeader(c.Context(), &kvdv1.TransferLeaderRequest{Shard: 1, ToNode: uint64(c.Nodes[0].ID())})
+	require.NoError(t, err)
 	for i, n := range c.Nodes {
 		if i == 0 {
 			continue
