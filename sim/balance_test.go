@@ -16,7 +16,7 @@ import (
 func calm(t *testing.T, seed uint64) *world { return calmOf(t, 3, seed) }
 
 func calmOf(t *testing.T, nodes int, seed uint64) *world {
-	w := newWorld(seed, Plan{Nodes: nodes, Shards: 3, Tick: 50 * time.Millisecond, ElectionTicks: 15})
+	w := newWorld(seed, Plan{Nodes: nodes, Shards: 3, Tick: 50 * time.Millisecond, ElectionTicks: 15, SleepAfter: time.Hour})
 	w.found()
 	require.NoError(t, w.err)
 	return w

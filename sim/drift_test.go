@@ -42,7 +42,7 @@ func TestDriftedReplicaStops(t *testing.T) {
 func TestStalledDiskLosesTheLead(t *testing.T) {
 	for seed := range uint64(20) {
 		w := calm(t, seed)
-		w.run(8 * time.Second)
+		w.run(90 * time.Second)
 		stalled := w.nodes[seed%3]
 		require.Positive(t, w.leadsOf(stalled), "seed %d", seed)
 		stalled.stalled = w.now + 20*time.Second
@@ -58,7 +58,7 @@ func TestStalledDiskLosesTheLead(t *testing.T) {
 			require.NoError(t, writes[i].err, "seed %d", seed)
 			require.NoError(t, reads[i].err, "seed %d", seed)
 		}
-		w.run(w.now + 30*time.Second)
+		w.run(w.now + 90*time.Second)
 		require.NoError(t, w.err)
 		require.True(t, w.balanced(), "seed %d", seed)
 	}

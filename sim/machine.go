@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -73,8 +74,10 @@ type logWrite struct {
 
 // found begins a cluster as the founding leaves it (B1).
 func (w *world) found() {
+	replicas := cmp.Or(w.Replicas, w.Nodes)
+	replicas -= 1 - replicas%2
 	spec := raftmeta.FoundingSpec{
-		Cluster: 1, Replicas: cmp.Or(w.Replicas, w.Nodes), TickMs: uint32(w.Tick.Milliseconds()), ElectionTicks: uint32(w.ElectionTicks),
+		Cluster: 1, Replicas: replicas, TickMs: uint32(w.Tick.Milliseconds()), ElectionTicks: uint32(w.ElectionTicks),
 	}
 	for i := range w.Nodes {
 		spec.Nodes = append(spec.Nodes, raftmeta.FoundingNode{
@@ -90,8 +93,8 @@ func (w *world) found() {
 		return
 	}
 	w.founding.Settings = []*kvdv1.SettingValue{
-		{Name: raftmeta.LogKeep, Value: "16"}, {Name: raftmeta.ChecksumInterval, Value: "2s"}, {Name: raftmeta.SleepAfter, Value: "1s"},
-		{Name: raftmeta.DiskStallHandover, Value: cmp.Or(w.StallHandOver, 500*time.Millisecond).String()},
+		{Name: raftmeta.LogKeep, Value: "16"}, {Name: raftmeta.ChecksumInterval, Value: "2s"}, {Name: raftmeta.SleepAfter, Value: cmp.Or(w.SleepAfter, time.Second).String()},
+		{Name: raftmeta.Replicas, Value: strconv.Itoa(replicas)}, {Name: raftmeta.DiskStallHandover, Value: cmp.Or(w.StallHandOver, 500*time.Millisecond).String()},
 	}
 	w.knownMap(w.founding)
 	for i := range w.Nodes {

@@ -43,6 +43,8 @@ type Plan struct {
 	Slow, DiskFull          int
 	// StallHandOver is after how long a disk that does not answer costs a node its leaderships; 0 is half a second.
 	StallHandOver time.Duration
+	// SleepAfter is after how long shards that nobody uses sleep; 0 is a second.
+	SleepAfter time.Duration
 	// Drift is how much a clock may be too fast or too slow, as a share; Skew is how much a wall clock may be off.
 	Drift float64
 	Skew  time.Duration
