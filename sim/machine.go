@@ -96,6 +96,7 @@ func (w *world) found() {
 		{Name: raftmeta.LogKeep, Value: "16"}, {Name: raftmeta.ChecksumInterval, Value: "2s"}, {Name: raftmeta.SleepAfter, Value: cmp.Or(w.SleepAfter, time.Second).String()},
 		{Name: raftmeta.Replicas, Value: strconv.Itoa(replicas)}, {Name: raftmeta.DiskStallHandover, Value: cmp.Or(w.StallHandOver, 500*time.Millisecond).String()},
 	}
+	w.founding.Settings = append(w.founding.Settings, w.Settings...)
 	w.knownMap(w.founding)
 	for i := range w.Nodes {
 		m := w.newMachine()

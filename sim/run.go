@@ -7,11 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 )
 
 // Plan is what a run does.
 type Plan struct {
 	Nodes, Shards, KeysPerShard, Clients int
+	// Settings of the cluster, beside those that every run has.
+	Settings []*kvdv1.SettingValue
 	// Replicas of a shard; 0 puts one on every node.
 	Replicas      int
 	Tick          time.Duration
