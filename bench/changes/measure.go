@@ -46,6 +46,8 @@ type row struct {
 	// for at a constant rate.
 	all, near latencies
 	longest   *check.Operation
+	// pauses are the longest operation on the shards of each change.
+	pauses []time.Duration
 }
 
 // summary is the table.
@@ -84,14 +86,18 @@ func (t *trial) measureSeries(s *series, every time.Duration) *row {
 			continue
 		}
 		r.took = append(r.took, time.Duration(c.to-c.from)-after)
+		pause := time.Duration(0)
 		t.eachIn(c.window, func(o *check.Operation) {
 			all[o] = true
 			if c.span.Contains([]byte(o.Key)) {
 				near[o] = true
+				pause = max(pause, time.Duration(o.Return-o.Call))
 			}
 		})
+		r.pauses = append(r.pauses, pause)
 	}
 	slices.Sort(r.took)
+	slices.Sort(r.pauses)
 	for o := range all {
 		r.take(o)
 	}
@@ -115,20 +121,21 @@ func (r *row) take(o *check.Operation) {
 // print prints the table.
 func (s summary) print(out io.Writer, t *trial) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\t\t\ta change\t\tall keys\t\t\t\t\tchanged shards\t\t\t")
-	fmt.Fprintln(w, "kind\tchanges\tin\tp50\tmax\toperations\tp50\tp99\tp99.9\tlongest\tp50\tp99\tp99.9\t")
+	fmt.Fprintln(w, "\t\t\ta change\t\tall keys\t\t\t\t\tchanged shards\t\t\tlongest of a change\t\t")
+	fmt.Fprintln(w, "kind\tchanges\tin\tp50\tmax\toperations\tp50\tp99\tp99.9\tlongest\tp50\tp99\tp99.9\tp50\tp90\t")
 	for _, r := range s {
-		changes, half, most := "", "", ""
+		changes, half, most, pause, pause90 := "", "", "", "", ""
 		if n := len(r.took); n > 0 {
 			changes, half, most = fmt.Sprint(n), short(r.took[n/2]), short(r.took[n-1])
+			pause, pause90 = short(r.pauses[n/2]), short(r.pauses[n*9/10])
 		}
 		longest := time.Duration(0)
 		if r.longest != nil {
 			longest = time.Duration(r.longest.Return - r.longest.Call)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.0fs\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", r.kind, changes, r.length.Seconds(), half, most, r.all.TotalCount(),
+		fmt.Fprintf(w, "%s\t%s\t%.0fs\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", r.kind, changes, r.length.Seconds(), half, most, r.all.TotalCount(),
 			short(r.all.at(50)), short(r.all.at(99)), short(r.all.at(99.9)), short(longest),
-			short(r.near.at(50)), short(r.near.at(99)), short(r.near.at(99.9)))
+			short(r.near.at(50)), short(r.near.at(99)), short(r.near.at(99.9)), pause, pause90)
 	}
 	_ = w.Flush()
 	for _, r := range s {
