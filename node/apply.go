@@ -115,6 +115,7 @@ func (c *Core) stepped(g *group) {
 		c.checksum(g, request)
 	}
 	c.surveyed(g)
+	c.advanceMerge(g)
 	if m, ok := g.machine.(*raftmeta.Machine); ok && len(m.Events()) > 0 {
 		c.Host.Happened(m.Events())
 	}

@@ -84,6 +84,7 @@ func (c *Core) openBorn(b birth) (*group, error) {
 	state := *g.view.state.Load()
 	state.incarnation = b.parent.view.state.Load().incarnation
 	g.view.state.Store(&state)
+	g.born = c.ticks
 	if b.heir && reset != nil {
 		return g, g.replica.Stand()
 	}

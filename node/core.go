@@ -466,6 +466,9 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 		c.wake(g)
 	}
 	if m.GetAbsent() {
+		if g.born != 0 && c.ticks-g.born < uint64(c.ElectionTicks) {
+			return // It has not applied the split yet, and is not to be sent what it has.
+		}
 		c.fail(g.replica.Absent(kv.ReplicaID(m.GetFrom()), kv.Term(m.GetTerm())))
 		c.mark(g)
 		return
@@ -716,6 +719,9 @@ func (c *Core) finish(g *group) {
 	if g.incoming != nil && g.replica.Installing() && g.incoming.group == nil {
 		g.incoming.group = g
 		c.Host.Install(g.incoming)
+	}
+	if g.machine.Frozen() != nil {
+		c.mergeFrozen(g)
 	}
 	g.publish()
 	c.answers = append(c.answers, g.replica.Answers()...)

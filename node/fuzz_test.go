@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -32,6 +33,8 @@ type third struct {
 	in    Input
 	again bool
 	fatal error
+	// snapshots counts those that were to be sent.
+	snapshots int
 }
 
 const trioShard = 1
@@ -65,6 +68,7 @@ func (m *third) WriteLog(id uint64, writes []storage.LogWrite, sync bool) {
 }
 
 func (m *third) SendSnapshot(o *Outgoing) {
+	m.snapshots++
 	require.NoError(m.t, o.View.Close())
 	m.in.Sent = append(m.in.Sent, SnapshotSent{Snapshot: o})
 }
@@ -89,16 +93,18 @@ func (m *third) SyncState() {
 }
 
 func (m *third) MetaChanged(*kvdv1.MetaState) {}
-func (m *third) Survey(*SurveyWork)           {}
-func (m *third) Happened([]*kvdv1.Event)      {}
-func (m *third) ViewsChanged([]*View)         {}
-func (m *third) Fatal(err error)              { m.fatal = err }
+func (m *third) Survey(s *SurveyWork) {
+	m.in.Surveys = append(m.in.Surveys, s.Walk(context.Background()))
+}
+func (m *third) Happened([]*kvdv1.Event) {}
+func (m *third) ViewsChanged([]*View)    {}
+func (m *third) Fatal(err error)         { m.fatal = err }
 
 // turn does a turn if there is something to do.
 func (m *third) turn() bool {
 	in := m.in
 	if !m.again && len(in.Envelopes) == 0 && len(in.Submissions) == 0 && in.Written == 0 && in.Received == nil && in.Installed == nil &&
-		in.Sent == nil && in.Sums == nil && !in.StateSynced && m.core.Deadline() > m.now {
+		in.Sent == nil && in.Sums == nil && in.Surveys == nil && in.Calls == nil && !in.StateSynced && m.core.Deadline() > m.now {
 		return false
 	}
 	m.in = Input{}

@@ -46,7 +46,8 @@ type group struct {
 	used   totals        // At the last look, and when that was.
 	usedAt time.Duration // In time since the machine's boot.
 
-	gone       bool // Dropped: not in the loop any more.
+	born       uint64 // The tick in which a split made it here; 0 if it came otherwise.
+	gone       bool   // Dropped: not in the loop any more.
 	splitting  *splitting
 	merging    int  // Ticks since this leader drives a merge.
 	absorbed   bool // In the turn's step, by its left neighbour.
@@ -171,8 +172,12 @@ func (g *group) publish() {
 		descriptor: g.machine.Descriptor(), incarnation: old.incarnation, term: term, leader: leader, lead: g.replica.Leader(),
 		leaseUntil: g.replica.LeaseUntil(), installing: g.replica.Installing() || g.machine.Frozen() != nil,
 	}
-	if next != *old {
-		g.view.state.Store(&next)
+	if next == *old {
+		return
+	}
+	g.view.state.Store(&next)
+	if next.leader != old.leader || next.lead != old.lead || next.installing != old.installing || next.descriptor != old.descriptor {
+		g.view.wake()
 	}
 }
 

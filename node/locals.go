@@ -74,5 +74,13 @@ func (n *Node) locate(p *published, key []byte) *kv.Descriptor {
 	return d
 }
 
-// ViewsChanged publishes which replicas are here.
-func (n *Node) ViewsChanged(views []*View) { n.locals.Store(newLocals(views)) }
+// ViewsChanged publishes which replicas are here. Who waits for one that has gone looks for the key elsewhere.
+func (n *Node) ViewsChanged(views []*View) {
+	next := newLocals(views)
+	old := n.locals.Swap(next)
+	for id, v := range old.shards() {
+		if next.byShard[id] != v {
+			v.wake()
+		}
+	}
+}

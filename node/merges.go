@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
@@ -111,6 +113,34 @@ func (c *Core) pushMerge(g *group, in *kvdv1.IntentState) {
 		st := right.machine.State()
 		st.AppliedIndex, st.Replica = frozen.GetIndex(), 0
 		c.proposeShape(g, nil, &kvdv1.Shape{Shape: &kvdv1.Shape_Merge{Merge: &kvdv1.Merge{Id: in.GetId(), Right: st}}}, nil)
+	}
+}
+
+// advanceMerge does what a step that is visible makes possible, so that the right shard is frozen for a few round trips and not
+// for some ticks: left's leader goes on when its Intent is applied, and right's other replicas tell its leader at once
+// that they are frozen.
+func (c *Core) advanceMerge(g *group) {
+	if g.machine.Intent() != nil && g.merging == 0 {
+		c.driveMerge(g)
+	}
+	frozen := g.machine.Frozen()
+	if applied, _ := g.machine.Applied(); frozen == nil || kv.Index(frozen.GetIndex()) != applied || g.replica.Replaying() {
+		return
+	}
+	if m := g.replica.Acknowledgement(); m != nil {
+		c.hold(g, held{messages: c.address(nil, g, []*raftpb.Message{m})})
+		c.more = true
+	}
+}
+
+// mergeFrozen has left's leader merge when the last of right's replicas has told that it is frozen.
+func (c *Core) mergeFrozen(right *group) {
+	left := c.groups[kv.ShardID(right.machine.Frozen().GetLeft())]
+	if left == nil || left.merging == 0 || !left.leads() || !right.leads() {
+		return
+	}
+	if in := left.machine.Intent(); in.GetId() == right.machine.Frozen().GetId() && !in.GetAborted() {
+		c.pushMerge(left, in)
 	}
 }
 

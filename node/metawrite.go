@@ -16,20 +16,20 @@ import (
 // writeMeta has the meta group carry a command out. While the meta group has no leader it is tried again for a while,
 // within the deadline; the error then says for whom it waits.
 func (n *Node) writeMeta(ctx context.Context, m *kvdv1.MetaCommand) (*kvdv1.CommandResult, error) {
-	for until, attempt := patience(kv.Route{}), 0; ; attempt++ {
+	for a := (attempts{n: n, until: patience(kv.Route{})}); ; {
 		p := n.meta.Load()
 		if p == nil {
 			return nil, n.notServing()
 		}
 		d := p.shards.Meta()
-		resp, err := n.metaAttempt(ctx, d, m, n.route(d, attempt))
+		resp, err := n.metaAttempt(ctx, d, m, a.next(d))
 		if err == nil {
 			if resp.GetStatus() == uint32(kv.Refused) {
 				return nil, &kv.InvalidError{Field: "command of the meta group", Bound: resp.GetReason()}
 			}
 			return resp, nil
 		}
-		if !n.again(ctx, d, until, attempt, err) {
+		if !a.again(ctx, err) {
 			return nil, n.waiting(p.shards, err)
 		}
 	}

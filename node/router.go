@@ -92,58 +92,6 @@ func (n *Node) route(d *kv.Descriptor, attempt int) kv.NodeID {
 	return d.Replicas[attempt%len(d.Replicas)].Node
 }
 
-// next picks the node for another attempt after an error: that of the leader which the error names, if it is of another
-// shard than was asked for, which was split off or has absorbed that one since.
-func (n *Node) next(d *kv.Descriptor, attempt int, err error) kv.NodeID {
-	if moved, ok := errors.AsType[*kv.NotLeaderError](err); ok && moved.Shard != d.Shard && moved.Leader != 0 {
-		if _, member := n.Address(moved.Leader); member {
-			return moved.Leader
-		}
-	}
-	return n.route(d, attempt)
-}
-
-const (
-	// leaderlessMax is how long a request waits for a leader here. There may be one that this node cannot reach, and
-	// another can.
-	leaderlessMax = 3 * time.Second
-	// leaderlessRoutedMax is the same of a request whose client has a map: it asks another replica itself.
-	leaderlessRoutedMax = 200 * time.Millisecond
-	// answerReserve is left of a deadline for an answer that says "not done": at the deadline itself a caller hears
-	// nothing more, and must take a write for unknown.
-	answerReserve = 50 * time.Millisecond
-)
-
-// patience is until when a request that comes now waits for a leader.
-func patience(r kv.Route) time.Time {
-	if r.Version != 0 {
-		return time.Now().Add(leaderlessRoutedMax)
-	}
-	return time.Now().Add(leaderlessMax)
-}
-
-// again tells whether an attempt that failed is worth another, waits a little, and remembers what was learned.
-func (n *Node) again(ctx context.Context, d *kv.Descriptor, until time.Time, attempt int, err error) bool {
-	if notLeader, ok := errors.AsType[*kv.NotLeaderError](err); ok {
-		n.learn(notLeader.Shard, notLeader.Leader)
-	} else if !errors.As(err, new(*kv.StaleEpochError)) {
-		return false
-	}
-	base := min(5*time.Millisecond<<min(attempt, 4), 50*time.Millisecond)
-	pause := base + randomJitter(base)
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause+answerReserve || time.Now().After(until) {
-		return false
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return !n.stopping.Load()
-	}
-}
-
 // Write carries a command out, on this node or the one that leads the shard, and tries again for a while, within the
 // deadline, what was not done for want of a leader.
 func (n *Node) Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Result, kv.Header, error) {
@@ -154,18 +102,16 @@ func (n *Node) Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Res
 		return kv.Result{}, kv.Header{}, errBusy
 	}
 	encoded := shard.EncodeCommand(c)
-	var last error
-	for until, attempt := patience(route), 0; ; attempt++ {
+	for a := (attempts{n: n, until: patience(route)}); ; {
 		d, err := n.lookup(c)
 		if err != nil {
 			return kv.Result{}, kv.Header{}, err
 		}
-		result, h, err := n.write(ctx, d, encoded, c.Size(), n.next(d, attempt, last))
-		last = err
+		result, h, err := n.write(ctx, d, encoded, c.Size(), a.next(d))
 		if err == nil {
 			return finish(result, h)
 		}
-		if !n.again(ctx, d, until, attempt, err) {
+		if !a.again(ctx, err) {
 			return kv.Result{}, kv.Header{}, err
 		}
 	}
@@ -323,8 +269,7 @@ func (n *Node) TryGet(_ kv.Route, key []byte) (rec kv.Record, found bool, h kv.H
 
 // Get reads a key, on this node or the one that leads the shard.
 func (n *Node) Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error) {
-	var last error
-	for until, attempt := patience(route), 0; ; attempt++ {
+	for a := (attempts{n: n, until: patience(route)}); ; {
 		p := n.meta.Load()
 		if p == nil || !n.serving.Load() {
 			return kv.Record{}, false, kv.Header{}, n.notServing()
@@ -336,12 +281,11 @@ func (n *Node) Get(ctx context.Context, route kv.Route, key []byte, level kv.Lev
 				return g.Record, g.Found, g.Header, err
 			}
 		}
-		g, err := n.getFrom(ctx, d, key, n.next(d, attempt, last))
-		last = err
+		g, err := n.getFrom(ctx, d, key, a.next(d))
 		if err == nil {
 			return g.Record, g.Found, g.Header, nil
 		}
-		if !n.again(ctx, d, until, attempt, err) {
+		if !a.again(ctx, err) {
 			return kv.Record{}, false, kv.Header{}, err
 		}
 	}
@@ -429,8 +373,7 @@ func (n *Node) forwardGet(ctx context.Context, d *kv.Descriptor, key []byte, to 
 
 // ScanChunk reads one shard's part of a span, at one revision.
 func (n *Node) ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest) (kv.Chunk, error) {
-	var last error
-	for until, attempt := patience(route), 0; ; attempt++ {
+	for a := (attempts{n: n, until: patience(route)}); ; {
 		p := n.meta.Load()
 		if p == nil || !n.serving.Load() {
 			return kv.Chunk{}, n.notServing()
@@ -442,12 +385,11 @@ func (n *Node) ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest) 
 				return chunk, err
 			}
 		}
-		chunk, err := n.scanFrom(ctx, d, r, n.next(d, attempt, last))
-		last = err
+		chunk, err := n.scanFrom(ctx, d, r, a.next(d))
 		if err == nil {
 			return chunk, nil
 		}
-		if !n.again(ctx, d, until, attempt, err) {
+		if !a.again(ctx, err) {
 			return kv.Chunk{}, err
 		}
 	}

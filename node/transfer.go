@@ -31,7 +31,7 @@ func (n *Node) TransferLeader(ctx context.Context, r *kvdv1.TransferLeaderReques
 	if _, err := n.freshShards(ctx); err != nil {
 		return nil, err
 	}
-	for until, attempt := patience(kv.Route{}), 0; ; attempt++ {
+	for a := (attempts{n: n, until: patience(kv.Route{})}); ; {
 		m, err := n.shards()
 		if err != nil {
 			return nil, err
@@ -46,7 +46,7 @@ func (n *Node) TransferLeader(ctx context.Context, r *kvdv1.TransferLeaderReques
 		if r.GetDryRun() {
 			return &kvdv1.TransferLeaderResponse{Leader: uint64(n.Leader(d.Shard))}, nil
 		}
-		leader := n.route(d, attempt)
+		leader := a.next(d)
 		order := &kvdv1.Order{Shard: uint64(d.Shard), Epoch: wire.FromEpoch(d.Epoch), Step: &kvdv1.Order_Transfer{Transfer: r.GetToNode()}}
 		err = n.orderTo(ctx, d, leader, order)
 		switch {
@@ -54,11 +54,11 @@ func (n *Node) TransferLeader(ctx context.Context, r *kvdv1.TransferLeaderReques
 			return &kvdv1.TransferLeaderResponse{Leader: uint64(leader)}, nil
 		case err == nil:
 			// It is asked for: the next attempt sees what came of it.
-			until = patience(kv.Route{})
+			a.until = patience(kv.Route{})
 			if !n.sleep(ctx, transferPause) {
 				return nil, &stillError{nodeName(m, to), &kv.NotLeaderError{Shard: d.Shard, Leader: leader}}
 			}
-		case !n.again(ctx, d, until, attempt, err):
+		case !a.again(ctx, err):
 			return nil, err
 		}
 	}

@@ -41,6 +41,37 @@ type View struct {
 	// waiting counts the commands that were accepted and not answered, and queued is their size in bytes.
 	waiting, queued atomic.Int64
 	meter           meter
+	// changes counts how often something changed that requests wait for; awaited is closed at the next change, and nil
+	// while nobody waits.
+	changes atomic.Uint64
+	awaited atomic.Pointer[chan struct{}]
+}
+
+// wake tells those that wait that the leader, the span or the data has changed, or that the replica has gone.
+func (v *View) wake() {
+	v.changes.Add(1)
+	if c := v.awaited.Swap(nil); c != nil {
+		close(*c)
+	}
+}
+
+// changed gives what is closed when something has changed since so many changes.
+func (v *View) changed(seen uint64) <-chan struct{} {
+	c := v.awaited.Load()
+	for c == nil {
+		made := make(chan struct{})
+		if v.awaited.CompareAndSwap(nil, &made) {
+			c = &made
+		} else {
+			c = v.awaited.Load()
+		}
+	}
+	if v.changes.Load() == seen {
+		return *c // A change that comes now finds the channel.
+	}
+	over := make(chan struct{})
+	close(over)
+	return over
 }
 
 // Shard is the id of the view's shard.

@@ -96,6 +96,15 @@ func conf(e *raftpb.Entry) (*raftpb.ConfChangeV2, *kvdv1.ConfChange, error) {
 	return cc, change, err
 }
 
+// Acknowledgement is a message with which the leader hears at once how far this replica has applied, and not only when it asks
+// next; nil when no other replica leads. It leaves like any answer, when the group's writes so far are durable (T3).
+func (r *Replica) Acknowledgement() *raftpb.Message {
+	if r.leader || r.lead == 0 {
+		return nil
+	}
+	return &raftpb.Message{Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(r.id)), To: new(uint64(r.lead)), Term: new(r.term)}
+}
+
 // Synced takes that a hard state with this commit is durable.
 func (r *Replica) Synced(commit kv.Index) {
 	r.synced = max(r.synced, uint64(commit))
