@@ -27,6 +27,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/kvdstore/kvd/bench/local"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -103,14 +104,14 @@ func command(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	if len(s.endpoints) == 0 {
-		c, startErr := startCluster(ctx, s.nodes, s.dir)
+		c, startErr := local.Start(ctx, local.Config{Name: "changes", Nodes: s.nodes, Dir: s.dir})
 		if c != nil {
-			defer func() { err = errors.Join(err, c.stop(err == nil && s.dir == "")) }()
+			defer func() { err = errors.Join(err, c.Stop(err == nil && s.dir == "")) }()
 		}
 		if startErr != nil {
 			return startErr
 		}
-		s.endpoints = c.addresses()
+		s.endpoints = c.Addresses()
 	}
 	t, err := newTrial(s, fmt.Sprintf("bench/changes/%d/", time.Now().UnixNano()))
 	if err != nil {

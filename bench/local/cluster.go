@@ -1,9 +1,11 @@
-package main
+// Package local runs clusters of kvd processes on loopback, for benchmarks.
+package local
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -21,9 +23,21 @@ const (
 	readyMax, stopMax = time.Minute, 15 * time.Second
 )
 
-// cluster is some processes of kvd on loopback.
-type cluster struct {
-	dir   string
+// Config is what a cluster is made of.
+type Config struct {
+	// Name of the program that starts it, in messages and in the name of a temporary directory.
+	Name string
+	// Nodes is how many there are to be.
+	Nodes int
+	// Dir is for binary, data and logs; empty for a temporary one.
+	Dir string
+	// Ports are taken from here on, as far as they are free; 0 for any that are.
+	Ports int
+}
+
+// Cluster is some processes of kvd on loopback.
+type Cluster struct {
+	cfg   Config
 	nodes []*process
 }
 
@@ -35,23 +49,25 @@ type process struct {
 	ended              chan error
 }
 
-// startCluster builds kvd, starts nodes and waits until they are ready. What it gives is to be stopped also after an error.
-func startCluster(ctx context.Context, n int, dir string) (*cluster, error) {
+// Start builds kvd, starts nodes and waits until they are ready. What it gives is to be stopped also after an error, unless
+// it is nil.
+func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	var err error
-	if dir == "" {
-		dir, err = os.MkdirTemp("", "kvd-changes-")
+	if cfg.Dir == "" {
+		cfg.Dir, err = os.MkdirTemp("", "kvd-"+cfg.Name+"-")
 	} else {
-		err = os.MkdirAll(dir, 0o755)
+		err = os.MkdirAll(cfg.Dir, 0o755)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{dir: dir}
+	c := &Cluster{cfg: cfg}
+	n, dir := cfg.Nodes, cfg.Dir
 	binary := filepath.Join(dir, "kvd")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/kvdstore/kvd/cmd/kvd").CombinedOutput(); err != nil {
 		return c, fmt.Errorf("build kvd: %w\n%s", err, out)
 	}
-	ports, err := freePorts(2 * n)
+	ports, err := freePorts(2*n, cfg.Ports)
 	if err != nil {
 		return c, err
 	}
@@ -71,11 +87,17 @@ func startCluster(ctx context.Context, n int, dir string) (*cluster, error) {
 	return c, c.awaitReady(ctx)
 }
 
-// freePorts gives addresses that were free a moment ago.
-func freePorts(n int) ([]string, error) {
+// freePorts gives addresses that were free a moment ago, from a port on; 0 for any.
+func freePorts(n, from int) ([]string, error) {
 	var list []string
-	for range n {
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
+	for port := from; len(list) < n; port++ {
+		if from == 0 {
+			port = 0
+		}
+		lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if from > 0 && errors.Is(err, syscall.EADDRINUSE) && port < math.MaxUint16 {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +127,8 @@ func (p *process) start(binary, dir, list string) error {
 	return nil
 }
 
-func (c *cluster) addresses() []string {
+// Addresses are those that clients reach the nodes at.
+func (c *Cluster) Addresses() []string {
 	var list []string
 	for _, p := range c.nodes {
 		list = append(list, p.listen)
@@ -113,7 +136,7 @@ func (c *cluster) addresses() []string {
 	return list
 }
 
-func (c *cluster) awaitReady(ctx context.Context) error {
+func (c *Cluster) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyMax)
 	defer cancel()
 	for _, p := range c.nodes {
@@ -145,8 +168,8 @@ func (p *process) ready(ctx context.Context) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// stop ends the processes, and removes what they leave if that is wanted. A node that had ended before is an error.
-func (c *cluster) stop(remove bool) error {
+// Stop ends the processes, and removes what they leave if that is wanted. A node that had ended before is an error.
+func (c *Cluster) Stop(remove bool) error {
 	var errs []error
 	for _, p := range c.nodes {
 		if p.command == nil || p.command.Process == nil {
@@ -174,8 +197,8 @@ func (c *cluster) stop(remove bool) error {
 		_ = p.log.Close()
 	}
 	if remove && len(errs) == 0 {
-		return os.RemoveAll(c.dir)
+		return os.RemoveAll(c.cfg.Dir)
 	}
-	fmt.Fprintln(os.Stderr, "changes: data and logs of the nodes:", c.dir)
+	fmt.Fprintln(os.Stderr, c.cfg.Name+": data and logs of the nodes:", c.cfg.Dir)
 	return errors.Join(errs...)
 }
