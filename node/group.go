@@ -182,4 +182,4 @@ func (g *group) publish() {
 }
 
 // bytesHeld is the size of the keys and values of the replica.
-func (g *group) bytesHeld() uint64 { return g.machine.State().GetBytes() }
+func (g *group) bytesHeld() uint64 { return g.machine.Bytes() }

@@ -224,6 +224,9 @@ func (m *Machine) Applied() (kv.Index, kv.Term) {
 // Expiring is 0: the meta group holds no keys.
 func (m *Machine) Expiring() uint64 { return 0 }
 
+// Bytes is 0 likewise.
+func (m *Machine) Bytes() uint64 { return 0 }
+
 // Check reports a broken invariant.
 func (m *Machine) Check() error {
 	switch {

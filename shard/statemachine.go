@@ -36,8 +36,9 @@ type StateMachine interface {
 	// Time is the shard's, in Unix milliseconds.
 	Time() int64
 	Applied() (kv.Index, kv.Term)
-	// Expiring counts the keys with an expiry.
+	// Expiring counts the keys with an expiry, and Bytes those of all keys and values.
 	Expiring() uint64
+	Bytes() uint64
 	Check() error
 }
 

@@ -50,7 +50,7 @@ func meanLead(nodes []*nodeState) float64 {
 // spreadLeaders hands leaderships over from nodes that lead too much; where no voter can take one, a replica is moved.
 func (r *round) spreadLeaders() {
 	nodes := r.usable()
-	if !r.lim.balance || len(nodes) < 2 || !r.warm() {
+	if !r.lim.leaders || len(nodes) < 2 || !r.warm() {
 		return
 	}
 	if !r.uneven() {

@@ -17,7 +17,7 @@ type limits struct {
 	mergeBytes, mergeLoad                 float64 // Of both shards together.
 	splitAge, mergeAge, deadAfter         time.Duration
 	replicas, metaVoters                  int
-	autoSplit, autoMerge, balance         bool
+	autoSplit, autoMerge, balance, leaders         bool
 	moveShare, mergeShare                 float64 // Of all keys, a round of a minute.
 }
 
@@ -28,7 +28,7 @@ func limitsOf(s *raftmeta.Settings) limits {
 		mergeBytes:     float64(s.MergeSize()), mergeLoad: float64(s.MergeLoad()),
 		splitAge: s.Duration(raftmeta.SplitAge), mergeAge: s.Duration(raftmeta.MergeAge), deadAfter: s.Duration(raftmeta.DeadAfter),
 		replicas: int(s.Int(raftmeta.Replicas)), metaVoters: int(s.Int(raftmeta.MetaVoters)),
-		autoSplit: s.Bool(raftmeta.AutoSplit), autoMerge: s.Bool(raftmeta.AutoMerge), balance: s.Bool(raftmeta.Balance),
+		autoSplit: s.Bool(raftmeta.AutoSplit), autoMerge: s.Bool(raftmeta.AutoMerge), balance: s.Bool(raftmeta.Balance), leaders: s.Bool(raftmeta.LeaderBalance),
 		moveShare: float64(s.Int(raftmeta.MoveBudget)) / 100, mergeShare: float64(s.Int(raftmeta.MergeBudget)) / 100,
 	}
 }

@@ -66,8 +66,8 @@ func (r *round) balanceLines(s *shardState) (lines []string) {
 	if n := r.byNode[s.leader]; n != nil && mean > 0 {
 		text := fmt.Sprintf("node %d, which leads it, leads %s, %.2f of the mean", n.id, r.unit(n.lead), n.lead/mean)
 		switch pause := s.mem.pauses[kindLead]; {
-		case !r.lim.balance:
-			text += ": the setting balance is false"
+		case !r.lim.leaders:
+			text += ": the setting leader-balance is false"
 		case n.lead <= r.evenUpTo()*mean:
 			text += fmt.Sprintf(", at most %.2f: no hand-over", r.evenUpTo())
 		case r.Now < pause.until:
