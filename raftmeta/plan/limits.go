@@ -13,12 +13,12 @@ import (
 
 // limits are the settings that the plan goes by.
 type limits struct {
-	splitBytes, splitLoad, splitBytesLoad float64
-	mergeBytes, mergeLoad                 float64 // Of both shards together.
-	splitAge, mergeAge, deadAfter         time.Duration
-	replicas, metaVoters                  int
-	autoSplit, autoMerge, balance, leaders         bool
-	moveShare, mergeShare                 float64 // Of all keys, a round of a minute.
+	splitBytes, splitLoad, splitBytesLoad  float64
+	mergeBytes, mergeLoad                  float64 // Of both shards together.
+	splitAge, mergeAge, deadAfter          time.Duration
+	replicas, metaVoters                   int
+	autoSplit, autoMerge, balance, leaders bool
+	moveShare, mergeShare                  float64 // Of all keys, a round of a minute.
 }
 
 func limitsOf(s *raftmeta.Settings) limits {
