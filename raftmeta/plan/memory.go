@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"bytes"
+	"maps"
 	"slices"
 	"time"
 
@@ -16,6 +18,8 @@ const (
 	loadSettle = 2 * time.Second
 	// headFor is how long a hand-over that was ordered is believed to come.
 	headFor = 4 * time.Second
+	// wantedFor is how long a goal that was set may take to be seen in the map, or else what came of it.
+	wantedFor = 10 * time.Second
 	// leadPause, movePause, splitPause and reshapePause keep changes of one shard apart: hand-overs, moves, splits, and a
 	// split by load after a merge.
 	leadPause    = 8 * time.Second
@@ -73,7 +77,8 @@ type departure struct {
 // memory is what a planner remembers of a shard.
 type memory struct {
 	version  uint64        // Of its span,
-	since    time.Duration // which it has since then, as far as this planner knows.
+	span     kv.Span       // which this is,
+	since    time.Duration // and which it has since then, as far as this planner knows.
 	leader   kv.NodeID     // At the last step.
 	former   kv.NodeID     // The leader before, if the plan did not want the change,
 	formerAt time.Duration // which was noticed then.
@@ -126,19 +131,27 @@ func departed(list []departure, node kv.NodeID, now, soon time.Duration, reason 
 	})
 }
 
-// learn compares the map with that of the last step: what was split, merged, moved or handed over since.
+// learn compares the map with that of the last step: what was split, merged, moved or handed over since. A split or a merge
+// may take less than the time between two steps, so that its goal is in no map that is seen here: the spans tell.
 func (p *Planner) learn(v *View, lim limits) {
 	all := append([]*kv.Descriptor{v.Map.Meta()}, v.Map.Descriptors()...)
+	var reshaped []*kv.Descriptor
 	for _, d := range all {
 		m := p.memories[d.Shard]
 		switch {
 		case m == nil:
-			m = &memory{version: d.Epoch.Version, since: v.Now, leader: v.Reports.Leader(d.Shard)}
+			m = &memory{version: d.Epoch.Version, span: d.Span, since: v.Now, leader: v.Reports.Leader(d.Shard)}
 			p.memories[d.Shard] = m
 		case m.version != d.Epoch.Version:
 			m.version, m.since = d.Epoch.Version, v.Now
+			reshaped = append(reshaped, d)
 		}
-		p.noticeLeader(v, d, m)
+	}
+	for _, d := range reshaped {
+		p.reshaped(v, d)
+	}
+	for _, d := range all {
+		p.noticeLeader(v, d, p.memories[d.Shard])
 	}
 	for _, g := range p.open {
 		still := slices.ContainsFunc(v.Map.Goals(), func(now *kvdv1.Goal) bool { return now.GetId() == g.GetId() })
@@ -150,6 +163,7 @@ func (p *Planner) learn(v *View, lim limits) {
 		}
 	}
 	p.open = v.Map.Goals()
+	maps.DeleteFunc(p.wanted, func(_ kv.ShardID, at time.Duration) bool { return v.Now-at > wantedFor })
 	if len(p.memories) == len(all) {
 		return
 	}
@@ -158,6 +172,41 @@ func (p *Planner) learn(v *View, lim limits) {
 			delete(p.memories, id)
 		}
 	}
+}
+
+// reshaped notes that a shard was split, or has absorbed its neighbour.
+func (p *Planner) reshaped(v *View, d *kv.Descriptor) {
+	m := p.memories[d.Shard]
+	before, byOperator := m.span, p.operators(d.Shard)
+	m.span = d.Span
+	if before.Equal(d.Span) {
+		return
+	}
+	if len(d.Span.End) > 0 && before.Contains(d.Span.End) { // Split: the rest is a new shard's.
+		if child := p.memories[v.Map.Lookup(d.Span.End).Shard]; child.since == v.Now {
+			wasSplit(v, m, child, byOperator)
+		}
+		return
+	}
+	if len(before.End) == 0 || !d.Span.Contains(before.End) {
+		return
+	}
+	for id, right := range p.memories {
+		if _, still := v.Map.Shard(id); !still && bytes.Equal(right.span.Start, before.End) {
+			wasMerged(v, m, right, byOperator)
+		}
+	}
+}
+
+// operators tells that an operator wants, or has wanted, what was done to a shard: the plan did not.
+func (p *Planner) operators(shard kv.ShardID) bool {
+	for _, g := range p.open {
+		if g.GetShard() == uint64(shard) {
+			return g.GetByOperator()
+		}
+	}
+	_, own := p.wanted[shard]
+	return !own
 }
 
 // noticeLeader leaves a shard where it is led for a while if an operator seems to have wanted it: the plan did not, and
@@ -177,8 +226,10 @@ func (p *Planner) noticeLeader(v *View, d *kv.Descriptor, m *memory) {
 	if m.former = 0; m.leader != 0 && leader != m.head && !busy && !p.wasBusy(d.Shard) {
 		m.former, m.formerAt = m.leader, v.Now
 	}
-	m.believe(m.seen, v.Now+loadSettle)
-	m.rest(kindLead, v.Now+leadPause, "its leader has changed just now")
+	if m.leader != 0 {
+		m.believe(m.seen, v.Now+loadSettle)
+		m.rest(kindLead, v.Now+leadPause, "its leader has changed just now")
+	}
 	m.leader, m.head = leader, 0
 }
 
@@ -189,53 +240,34 @@ func (p *Planner) wasBusy(shard kv.ShardID) bool {
 	})
 }
 
-// ended notes what has become of a goal that was open.
+// ended notes what has become of a goal that was open. What became of a shard's span the map tells.
 func (p *Planner) ended(v *View, g *kvdv1.Goal) {
 	shard := kv.ShardID(g.GetShard())
-	m, d := p.memories[shard], (*kv.Descriptor)(nil)
-	if at, ok := v.Map.Shard(shard); ok {
-		d = at
-	}
-	if m == nil || d == nil {
-		return
-	}
-	switch goal := g.GetGoal().(type) {
-	case *kvdv1.Goal_Split:
-		if child := p.memories[kv.ShardID(goal.Split.GetChild())]; child != nil {
-			wasSplit(v, m, child, g)
-		}
-	case *kvdv1.Goal_Merge:
-		right := kv.ShardID(goal.Merge.GetRight())
-		if _, still := v.Map.Shard(right); !still {
-			wasMerged(v, m, p.memories[right], g)
-		}
-	case *kvdv1.Goal_Replicas:
+	m := p.memories[shard]
+	if d, ok := v.Map.Shard(shard); ok && m != nil && g.GetReplicas() != nil {
 		wasMoved(v, m, d, g)
 	}
 }
 
 // wasSplit believes that each half has half of the load, and the same leader, until they report.
-func wasSplit(v *View, parent, child *memory, g *kvdv1.Goal) {
+func wasSplit(v *View, parent, child *memory, byOperator bool) {
 	load := parent.seen / 2
 	parent.refusals[kindSplit] = 0
 	for _, half := range []*memory{parent, child} {
 		half.believe(load, v.Now+loadSettle)
 		half.rest(kindSplit, v.Now+splitPause, "it was split just now")
-		if g.GetByOperator() {
+		if byOperator {
 			half.rest(kindMerge, v.Now+operatorPause, "an operator has split it")
 		}
 	}
 	child.head, child.headTill, child.leader = parent.leader, v.Now+headFor, parent.leader
 }
 
-func wasMerged(v *View, left, right *memory, g *kvdv1.Goal) {
-	load := left.seen
-	if right != nil {
-		load += right.seen
-	}
-	left.believe(load, v.Now+loadSettle)
+// wasMerged believes that the load is that of both.
+func wasMerged(v *View, left, right *memory, byOperator bool) {
+	left.believe(left.seen+right.seen, v.Now+loadSettle)
 	wait, why := reshapePause, "it was merged just now"
-	if g.GetByOperator() {
+	if byOperator {
 		wait, why = operatorPause, "an operator has merged it"
 	}
 	left.rest(kindSplit, v.Now+wait, why)

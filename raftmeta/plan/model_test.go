@@ -44,6 +44,7 @@ type cluster struct {
 	dataSums   []float64
 	lost       float64 // The part of orders and reports that is lost.
 	noisy      bool    // Loads are counts of what comes by chance.
+	swift      bool    // Splits take no time: their goals are set and reached between two steps of the plan.
 	log        []happening
 }
 
@@ -67,7 +68,8 @@ type modelShard struct {
 	birth    *kvdv1.SplitPair
 	leader   kv.NodeID
 	term     uint64
-	rates    []float64               // Of the last seconds, since the span or the leader changed.
+	rates    []float64               // Of the last seconds, since the span or the leader changed,
+	counted  bool                    // and whether a second is over since.
 	behind   map[kv.ReplicaID]uint64 // Of learners.
 	work     *kvdv1.Order            // A split or a merge that is under way,
 	workLeft int                     // and its seconds.
@@ -260,6 +262,9 @@ func (c *cluster) tick() {
 		c.command(cmd)
 	}
 	c.commands = nil
+	if c.swift {
+		c.hurry()
+	}
 	ids := c.ids()
 	for _, id := range ids {
 		c.elect(id, c.shards[id])
@@ -276,8 +281,11 @@ func (c *cluster) tick() {
 	}
 	for _, id := range c.ids() {
 		s := c.shards[id]
-		s.rates = append(s.rates, c.sample(c.loadOf(s)))
-		s.rates = s.rates[max(0, len(s.rates)-10):]
+		if s.counted {
+			s.rates = append(s.rates, c.sample(c.loadOf(s)))
+			s.rates = s.rates[max(0, len(s.rates)-10):]
+		}
+		s.counted = true
 		for _, r := range s.d.Replicas {
 			if r.Learner && c.alive(r.Node) && c.alive(s.leader) {
 				s.behind[r.Replica] -= min(s.behind[r.Replica], 1+uint64(64<<20/1000)) // 64 MiB a second, an entry a KiB.
@@ -317,6 +325,22 @@ func (c *cluster) tick() {
 	}
 }
 
+// hurry has the splits that are wanted done at once, as a look at the goals between two steps does it.
+func (c *cluster) hurry() {
+	m := c.shardMap()
+	v := &View{Map: m, Reports: c.reports, Now: c.now, DeadAfter: time.Minute}
+	for _, g := range m.Goals() {
+		d, _ := m.Shard(kv.ShardID(g.Shard))
+		o := Next(v, d, g).Order
+		s := c.shards[d.Shard]
+		if o.GetSplit() == nil || s.work != nil || !c.quorate(s.d) || wire.ToEpoch(o.Epoch) != s.d.Epoch {
+			continue
+		}
+		c.split(s, o, o.GetSplit())
+		c.tellMap(c.shardReport(s))
+	}
+}
+
 // sample is what a second's count shows of a rate.
 func (c *cluster) sample(rate float64) float64 {
 	if c.noisy && rate > 0 {
@@ -337,7 +361,7 @@ func (c *cluster) elect(id kv.ShardID, s *modelShard) {
 	}
 	s.leader = list[c.rng.IntN(len(list))]
 	s.term++
-	s.rates, s.work = nil, nil
+	s.rates, s.counted, s.work = nil, false, nil
 }
 
 // obey has the leader of a shard follow an order.
@@ -354,7 +378,7 @@ func (c *cluster) obey(o *kvdv1.Order) {
 		if r, ok := s.d.OnNode(to); ok && !r.Learner && !r.Outgoing && c.alive(to) && to != s.leader && c.quorate(s.d) {
 			require.False(c.t, c.nodes[to].full, "a leadership goes to a node whose disk is full")
 			c.happened("lead", s.d.Shard, nil, to, s.leader)
-			s.leader, s.rates = to, nil
+			s.leader, s.rates, s.counted = to, nil, false
 			s.term++
 		}
 	case *kvdv1.Order_Split:
@@ -461,7 +485,7 @@ func (c *cluster) work(s *modelShard) {
 	d := *s.d
 	d.Span.End, d.Epoch.Version = right.d.Span.End, max(d.Epoch.Version, right.d.Epoch.Version)+1
 	c.happened("merge", d.Shard, right.d.Span.Start, 0, 0)
-	s.d, s.birth, s.rates = &d, nil, nil
+	s.d, s.birth, s.rates, s.counted = &d, nil, nil, false
 	delete(c.shards, right.d.Shard)
 }
 
@@ -486,7 +510,7 @@ func (c *cluster) split(s *modelShard, o *kvdv1.Order, g *kvdv1.SplitGoal) {
 		right.Replicas = append(right.Replicas, kv.Replica{Node: kv.NodeID(r.Node), Replica: kv.ReplicaID(r.Replica), Learner: r.Learner})
 	}
 	pair := &kvdv1.SplitPair{Left: wire.FromDescriptor(&left, 0), Right: wire.FromDescriptor(&right, 0)}
-	s.d, s.birth, s.rates = &left, pair, nil
+	s.d, s.birth, s.rates, s.counted = &left, pair, nil, false
 	c.shards[right.Shard] = &modelShard{d: &right, birth: pair, leader: s.leader, term: 6, behind: map[kv.ReplicaID]uint64{}}
 	c.happened("split", left.Shard, key, 0, 0)
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+
 	"github.com/kvdstore/kvd/raftmeta"
 )
 
@@ -14,7 +16,7 @@ import (
 func TestSteadyLoad(t *testing.T) {
 	for _, nodes := range []int{1, 3, 5} {
 		c := newCluster(t, nodes, uint64(nodes))
-		c.noisy = true
+		c.noisy, c.swift = true, nodes == 3
 		c.ask(c.zipf("k", 10_000, 0.99, 60_000))
 		c.run(time.Minute)
 		require.LessOrEqual(t, c.busiest(), 1.3, "%s", c.dump())
@@ -37,7 +39,7 @@ func TestSteadyLoad(t *testing.T) {
 func TestMovingHotSpot(t *testing.T) {
 	for _, nodes := range []int{3, 4, 5} {
 		c := newCluster(t, nodes, uint64(nodes))
-		c.noisy = true
+		c.noisy, c.swift = true, nodes != 4
 		var cells [][]weighted
 		all := c.zipf("geo/", 50_000, 0, 50_000*200)
 		for _, cell := range []string{"geo/9q8yy", "geo/wecnv", "geo/6gycf", "geo/u09tv"} {
@@ -74,4 +76,26 @@ func TestOneLargeShard(t *testing.T) {
 	c.join("")
 	c.run(10 * time.Minute)
 	require.Empty(t, c.log)
+}
+
+// TestSwiftSplits: of a split whose goal was set and reached between two steps the plan believes what it does of others: both
+// halves have their part of the load until they report, and what an operator has split stays.
+func TestSwiftSplits(t *testing.T) {
+	c := newCluster(t, 3, 21, raftmeta.MergeAge, "1m")
+	c.noisy, c.swift = true, true
+	c.ask(c.zipf("k", 1000, 0.9, 5000))
+	c.run(3 * time.Second)
+	for range 40 {
+		c.tick()
+		require.InDelta(t, 5000, c.planner.last.total, 500, "%s", c.dump())
+	}
+	require.Greater(t, len(c.shards), 8)
+	require.LessOrEqual(t, c.busiest(), 1.3)
+	d := c.shardMap().Descriptors()[0]
+	require.NotContains(t, c.why(""), "an operator has split it")
+
+	c.ask(nil)
+	c.goal(&kvdv1.Goal{Shard: uint64(d.Shard), Goal: &kvdv1.Goal_Split{Split: &kvdv1.SplitGoal{Key: []byte("j")}}})
+	c.run(90 * time.Second)
+	require.Contains(t, c.why(""), "an operator has split it")
 }

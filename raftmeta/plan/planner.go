@@ -36,10 +36,11 @@ type Actions struct {
 type Planner struct {
 	began     time.Duration
 	memories  map[kv.ShardID]*memory
-	open      []*kvdv1.Goal            // Goals at the last step.
-	progress  map[uint64]string        // Of those.
-	refused   map[uint64]string        // Those that are to be dropped, because no later order would do better.
-	dropped   map[uint64]time.Duration // Those that were dropped, and when.
+	open      []*kvdv1.Goal                // Goals at the last step,
+	wanted    map[kv.ShardID]time.Duration // and the shards for which it has set one of late, and when.
+	progress  map[uint64]string            // Of those.
+	refused   map[uint64]string            // Those that are to be dropped, because no later order would do better.
+	dropped   map[uint64]time.Duration     // Those that were dropped, and when.
 	moves     budget
 	merges    budget
 	uneven    int           // Rounds in a row in which a node led too much.
@@ -52,7 +53,7 @@ type Planner struct {
 // New makes a planner for the leadership that begins at now.
 func New(now time.Duration) *Planner {
 	return &Planner{
-		began: now, memories: map[kv.ShardID]*memory{}, progress: map[uint64]string{}, refused: map[uint64]string{}, dropped: map[uint64]time.Duration{}, idleSince: now, unevenAt: now,
+		began: now, memories: map[kv.ShardID]*memory{}, wanted: map[kv.ShardID]time.Duration{}, progress: map[uint64]string{}, refused: map[uint64]string{}, dropped: map[uint64]time.Duration{}, idleSince: now, unevenAt: now,
 	}
 }
 
@@ -228,6 +229,7 @@ func (r *round) want(s *shardState, goal *kvdv1.Goal, format string, args ...any
 	}
 	r.open++
 	s.taken = true
+	r.p.wanted[s.d.Shard] = r.Now
 	goal.Shard, goal.Epoch = uint64(s.d.Shard), epochOf(s.d)
 	goal.Reason = clip(fmt.Sprintf(format, args...))
 	s.say("%s", goal.Reason)
