@@ -37,7 +37,7 @@ type settings struct {
 	kinds, endpoints                   []string
 	dir                                string
 	seed                               uint64
-	run                                time.Duration
+	run, slow                          time.Duration
 }
 
 func main() {
@@ -63,6 +63,7 @@ func parse(args []string) (*settings, error) {
 	f.IntVar(&s.rate, "rate", 4000, "operations a second of all workers, at most 5000: all are kept in memory")
 	f.IntVar(&s.atOnce, "at-once", 4, "changes under way at one moment, 1 to 16")
 	f.DurationVar(&s.run, "run", 150*time.Second, "length of the quiet run, and of the other as far as the changes keep up, 1s to 10m")
+	f.DurationVar(&s.slow, "slow", 0, "tell of each operation around a change that took longer; 0 for none")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -123,5 +124,6 @@ func command(ctx context.Context, args []string) (err error) {
 	}
 	summary := t.measure()
 	summary.print(os.Stdout, t)
+	t.tellSlow()
 	return errors.Join(t.verdict(ctx), summary.tooSlow())
 }

@@ -146,6 +146,21 @@ func (s summary) print(out io.Writer, t *trial) {
 	fmt.Fprintf(out, "scans: %s\n", t.describeScans())
 }
 
+// tellSlow tells of each slow operation on the shards of a change.
+func (t *trial) tellSlow() {
+	for _, s := range t.series {
+		for _, c := range s.changes {
+			t.eachIn(c.window, func(o *check.Operation) {
+				if t.slow > 0 && o.Return-o.Call > int64(t.slow) && c.span.Contains([]byte(o.Key)) {
+					at := t.began.Add(time.Duration(o.Call))
+					fmt.Fprintf(t.out, "changes: %s of %v, %.3f to %.3f s: at %.3f s (%s) process %d took %s: %v %s\n", s.kind, c.span, float64(c.from)/1e9,
+						float64(c.to-int64(after))/1e9, float64(o.Call)/1e9, at.UTC().Format("15:04:05.000"), o.Process, short(time.Duration(o.Return-o.Call)), o.Kind, kv.FormatKey([]byte(o.Key)))
+				}
+			})
+		}
+	}
+}
+
 // describeScans tells how long scans took, in the quiet run and after it.
 func (t *trial) describeScans() string {
 	var quiet, changed []time.Duration
