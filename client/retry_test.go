@@ -230,6 +230,56 @@ func TestOldHints(t *testing.T) {
 	})
 }
 
+// TestGapsAreFilled: of a shard that was split an answer may tell one part only. What falls into the gap goes to any node; and the
+// client asks for the map, once it may, instead of leaving it so for ever.
+func TestGapsAreFilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newNetwork(t)
+		one, two := w.node("n1:1"), w.node("n2:1")
+		defer w.stop()
+		shard := func(id, version uint64, start, end string) *kvdv1.Descriptor {
+			return &kvdv1.Descriptor{
+				Shard: id, Epoch: &kvdv1.Epoch{Version: version, Config: 1}, Start: b(start), End: b(end), Replicas: []*kvdv1.Replica{{Node: 1, Replica: id}}, Leader: 1,
+			}
+		}
+		nodes := []*kvdv1.Node{{Node: 1, Address: "n1:1"}, {Node: 2, Address: "n2:1"}}
+		one.know = &kvdv1.MapResponse{Version: 1, Descriptors: []*kvdv1.Descriptor{shard(1, 1, "", "")}, Nodes: nodes}
+		two.know = one.know
+		one.put = func(_ context.Context, _ int, r *kvdv1.PutRequest) (*kvdv1.PutResponse, error) {
+			h := &kvdv1.ResponseHeader{}
+			if r.GetHeader().GetVersion() == 1 {
+				h.Descriptors = []*kvdv1.Descriptor{shard(2, 2, "m", "")}
+			}
+			return &kvdv1.PutResponse{Succeeded: true, Header: h}, nil
+		}
+		c := w.connect(nil, "n1:1", "n2:1")
+		_, err := c.Map(t.Context())
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		_, err = c.Put(t.Context(), b("x"), b("v"))
+		require.NoError(t, err)
+		one.mu.Lock()
+		one.know = &kvdv1.MapResponse{Version: 2, Descriptors: []*kvdv1.Descriptor{shard(1, 2, "", "m"), shard(2, 2, "m", "")}, Nodes: nodes}
+		one.mu.Unlock()
+		two.mu.Lock()
+		two.know = one.know
+		two.mu.Unlock()
+
+		_, err = c.Put(t.Context(), b("a"), b("v"))
+		require.NoError(t, err)
+		synctest.Wait()
+		before := len(two.came())
+		for range 20 {
+			_, err := c.Put(t.Context(), b("a"), b("v"))
+			require.NoError(t, err)
+		}
+		require.Len(t, two.came(), before, "it went to any node still")
+		puts := one.came()
+		require.EqualValues(t, 2, puts[len(puts)-1].GetHeader().GetVersion())
+		require.NoError(t, c.Close())
+	})
+}
+
 // TestExpiries: what asks for an expiry has one, never before its time; what cannot be one is refused before it leaves.
 func TestExpiries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

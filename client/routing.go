@@ -20,11 +20,19 @@ const (
 	atAny
 )
 
-// target picks where an attempt goes; n numbers the attempts, from a random start.
+// target picks where an attempt goes; n numbers the attempts, from a random start. What falls into a gap of the map, as a split
+// leaves one, goes to any node, which passes it on; and the map is asked for again, so that it does not stay so.
 func (c *Client) target(at place, key []byte, n int) route.Target {
+	t, gap := c.lookUp(at, key, n)
+	if gap {
+		c.refresh()
+	}
+	return t
+}
+
+func (c *Client) lookUp(at place, key []byte, n int) (t route.Target, gap bool) {
 	c.routing.RLock()
 	defer c.routing.RUnlock()
-	var t route.Target
 	switch {
 	case c.cfg.Only || at == atAny:
 	case at == atReplica:
@@ -32,10 +40,11 @@ func (c *Client) target(at place, key []byte, n int) route.Target {
 	default:
 		t = c.routes.Lookup(key, n, c.pool.suspected)
 	}
+	gap = at != atAny && !c.cfg.Only && t.Route.Version == 0 && c.routes.Version() != 0
 	if t.Address == "" {
 		t = route.Target{Address: c.anyNode(n)}
 	}
-	return t
+	return t, gap
 }
 
 // anyNode picks an endpoint or, unless only those are wanted, any node: one that is not suspected, if there is one.

@@ -114,3 +114,35 @@ func TestStaleRoutes(t *testing.T) {
 	require.Equal(t, []*kv.Descriptor{right}, stale(1, 2))
 	require.Equal(t, []*kv.Descriptor{right}, stale(2, 1))
 }
+
+// TestStaleRouteAfterASplit: who was routed to the whole of a shard that was split hears of both parts.
+func TestStaleRouteAfterASplit(t *testing.T) {
+	n := outsider(t, nil)
+	left := &kv.Descriptor{Shard: 1, Epoch: kv.Epoch{Version: 2, Config: 1}, Span: kv.Span{End: []byte("m")}}
+	right := &kv.Descriptor{Shard: 9, Epoch: kv.Epoch{Version: 2, Config: 1}, Span: kv.Span{Start: []byte("m")}}
+	var views []*View
+	for _, d := range []*kv.Descriptor{left, right} {
+		v := &View{shard: d.Shard}
+		v.state.Store(&readState{descriptor: d, leader: true})
+		views = append(views, v)
+	}
+	n.ViewsChanged(views)
+	require.Equal(t, []*kv.Descriptor{right, left}, n.Stale(kv.Route{Shard: 1, Version: 1}, []byte("x")))
+	require.Equal(t, []*kv.Descriptor{left}, n.Stale(kv.Route{Shard: 1, Version: 1}, []byte("a")))
+	require.Equal(t, []*kv.Descriptor{right}, n.Stale(kv.Route{Shard: 1, Version: 2}, []byte("x")), "it knows that")
+}
+
+// TestLearnersAreNotAsked: where the leader is not known a learner is no help: it may be a while before it hears of one.
+func TestLearnersAreNotAsked(t *testing.T) {
+	n := outsider(t, nil)
+	d := &kv.Descriptor{Shard: 1, Replicas: []kv.Replica{{Node: n.self.Node, Replica: 8, Learner: true}, {Node: 2, Replica: 2}, {Node: 3, Replica: 3}}}
+	v := &View{shard: 1}
+	v.state.Store(&readState{descriptor: d})
+	n.ViewsChanged([]*View{v})
+	for attempt := range 4 {
+		require.Contains(t, []kv.NodeID{2, 3}, n.route(d, attempt))
+	}
+	require.NotEqual(t, n.route(d, 1), n.route(d, 2))
+	d.Replicas[0].Learner = false
+	require.Equal(t, n.self.Node, n.route(d, 1))
+}

@@ -81,13 +81,19 @@ func (n *Node) learn(id kv.ShardID, leader kv.NodeID) {
 	n.leaders.Store(id, leader)
 }
 
-// route picks the node for an attempt: the leader if it is known, else one replica after the other.
+// route picks the node for an attempt: the leader if it is known, else one replica after the other. A learner may not have
+// heard of the leader yet, and not soon either.
 func (n *Node) route(d *kv.Descriptor, attempt int) kv.NodeID {
 	if leader := n.Leader(d.Shard); leader != 0 {
 		return leader
 	}
-	if _, member := d.OnNode(n.self.Node); member && n.view(d.Shard) != nil {
+	if r, member := d.OnNode(n.self.Node); member && !r.Learner && n.view(d.Shard) != nil {
 		return n.self.Node // It will hear of the leader first.
+	}
+	for i := range d.Replicas {
+		if r := d.Replicas[(attempt+i)%len(d.Replicas)]; !r.Learner {
+			return r.Node
+		}
 	}
 	return d.Replicas[attempt%len(d.Replicas)].Node
 }

@@ -295,10 +295,29 @@ func (n *Node) Stale(route kv.Route, key []byte) []*kv.Descriptor {
 	if p == nil || route.Version == 0 {
 		return nil
 	}
-	if d := n.locate(p, key); d.Shard != route.Shard || d.Epoch.Version != route.Version {
-		return []*kv.Descriptor{d}
+	d := n.locate(p, key)
+	if d.Shard == route.Shard && d.Epoch.Version == route.Version {
+		return nil
 	}
-	return nil
+	list := []*kv.Descriptor{d}
+	if d.Shard != route.Shard {
+		// What is left of the shard that the key was split off from: else the caller would know nothing of that.
+		if rest := n.newest(p, route.Shard); rest != nil && rest.Epoch.Version > route.Version {
+			list = append(list, rest)
+		}
+	}
+	return list
+}
+
+// newest gives the newest descriptor of a shard that this node knows, nil for none.
+func (n *Node) newest(p *published, id kv.ShardID) *kv.Descriptor {
+	d, _ := p.shards.Shard(id)
+	if v := n.view(id); v != nil {
+		if here := v.state.Load().descriptor; d == nil || here.Epoch.Newer(d.Epoch) {
+			return here
+		}
+	}
+	return d
 }
 
 // Self tells who the node is.
