@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 	"sim":           {"kv", "api/kvd/v1", "api/wire", "client/route", "storage", "cache", "shard", "raftmeta", "node", "check"},
 	"cmd/kvd":       {"kv", "raftmeta", "node", "server", "transport"},
 	"cmd/kvcli":     {"kv", "api/kvd/v1", "api/wire", "client", "geo", "backup"},
-	"bench/local":   {},
+	"bench/local":   {"kv"},
 	"bench/changes": {"kv", "api/kvd/v1", "client", "check", "bench/local"},
 	"bench/hotspot": {"kv", "api/kvd/v1", "client", "geo", "bench/local"},
 	"internal/test": {"kv", "api/kvd/v1", "api/wire", "node", "server", "transport", "client"},

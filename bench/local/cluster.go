@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/kvdstore/kvd/kv"
 )
 
 const (
@@ -63,6 +65,9 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 	c := &Cluster{cfg: cfg}
 	n, dir := cfg.Nodes, cfg.Dir
+	if _, err := os.Stat(filepath.Join(dir, "n1")); err == nil {
+		return nil, &kv.InvalidError{Field: "dir", Bound: fmt.Sprintf("a directory without the data of an earlier cluster; %s has some", dir)}
+	}
 	binary := filepath.Join(dir, "kvd")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/kvdstore/kvd/cmd/kvd").CombinedOutput(); err != nil {
 		return c, fmt.Errorf("build kvd: %w\n%s", err, out)
