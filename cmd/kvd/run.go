@@ -32,17 +32,18 @@ const exitRemoved = 3
 // daemon is one running kvd.
 type daemon struct {
 	*settings
-	logger *slog.Logger
-	level  slog.LevelVar
-	certs  *server.Certificates
-	node   *node.Node
-	server *server.Server
-	failed chan error
+	logger  *slog.Logger
+	level   slog.LevelVar
+	certs   *server.Certificates
+	node    *node.Node
+	server  *server.Server
+	failed  chan error
+	removed chan error // This node was removed from the cluster.
 }
 
 // run runs kvd until a signal or a failure ends it.
 func run(s *settings) error {
-	d := &daemon{settings: s, failed: make(chan error, 1)}
+	d := &daemon{settings: s, failed: make(chan error, 1), removed: make(chan error, 1)}
 	d.logger = s.logger(os.Stderr, &d.level)
 	// A quarter of the memory is Pebble's, outside of the collector's reach; the rest leaves room for the runtime.
 	debug.SetMemoryLimit(s.memory * 7 / 10)
@@ -101,11 +102,16 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// fatal ends the process at once: whatever is not on the disk now must not be acknowledged.
+// fatal ends the process at once: whatever is not on the disk now must not be acknowledged. One that was removed from the
+// cluster holds nothing, and lets its clients hear the answers that are under way.
 func (d *daemon) fatal(err error) {
 	d.logger.Error("kvd stops", "error", err)
 	if errors.Is(err, node.ErrRemoved) {
-		os.Exit(exitRemoved)
+		select {
+		case d.removed <- err:
+		default:
+		}
+		return
 	}
 	os.Exit(2)
 }
@@ -146,6 +152,8 @@ func (d *daemon) live(ctx context.Context, cancel context.CancelFunc, started <-
 		case err := <-d.failed:
 			cancel()
 			return errors.Join(err, d.node.Stop(true))
+		case err := <-d.removed:
+			return errors.Join(err, d.stop(cancel, started != nil))
 		case s := <-signals:
 			if s == syscall.SIGHUP {
 				d.reload()
