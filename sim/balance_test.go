@@ -51,7 +51,7 @@ func (w *world) balanced() bool {
 
 // TestLeadersSpread: the leaderships are evened out, at whatever tick of raft's own rounds the first leaders were elected.
 func TestLeadersSpread(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(10) {
 		w := calm(t, seed)
 		w.run(90 * time.Second)
 		require.NoError(t, w.err)
@@ -62,7 +62,7 @@ func TestLeadersSpread(t *testing.T) {
 // TestLeavingNodeGetsNothingBack: a node that is going down hands its leaderships over, and they do not come back to it
 // before it has started anew.
 func TestLeavingNodeGetsNothingBack(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(8) {
 		w := calm(t, seed)
 		w.run(90 * time.Second)
 		leaving := w.nodes[seed%3]
@@ -87,7 +87,7 @@ func TestLeavingNodeGetsNothingBack(t *testing.T) {
 // TestLeadersSpreadFar: they are evened out also when the nodes are far from each other and every shard is written to: then a
 // follower that keeps up is always some entries behind, by what the leader knows.
 func TestLeadersSpreadFar(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(1) {
 		w := calm(t, seed)
 		for _, a := range w.nodes {
 			for _, b := range w.nodes {
