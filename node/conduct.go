@@ -82,6 +82,9 @@ func (c *Core) every(d time.Duration, offset uint64) bool {
 // plan carries out what the plan decides.
 func (c *Core) plan() {
 	actions := c.conduct.planner.Step(c.now.Boot, c.now.Wall, c.shards(), c.settings, c.conduct.reports)
+	if len(actions.Events) > 0 {
+		c.Host.Happened(actions.Events)
+	}
 	for _, command := range actions.Commands {
 		c.ownMeta(command)
 	}

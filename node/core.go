@@ -45,7 +45,7 @@ type Host interface {
 	ViewsChanged(views []*View)
 	// MetaChanged tells that the metadata, as applied here, is newer.
 	MetaChanged(m *kvdv1.MetaState)
-	// Happened tells what a step of the meta group has decided or brought about.
+	// Happened tells what a step of the meta group, or its leader alone, has decided or brought about.
 	Happened(list []*kvdv1.Event)
 	// Fatal stops the process: a disk failed, data is damaged, or an invariant is broken.
 	Fatal(err error)

@@ -57,7 +57,7 @@ func (r *events) Add(list []*kvdv1.Event) {
 	}
 }
 
-// Happened takes events of the meta group, as they were applied here.
+// Happened takes events of the meta group, as they were applied here, and those of its leader's plan.
 func (n *Node) Happened(list []*kvdv1.Event) { n.events.Add(list) }
 
 // Of gives at most limit events of a shard and a goal, 0 for any, the newest ones, oldest first.

@@ -49,14 +49,18 @@ func (w *world) balanced() bool {
 	return all == len(w.newest.Descriptors()) && slices.Max(leads)-slices.Min(leads) <= 1
 }
 
-// TestLeadersSpread: the leaderships are evened out, at whatever tick of raft's own rounds the first leaders were elected.
+// TestLeadersSpread: the leaderships are evened out, at whatever tick of raft's own rounds the first leaders were elected, and
+// each hand-over is told.
 func TestLeadersSpread(t *testing.T) {
+	told := 0
 	for seed := range uint64(10) {
 		w := calm(t, seed)
 		w.run(90 * time.Second)
 		require.NoError(t, w.err)
 		require.True(t, w.balanced(), "seed %d", seed)
+		told += w.handedOver
 	}
+	require.Positive(t, told)
 }
 
 // TestLeavingNodeGetsNothingBack: a node that is going down hands its leaderships over, and they do not come back to it

@@ -602,7 +602,13 @@ func (h host) Survey(s *node.SurveyWork) {
 
 func (h host) ViewsChanged([]*node.View) {}
 
-func (h host) Happened([]*kvdv1.Event) {}
+func (h host) Happened(list []*kvdv1.Event) {
+	for _, e := range list {
+		if e.GetKind() == "transfer" && e.GetState() == raftmeta.Happened {
+			h.handedOver++
+		}
+	}
+}
 
 func (h host) MetaChanged(meta *kvdv1.MetaState) { h.machine.shards = h.knownMap(meta) }
 

@@ -67,7 +67,9 @@ type world struct {
 	onStep func(m *machine, p phase, shard kv.ShardID, s step)
 	quiet  bool // The faults are over.
 	stats  Stats
-	err    error
+	// handedOver counts the hand-overs that the plan has told of.
+	handedOver int
+	err        error
 }
 
 // link is one direction between two nodes.

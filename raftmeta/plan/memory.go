@@ -8,6 +8,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
 )
 
 // A planner's memory of a shard keeps it from acting on figures from before a change, and from taking a change back.
@@ -87,6 +88,7 @@ type memory struct {
 	loadTill time.Duration
 	head     kv.NodeID // Believed to lead instead of the reported one until headTill.
 	headTill time.Duration
+	headWhy  string // Why it was asked to take the leadership over; empty if the plan did not ask for it.
 	pauses   [kinds]pause
 	refusals [kinds]int // In a row.
 	moved    []departure
@@ -226,11 +228,14 @@ func (p *Planner) noticeLeader(v *View, d *kv.Descriptor, m *memory) {
 	if m.former = 0; m.leader != 0 && leader != m.head && !busy && !p.wasBusy(d.Shard) {
 		m.former, m.formerAt = m.leader, v.Now
 	}
+	if m.headWhy != "" && leader == m.head {
+		p.handing(d.Shard, m.leader, leader, raftmeta.Happened, m.headWhy)
+	}
 	if m.leader != 0 {
 		m.believe(m.seen, v.Now+loadSettle)
 		m.rest(kindLead, v.Now+leadPause, "its leader has changed just now")
 	}
-	m.leader, m.head = leader, 0
+	m.leader, m.head, m.headWhy = leader, 0, ""
 }
 
 // wasBusy tells that a shard took part in a goal at the last step.

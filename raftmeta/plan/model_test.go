@@ -46,6 +46,7 @@ type cluster struct {
 	noisy      bool    // Loads are counts of what comes by chance.
 	swift      bool    // Splits take no time: their goals are set and reached between two steps of the plan.
 	log        []happening
+	events     []*kvdv1.Event // Of hand-overs.
 }
 
 // happening is a change of a shard.
@@ -304,6 +305,7 @@ func (c *cluster) tick() {
 		m := c.shardMap()
 		actions := c.planner.Step(c.now, c.now.Milliseconds(), m, raftmeta.SettingsOf(c.state()), c.reports)
 		c.commands = append(c.commands, actions.Commands...)
+		c.events = append(c.events, actions.Events...)
 		again := c.planner.Step(c.now+200*time.Millisecond, c.now.Milliseconds(), m, raftmeta.SettingsOf(c.state()), c.reports)
 		actions.Orders = append(actions.Orders, again.Orders...)
 		for _, cmd := range again.Commands {

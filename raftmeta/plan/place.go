@@ -7,6 +7,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/raftmeta"
 )
 
 // Placing a shard: its voters are to be as many as the setting wants and the nodes allow, on nodes that are neither down
@@ -336,6 +337,8 @@ func (r *round) transfer(s *shardState, to *nodeState, format string, args ...an
 		to.leaders++
 	}
 	s.taken = true
+	s.mem.headWhy = clip(why)
+	r.p.handing(s.d.Shard, s.leader, to.id, raftmeta.Wanted, s.mem.headWhy)
 	if !r.tooLarge(s) {
 		s.mem.led = depart(s.mem.led, s.leader, r.Now, r.Now+leadBack)
 	}

@@ -29,6 +29,8 @@ type Actions struct {
 	Commands []*kvdv1.MetaCommand
 	// Orders are for the leaders of their shards, at most kv.OrdersMax. A goal's orders come first.
 	Orders []*kvdv1.Order
+	// Events tell of hand-overs: they have no goal, so the meta group does not tell of them.
+	Events []*kvdv1.Event
 }
 
 // Planner decides for the leader of the meta group. It begins anew with each leadership: what it remembers are changes of
@@ -47,6 +49,7 @@ type Planner struct {
 	unevenAt  time.Duration // When that was last, and might still be mended.
 	idleSince time.Duration // Since when there is hardly any load, if there is.
 	last      *round
+	events    []*kvdv1.Event // Of this step.
 	wallMs    int64
 }
 
@@ -62,7 +65,7 @@ func New(now time.Duration) *Planner {
 // for people.
 func (p *Planner) Step(now time.Duration, wallMs int64, m *raftmeta.Map, settings *raftmeta.Settings, reports *Reports) Actions {
 	reports.Keep(m)
-	p.wallMs = wallMs
+	p.wallMs, p.events = wallMs, nil
 	lim := limitsOf(settings)
 	v := &View{Map: m, Reports: reports, Now: now, DeadAfter: lim.deadAfter}
 	if p.last != nil && now-p.last.Now < decideEvery {
@@ -83,6 +86,7 @@ func (p *Planner) Step(now time.Duration, wallMs int64, m *raftmeta.Map, setting
 	r.mergeAll()
 	r.spreadLeaders()
 	r.spreadReplicas()
+	r.actions.Events = p.events
 	return r.actions
 }
 
@@ -208,6 +212,18 @@ func (r *round) clearOne(d *kv.Descriptor) {
 	if step := Next(r.View, d, nil); step.Order != nil {
 		r.order(step.Order)
 	}
+}
+
+// handing tells of a hand-over.
+func (p *Planner) handing(shard kv.ShardID, from, to kv.NodeID, state, why string) {
+	name := fmt.Sprintf("shard %d", shard)
+	if shard == kv.MetaShard {
+		name = "the meta group"
+	}
+	p.events = append(p.events, &kvdv1.Event{
+		Kind: "transfer", State: state, Shard: uint64(shard), Node: uint64(to), TimeMs: p.wallMs,
+		Text: fmt.Sprintf("hand %s over from node %d to node %d: %s", name, from, to, why),
+	})
 }
 
 // order gives an order, up to the bound; the rest is computed again in the next round.

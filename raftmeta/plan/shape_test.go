@@ -38,6 +38,24 @@ func TestCity(t *testing.T) {
 	require.LessOrEqual(t, c.busiest(), 1.3)
 }
 
+// TestHandOversAreTold: each has its reason, when it is asked for and when it is done.
+func TestHandOversAreTold(t *testing.T) {
+	c := newCluster(t, 3, 22)
+	c.noisy = true
+	c.ask(c.zipf("k", 1000, 0.9, 5000))
+	c.run(time.Minute)
+	counts := map[string]int{}
+	for _, e := range c.events {
+		require.Equal(t, "transfer", e.Kind)
+		require.Positive(t, e.TimeMs)
+		require.Regexp(t, `^hand (shard \d+|the meta group) over from node \d to node \d: node \d leads \d\.\d\d times the mean \(\d+/s\)$`, e.Text)
+		counts[e.State]++
+	}
+	handed := c.since(0, "lead")
+	require.NotEmpty(t, handed)
+	require.Equal(t, map[string]int{raftmeta.Wanted: len(handed), raftmeta.Happened: len(handed)}, counts)
+}
+
 // TestSplitBySize: data is split at the size, to halves; a single large key is not, and is not asked for all the time.
 func TestSplitBySize(t *testing.T) {
 	c := newCluster(t, 3, 10)
