@@ -109,6 +109,8 @@ const (
 	// AbsorbedMax bounds the absorbed shards that a shard remembers, and AbsorbedMapMax those that the map does.
 	AbsorbedMax    = 8
 	AbsorbedMapMax = 4096
+	// ReplicaIDMax is the highest id of a replica: raft keeps the last two numbers that there are for its own threads.
+	ReplicaIDMax = 1<<63 - 1
 	// ParkedMax bounds the votes that wait on a node for the split that their shard is born in (S5).
 	ParkedMax = 256
 	// EventsMax bounds the events that a node remembers.

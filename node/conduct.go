@@ -165,6 +165,9 @@ func (c *Core) follow(s *kvdv1.ShardReport) {
 	}
 	if pair := s.GetBirth(); pair != nil {
 		left, right := wire.ToDescriptor(pair.GetLeft()), wire.ToDescriptor(pair.GetRight())
+		if left == nil || right == nil {
+			return
+		}
 		if known, ok := c.shards().Shard(left.Shard); ok && left.Epoch.Version > known.Epoch.Version {
 			c.proposeReport(left, left, right)
 			return

@@ -8,8 +8,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/replica"
 	"github.com/kvdstore/kvd/shard"
@@ -58,6 +60,9 @@ func newTrio(t testing.TB) *trio {
 func (m *third) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 	e := &kvdv1.Envelope{ClusterId: 7, FromNode: uint64(m.id), ToNode: uint64(to), FromLife: 1, Messages: messages}
 	m.crossed = append(m.crossed, e)
+	if to > kv.NodeID(len(m.nodes)) {
+		return // There is no such node.
+	}
 	other := m.nodes[to-1]
 	other.in.Envelopes = append(other.in.Envelopes, e)
 }
@@ -371,5 +376,89 @@ func FuzzSnapshotHeader(f *testing.F) {
 		}
 		require.NoError(t, m.fatal)
 		require.NoError(t, m.core.Check())
+	})
+}
+
+// FuzzConduct: whatever a node says of the conduct of the cluster, to the one that leads the meta group and to another.
+// Orders do what they do; nothing panics, and no node stops.
+func FuzzConduct(f *testing.F) {
+	w := newTrio(f)
+	w.elected()
+	d := wire.FromDescriptor(w.nodes[0].core.groups[trioShard].machine.Descriptor(), 0)
+	far := proto.Clone(d).(*kvdv1.Descriptor)
+	far.Epoch = &kvdv1.Epoch{Version: 9, Config: 9}
+	right := &kvdv1.Descriptor{Shard: 50, Start: []byte("k1"), Epoch: far.Epoch, Replicas: []*kvdv1.Replica{{Node: 1, Replica: 90}}}
+	orders := []*kvdv1.Order{
+		{}, {Step: &kvdv1.Order_Conf{Conf: &kvdv1.ConfChange{}}},
+		{Step: &kvdv1.Order_Conf{Conf: &kvdv1.ConfChange{Add: []*kvdv1.Replica{{Node: 9, Replica: 99}}}}},
+		{Step: &kvdv1.Order_Conf{Conf: &kvdv1.ConfChange{Add: []*kvdv1.Replica{{Node: 9, Replica: 1<<64 - 1}}}}},
+		{Step: &kvdv1.Order_Conf{Conf: &kvdv1.ConfChange{Add: []*kvdv1.Replica{{Node: 9, Replica: 1<<64 - 2}}}}},
+		{Step: &kvdv1.Order_Conf{Conf: &kvdv1.ConfChange{Demote: []uint64{d.Replicas[0].Replica, d.Replicas[1].Replica}}}},
+		{Step: &kvdv1.Order_Split{Split: &kvdv1.SplitGoal{}}},
+		{Step: &kvdv1.Order_Split{Split: &kvdv1.SplitGoal{Key: []byte("k1"), Child: 50}}},
+		{Step: &kvdv1.Order_Split{Split: &kvdv1.SplitGoal{Key: []byte("k1"), Child: 50, Replicas: []*kvdv1.Replica{
+			{Node: 1, Replica: 1<<64 - 1}, {Node: 2, Replica: 1<<64 - 2}, {Node: 3, Replica: 1<<64 - 3}}}}},
+		{Step: &kvdv1.Order_Merge{Merge: &kvdv1.Descriptor{}}}, {Step: &kvdv1.Order_Merge{Merge: right}},
+		{Step: &kvdv1.Order_Unfreeze{Unfreeze: &kvdv1.Unfreeze{Id: 3}}}, {Step: &kvdv1.Order_Transfer{Transfer: 2}},
+	}
+	var seeds []*kvdv1.RaftMessage
+	for _, o := range orders {
+		for id := range uint64(2) {
+			x := proto.Clone(o).(*kvdv1.Order)
+			x.Shard, x.Goal, x.Epoch = id, 7, d.Epoch
+			seeds = append(seeds, &kvdv1.RaftMessage{Order: x})
+		}
+	}
+	for _, s := range []*kvdv1.ShardReport{
+		{}, {Descriptor_: d}, {Descriptor_: far}, {Descriptor_: d, Birth: &kvdv1.SplitPair{}},
+		{Descriptor_: d, Birth: &kvdv1.SplitPair{Left: far}}, {Descriptor_: d, Birth: &kvdv1.SplitPair{Left: far, Right: right}},
+		{Descriptor_: d, Birth: &kvdv1.SplitPair{Right: right}},
+	} {
+		seeds = append(seeds, &kvdv1.RaftMessage{Report: &kvdv1.NodeReport{Term: 1, Shards: []*kvdv1.ShardReport{s}, Refusals: []*kvdv1.Refusal{{Goal: 7}}}})
+	}
+	for _, word := range []*kvdv1.Word{
+		{}, {Shard: trioShard, Replica: d.Replicas[1].Replica, Descriptor_: &kvdv1.Descriptor{}},
+		{Shard: trioShard, Replica: d.Replicas[1].Replica, Descriptor_: right}, {Shard: trioShard, Replica: d.Replicas[0].Replica, Absorber: 9, Descriptor_: d},
+	} {
+		seeds = append(seeds, &kvdv1.RaftMessage{Word: word})
+	}
+	seeds = append(seeds, &kvdv1.RaftMessage{Question: &kvdv1.Question{Shard: 9}}, &kvdv1.RaftMessage{Presides: 1<<64 - 1},
+		&kvdv1.RaftMessage{Shard: trioShard, From: d.Replicas[0].Replica, To: d.Replicas[1].Replica, Term: 1, Index: 5, Sleep: true},
+		&kvdv1.RaftMessage{Shard: trioShard, From: d.Replicas[0].Replica, To: d.Replicas[1].Replica, Term: 1, Absent: true})
+	for _, m := range seeds {
+		b, err := m.MarshalVT()
+		require.NoError(f, err)
+		f.Add(true, b)
+		f.Add(false, b)
+	}
+	f.Fuzz(func(t *testing.T, leads bool, b []byte) {
+		r := &kvdv1.RaftMessage{}
+		if r.UnmarshalVT(b) != nil || len(r.Entries) > 0 {
+			return
+		}
+		w := newTrio(t)
+		w.elected()
+		all, meta := w.nodes[:], 0
+		for i, m := range all {
+			if m.core.conduct != nil {
+				meta = i
+			}
+		}
+		to := w.nodes[meta]
+		if !leads {
+			to = w.nodes[0]
+		}
+		if report := r.GetReport(); report != nil && to.core.conduct != nil && report.Term == 1 {
+			report.Term = uint64(to.core.conduct.term)
+		}
+		from := all[to.id%3].id
+		to.in.Envelopes = append(to.in.Envelopes, &kvdv1.Envelope{ClusterId: 7, FromNode: uint64(from), ToNode: uint64(to.id), FromLife: 1, Messages: []*kvdv1.RaftMessage{r}})
+		for range 45 {
+			w.tick(all...)
+		}
+		for _, m := range all {
+			require.NoError(t, m.fatal)
+			require.NoError(t, m.core.Check())
+		}
 	})
 }

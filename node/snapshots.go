@@ -322,8 +322,8 @@ func checkReplicas(st *kvdv1.ShardState, here kv.Replica) error {
 		nodes[r.Node] = true
 	}
 	for _, id := range ids {
-		if d.NodeOf(kv.ReplicaID(id)) == 0 {
-			return &kv.InvalidError{Field: "descriptor", Bound: fmt.Sprintf("with all replicas of the configuration, lacks %d", id)}
+		if d.NodeOf(kv.ReplicaID(id)) == 0 || id > kv.ReplicaIDMax {
+			return &kv.InvalidError{Field: "descriptor", Bound: fmt.Sprintf("with all replicas of the configuration, not with %d", id)}
 		}
 	}
 	if d.NodeOf(here.Replica) != here.Node {

@@ -71,7 +71,7 @@ func (m *Machine) ApplyConf(index kv.Index, term kv.Term, change *kvdv1.ConfChan
 	if err := m.next(index, term); err != nil {
 		return kv.Result{}, err
 	}
-	if err := replica.AdmitConf(m.descriptor, change); err != nil {
+	if err := m.admitConf(change); err != nil {
 		return kv.Result{Status: kv.Refused, Reason: err.Error()}, nil
 	}
 	conf := apply()
@@ -86,6 +86,27 @@ func (m *Machine) ApplyConf(index kv.Index, term kv.Term, change *kvdv1.ConfChan
 	st.Voters, st.Learners = conf.GetVoters(), conf.GetLearners()
 	st.VotersOutgoing, st.LearnersNext, st.AutoLeave = conf.GetVotersOutgoing(), conf.GetLearnersNext(), conf.GetAutoLeave()
 	return kv.Result{Status: kv.Done}, nil
+}
+
+// admitConf refuses a change after which the metadata could not be read: that would stop every node, at each start again.
+// A node that was removed is let through, as in a report.
+func (m *Machine) admitConf(change *kvdv1.ConfChange) error {
+	if err := replica.AdmitConf(m.descriptor, change); err != nil {
+		return err
+	}
+	meta := m.state.Meta
+	for _, r := range change.GetAdd() {
+		if r.GetReplica() >= meta.GetNextReplica() || r.GetNode() >= meta.GetNextNode() {
+			return &kv.InvalidError{Field: "add", Bound: fmt.Sprintf("ids that were given, below %d, on a node below %d, is %d on node %d",
+				meta.GetNextReplica(), meta.GetNextNode(), r.GetReplica(), r.GetNode())}
+		}
+	}
+	members, voters := len(m.descriptor.Replicas)+len(change.GetAdd()), m.descriptor.Voters()+len(change.GetPromote())-len(change.GetDemote())
+	if members > MembersMax || voters > ReplicasMax {
+		return &kv.InvalidError{Field: "configuration change", Bound: fmt.Sprintf("at most %d replicas, of which %d vote, would be %d and %d",
+			MembersMax, ReplicasMax, members, voters)}
+	}
+	return nil
 }
 
 // next moves on to the entry that follows the last one applied.

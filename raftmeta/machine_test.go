@@ -276,15 +276,45 @@ func TestMachineWithoutKeys(t *testing.T) {
 }
 
 // reconfigure applies a change that is admitted, with any outcome.
-func reconfigure(m interface {
-	Descriptor() *kv.Descriptor
-	ApplyConf(kv.Index, kv.Term, *kvdv1.ConfChange, func() *raftpb.ConfState) (kv.Result, error)
-}, index kv.Index, conf *raftpb.ConfState) error {
-	d := m.Descriptor()
+func reconfigure(m *Machine, index kv.Index, conf *raftpb.ConfState) error {
+	d, given := m.Descriptor(), successor(m.state.Meta)
+	given.NextNode, given.NextReplica = 3000, 3000
+	m.state.Meta = given
 	change := &kvdv1.ConfChange{Epoch: &kvdv1.Epoch{Version: d.Epoch.Version, Config: d.Epoch.Config}, Leave: d.Joint()}
 	if !change.Leave {
 		change.Add = []*kvdv1.Replica{{Node: 1000 + d.Epoch.Config, Replica: 1000 + d.Epoch.Config}}
 	}
 	_, err := m.ApplyConf(index, 6, change, func() *raftpb.ConfState { return conf })
 	return err
+}
+
+// TestConfigurationOfTheMetaGroupIsReadable: a change of the meta group that would leave metadata which no node can read
+// is refused: such metadata stops every node, at each start again.
+func TestConfigurationOfTheMetaGroupIsReadable(t *testing.T) {
+	for name, change := range map[string]func(m *kvdv1.MetaState, c *kvdv1.ConfChange){
+		"fits":                       func(*kvdv1.MetaState, *kvdv1.ConfChange) {},
+		"a node that never was":      func(m *kvdv1.MetaState, c *kvdv1.ConfChange) { c.Add[0].Node = m.NextNode },
+		"a replica id not given yet": func(m *kvdv1.MetaState, c *kvdv1.ConfChange) { c.Add[0].Replica = m.NextReplica },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := machine(t)
+			given := successor(m.state.Meta)
+			given.NextNode, given.NextReplica = given.NextNode+1, given.NextReplica+1
+			m.state.Meta = given
+			add := &kvdv1.Replica{Node: given.NextNode - 1, Replica: given.NextReplica - 1, Learner: true}
+			c := &kvdv1.ConfChange{Epoch: given.Meta.Epoch, Add: []*kvdv1.Replica{add}}
+			change(given, c)
+			s, learners := &sink{}, []uint64{add.Replica}
+			m.Begin(s)
+			r, err := m.ApplyConf(11, 6, c, func() *raftpb.ConfState {
+				return &raftpb.ConfState{Voters: m.state.Voters, Learners: learners}
+			})
+			require.NoError(t, err)
+			require.Equal(t, name == "fits", r.Status == kv.Done, r.Reason)
+			m.Finish()
+			m.Committed()
+			_, err = New(s.stored)
+			require.NoError(t, err)
+		})
+	}
 }

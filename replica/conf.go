@@ -58,6 +58,9 @@ func admitAdd(d *kv.Descriptor, add []*kvdv1.Replica) error {
 		return &kv.InvalidError{Field: "add", Bound: fmt.Sprintf("one learner at a time, has %d", len(add))}
 	}
 	r := add[0]
+	if r.GetReplica() > kv.ReplicaIDMax {
+		return &kv.InvalidError{Field: "add", Bound: fmt.Sprintf("a replica with an id of at most %d, is %d", uint64(kv.ReplicaIDMax), r.GetReplica())}
+	}
 	for _, known := range d.Replicas {
 		// Ids rise: who lags knows by that that a stranger has become a member since.
 		if r.GetNode() == 0 || kv.ReplicaID(r.GetReplica()) <= known.Replica {

@@ -64,7 +64,7 @@ func Decode(w *kvdv1.RaftMessage) (*raftpb.Message, error) {
 	switch {
 	case !requests[kind] && !answers[kind]:
 		return nil, &kv.InvalidError{Field: "type", Bound: fmt.Sprintf("a message that nodes exchange, is %d", w.GetType())}
-	case w.GetFrom() == 0 || w.GetTo() == 0 || w.GetFrom() == w.GetTo():
+	case w.GetFrom() == 0 || w.GetTo() == 0 || w.GetFrom() == w.GetTo() || max(w.GetFrom(), w.GetTo()) > kv.ReplicaIDMax:
 		return nil, &kv.InvalidError{Field: "from, to", Bound: "two replicas of the shard"}
 	case w.GetTerm() == 0:
 		return nil, &kv.InvalidError{Field: "term", Bound: "at least 1"}

@@ -53,7 +53,7 @@ func admitTwins(parent []kv.Replica, child []*kvdv1.Replica, heir kv.NodeID) err
 			return invalid("split.replicas", "one on each node of the parent's, node %d has none", p.Node)
 		}
 		r := child[i]
-		if r.GetReplica() == 0 || ids[r.GetReplica()] || r.GetLearner() != p.Learner || r.GetIncoming() || r.GetOutgoing() {
+		if r.GetReplica() == 0 || r.GetReplica() > kv.ReplicaIDMax || ids[r.GetReplica()] || r.GetLearner() != p.Learner || r.GetIncoming() || r.GetOutgoing() {
 			return invalid("split.replicas", "with ids of their own, voting where the parent's do, is %d on node %d", r.GetReplica(), p.Node)
 		}
 		ids[r.GetReplica()] = true
