@@ -43,6 +43,7 @@ const trioShard = 1
 
 func newTrio(t testing.TB) *trio {
 	meta := foundingOf(t, 3)
+	meta.NextShard, meta.NextReplica = 1000, 1000 // As if those were given that tests give to children.
 	w := &trio{t: t}
 	for i := range w.nodes {
 		log, state := storage.NewMemLog(), storage.NewMemState()

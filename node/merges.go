@@ -153,11 +153,14 @@ func (c *Core) settleMerge(g *group, in *kvdv1.IntentState) {
 		}
 		return
 	}
-	if right == nil || g.merging%mergeRetryTicks != 1 {
+	if g.merging%mergeRetryTicks != 1 {
 		return
 	}
-	c.tellLeader(right, &kvdv1.Order{Shard: uint64(right.shard), Epoch: in.GetRight().GetEpoch(),
-		Step: &kvdv1.Order_Unfreeze{Unfreeze: &kvdv1.Unfreeze{Id: in.GetId()}}})
+	// Frozen, or to be frozen late, it is where it was when the merge began. Left may have been moved since.
+	for _, r := range in.GetRight().GetReplicas() {
+		c.tell(kv.NodeID(r.GetNode()), &kvdv1.RaftMessage{Order: &kvdv1.Order{Shard: in.GetRight().GetShard(), Epoch: in.GetRight().GetEpoch(),
+			Step: &kvdv1.Order_Unfreeze{Unfreeze: &kvdv1.Unfreeze{Id: in.GetId()}}}})
+	}
 }
 
 // thawed reports that the right shard can not be frozen by a merge any more: an Unfreeze of it is applied, or the shard has
@@ -165,7 +168,7 @@ func (c *Core) settleMerge(g *group, in *kvdv1.IntentState) {
 func (c *Core) thawed(right *group, in *kvdv1.IntentState) bool {
 	if right == nil {
 		d, ok := c.shards().Shard(kv.ShardID(in.GetRight().GetShard()))
-		return !ok || d.Epoch.Newer(wire.ToEpoch(in.GetRight().GetEpoch()))
+		return ok && d.Epoch.Newer(wire.ToEpoch(in.GetRight().GetEpoch()))
 	}
 	frozen := right.machine.Frozen()
 	return frozen.GetId() != in.GetId() && right.machine.Descriptor().Epoch.Newer(wire.ToEpoch(in.GetRight().GetEpoch()))

@@ -177,21 +177,20 @@ func (c *Core) lookUp(shard kv.ShardID) (d *kvdv1.Descriptor, absorber kv.ShardI
 }
 
 // word takes an answer of the meta group. It is believed only if it speaks of a later configuration than the one applied
-// here, without this replica; or if the shard was absorbed, and no replica of the absorber is here (M4, G3).
+// here, without this replica, which for an absorbed shard is its last; or if the shard was absorbed, and no replica of the
+// absorber is here (M4, G3).
 func (c *Core) word(w *kvdv1.Word) {
 	g := c.groups[kv.ShardID(w.GetShard())]
 	if g == nil || uint64(g.member.Replica) != w.GetReplica() || w.GetDescriptor_() == nil || g.replica.Replaying() {
 		return
 	}
-	if w.GetAbsorber() != 0 {
-		if c.groups[kv.ShardID(w.GetAbsorber())] == nil && c.arrivals[kv.ShardID(w.GetAbsorber())] == nil {
-			c.remove(g)
-		}
-		return
-	}
 	later := w.GetDescriptor_().GetEpoch().GetConfig() > g.machine.Descriptor().Epoch.Config
 	member := slices.ContainsFunc(w.GetDescriptor_().GetReplicas(), func(r *kvdv1.Replica) bool { return r.GetReplica() == w.GetReplica() })
-	if !member && (later || mutantWordWithoutEpoch) {
+	absorber := kv.ShardID(w.GetAbsorber())
+	switch {
+	case !member && (later || mutantWordWithoutEpoch):
+		c.remove(g)
+	case absorber != 0 && c.groups[absorber] == nil && c.arrivals[absorber] == nil:
 		c.remove(g)
 	}
 }

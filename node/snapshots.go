@@ -246,7 +246,8 @@ func checkMessage(r *Received) error {
 }
 
 // room refuses a snapshot whose span overlaps that of another replica here (D3), which is then asked about: unless the
-// snapshot's shard has absorbed it. Those are given.
+// snapshot's shard has absorbed it. Those are given. One that has yet to apply again what was committed at its start stays
+// until then (T5): a child may be born in that, whose log is here already.
 func (c *Core) room(r *Received, g *group) (absorbed []*group, err error) {
 	d := wire.ToDescriptor(r.State.GetDescriptor_())
 	if d.Shard == kv.MetaShard {
@@ -259,7 +260,7 @@ func (c *Core) room(r *Received, g *group) (absorbed []*group, err error) {
 		gone := slices.ContainsFunc(r.State.GetAbsorbed(), func(a *kvdv1.Absorbed) bool {
 			return kv.ShardID(a.GetShard()) == other.shard
 		})
-		if gone && !other.replica.Installing() && other.incoming == nil {
+		if gone && !other.replica.Installing() && !other.replica.Replaying() && other.incoming == nil {
 			absorbed = append(absorbed, other)
 			continue
 		}

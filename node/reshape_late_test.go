@@ -1,0 +1,104 @@
+package node
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/storage"
+)
+
+// TestReplayIsNotAbsorbed (T5): a snapshot that has absorbed a replica here waits until that one has applied again what
+// was committed at its start. Children of it may be born only then, and their logs are there already: without the parent
+// they would be taken for damage, at each start again.
+func TestReplayIsNotAbsorbed(t *testing.T) {
+	f := &follower{lone: &lone{t: t, log: storage.NewMemLog(), state: storage.NewMemState()}}
+	meta := foundingOf(t, 3, []byte("m"))
+	require.NoError(t, Found(meta, 2, f.log, f.state))
+	require.NoError(t, f.open(meta))
+	right := f.core.groups[2]
+	last := uint64(kv.BirthIndex) + 1
+	require.NoError(t, f.log.Write([]storage.LogWrite{{
+		Group: right.replica.Group(), Entries: []*raftpb.Entry{{Index: &last, Term: new(uint64(kv.BirthTerm))}}, Hard: &storage.HardState{Term: kv.BirthTerm, Commit: kv.Index(last)},
+	}}, true))
+	require.NoError(t, f.open(meta))
+	left, right := f.core.groups[1], f.core.groups[2]
+	require.True(t, right.replica.Replaying())
+
+	st := proto.CloneOf(left.machine.State())
+	st.Descriptor_.End = nil
+	st.Absorbed = []*kvdv1.Absorbed{{Shard: 2, Replicas: meta.Descriptors[1].Replicas}}
+	_, err := f.core.room(&Received{From: 3, State: st}, left)
+	require.Error(t, err)
+	f.turn(Input{})
+	require.False(t, right.replica.Replaying())
+	absorbed, err := f.core.room(&Received{From: 3, State: st}, left)
+	require.NoError(t, err)
+	require.Equal(t, []*group{right}, absorbed)
+}
+
+// TestWordOfAnAbsorbedShard (M4, G3): a replica that had left its shard's configuration before that was absorbed goes on the
+// meta group's word, also where the absorber has a replica, which does not need it. One that was a member stays: the
+// absorber's merge, or its snapshot, takes it.
+func TestWordOfAnAbsorbedShard(t *testing.T) {
+	for name, member := range map[string]bool{"a member of the last": true, "removed before": false} {
+		t.Run(name, func(t *testing.T) {
+			w := newTrio(t)
+			w.elected()
+			w.orderSplit()
+			w.settle(w.nodes[:]...)
+			c := w.nodes[2].core
+			g := c.groups[trioChild]
+			d := wire.FromDescriptor(g.machine.Descriptor(), 0)
+			d.Epoch.Config++
+			if !member {
+				d.Replicas = d.Replicas[:2]
+			}
+			c.word(&kvdv1.Word{Shard: trioChild, Replica: uint64(g.member.Replica), Absorber: trioShard, Descriptor_: d})
+			require.NoError(t, w.nodes[2].fatal)
+			require.Equal(t, member, c.groups[trioChild] == g)
+		})
+	}
+}
+
+// TestSettledFromElsewhere (G2): a merge that was given up is settled, and the right shard thawed, also if the left one has
+// been moved since, and is led where no replica of the right one is. That the map lacks a shard tells nothing of it (M4).
+func TestSettledFromElsewhere(t *testing.T) {
+	w := newTrio(t)
+	w.elected()
+	w.orderSplit()
+	all := w.nodes[:]
+	for range 30 {
+		w.tick(all...)
+	}
+	first, second := w.nodes[0].core, w.nodes[1].core
+	require.True(t, first.groups[trioChild].replica.HandOver(2, nil))
+	w.tick(all...)
+	left, right := first.groups[trioShard], second.groups[trioChild]
+	require.True(t, left.leads())
+	require.True(t, right.leads())
+	first.remove(first.groups[trioChild])
+	epoch := wire.FromEpoch(right.machine.Descriptor().Epoch)
+	second.proposeShape(right, epoch, &kvdv1.Shape{Shape: &kvdv1.Shape_Freeze{Freeze: &kvdv1.Freeze{Id: 77, Left: trioShard}}}, nil)
+	d := wire.FromDescriptor(right.machine.Descriptor(), 0)
+	first.proposeShape(left, nil, &kvdv1.Shape{Shape: &kvdv1.Shape_Intent{Intent: &kvdv1.Intent{Id: 77, Right: d}}}, nil)
+	for range 3 {
+		w.tick(all...)
+	}
+	require.NotNil(t, right.machine.Frozen())
+	in := left.machine.Intent()
+	require.NotNil(t, in)
+	in = proto.CloneOf(in)
+	in.Right.Shard = 999
+	require.False(t, first.thawed(nil, in))
+	for range 12 * first.ElectionTicks {
+		w.tick(all...)
+	}
+	require.Nil(t, right.machine.Frozen())
+	require.Nil(t, left.machine.Intent())
+}
