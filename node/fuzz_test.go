@@ -109,6 +109,9 @@ func (m *third) Fatal(err error)         { m.fatal = err }
 // turn does a turn if there is something to do.
 func (m *third) turn() bool {
 	in := m.in
+	if m.fatal != nil {
+		return false // It has stopped.
+	}
 	if !m.again && len(in.Envelopes) == 0 && len(in.Submissions) == 0 && in.Written == 0 && in.Received == nil && in.Installed == nil &&
 		in.Sent == nil && in.Sums == nil && in.Surveys == nil && in.Calls == nil && !in.StateSynced && m.core.Deadline() > m.now {
 		return false
@@ -380,7 +383,7 @@ func FuzzSnapshotHeader(f *testing.F) {
 	})
 }
 
-// FuzzConduct: whatever a node says of the conduct of the cluster, to the one that leads the meta group and to another.
+// FuzzConduct: whatever a node says of the conduct of the cluster, to the one that leads the meta group and a shard, and to another.
 // Orders do what they do; nothing panics, and no node stops.
 func FuzzConduct(f *testing.F) {
 	w := newTrio(f)
@@ -439,15 +442,16 @@ func FuzzConduct(f *testing.F) {
 		}
 		w := newTrio(t)
 		w.elected()
-		all, meta := w.nodes[:], 0
-		for i, m := range all {
-			if m.core.conduct != nil {
-				meta = i
+		all, to := w.nodes[:], w.nodes[0]
+		for left := 200; to.core.conduct == nil; left-- {
+			require.Positive(t, left)
+			for _, m := range all {
+				m.core.groups[kv.MetaShard].replica.HandOver(1, nil)
 			}
+			w.tick(all...)
 		}
-		to := w.nodes[meta]
 		if !leads {
-			to = w.nodes[0]
+			to = w.nodes[1]
 		}
 		if report := r.GetReport(); report != nil && to.core.conduct != nil && report.Term == 1 {
 			report.Term = uint64(to.core.conduct.term)

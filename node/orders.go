@@ -4,6 +4,7 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/shard"
 )
 
 // tell says something of the conduct of the cluster to a node, which may be this one.
@@ -54,6 +55,11 @@ func (c *Core) obey(o *kvdv1.Order) {
 		return
 	}
 	if _, leader := g.replica.Leading(); !leader {
+		return
+	}
+	if shard.HasUnknown(o.ProtoReflect()) {
+		// In the log it would stop every replica of this version, at each start again.
+		c.refuse(o, false, "it was given by a newer version than that of the shard's leader")
 		return
 	}
 	if wire.ToEpoch(o.GetEpoch()) != g.machine.Descriptor().Epoch && o.GetUnfreeze() == nil {

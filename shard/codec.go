@@ -83,22 +83,22 @@ func hasUnknownField(p *kvdv1.Command) bool {
 			return true
 		}
 	}
-	return p.Shape != nil && unknownWithin(p.Shape.ProtoReflect())
+	return p.Shape != nil && HasUnknown(p.Shape.ProtoReflect())
 }
 
-// unknownWithin looks into a message and those within it, however deep. It is slow, and for what comes seldom. There are
-// no maps in the log's messages.
-func unknownWithin(m protoreflect.Message) bool {
+// HasUnknown reports whether a newer version put something into a message, or one within it, however deep. It is slow, and
+// for what comes seldom. There are no maps in the log's messages, nor in those that their parts come from.
+func HasUnknown(m protoreflect.Message) bool {
 	unknown := len(m.GetUnknown()) > 0
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case f.Message() == nil:
 		case f.IsList():
 			for i := range v.List().Len() {
-				unknown = unknown || unknownWithin(v.List().Get(i).Message())
+				unknown = unknown || HasUnknown(v.List().Get(i).Message())
 			}
 		default:
-			unknown = unknown || unknownWithin(v.Message())
+			unknown = unknown || HasUnknown(v.Message())
 		}
 		return !unknown
 	})
