@@ -253,15 +253,24 @@ func (c *Core) room(r *Received, g *group) (absorbed []*group, err error) {
 	if d.Shard == kv.MetaShard {
 		return nil, nil
 	}
+	over := d.Span
+	if g != nil {
+		over = over.Hull(g.machine.Descriptor().Span)
+	}
 	for _, other := range c.byKey {
-		if other == g || !other.machine.Descriptor().Span.Overlaps(d.Span) {
-			continue
-		}
 		gone := slices.ContainsFunc(r.State.GetAbsorbed(), func(a *kvdv1.Absorbed) bool {
 			return kv.ShardID(a.GetShard()) == other.shard
 		})
+		// The shard may have been split again since it absorbed that one, and hold nothing of it any more.
+		if other == g || !gone && !other.machine.Descriptor().Span.Overlaps(over) {
+			continue
+		}
+		if gone && g == nil && !other.machine.Descriptor().Span.Overlaps(d.Span) {
+			c.suspect(other) // It goes on the meta group's word, since there is no replica of its absorber here.
+			return nil, fmt.Errorf("shard %d here was absorbed and is not gone yet", other.shard)
+		}
 		if gone && !other.replica.Installing() && !other.replica.Replaying() && other.incoming == nil {
-			absorbed = append(absorbed, other)
+			absorbed, over = append(absorbed, other), over.Hull(other.machine.Descriptor().Span)
 			continue
 		}
 		if mutantSnapshotOverUnsplit {

@@ -115,3 +115,13 @@ func TestMutants(t *testing.T) {
 		})
 	}
 }
+
+// TestKeptSeeds: seeds that have found something.
+func TestKeptSeeds(t *testing.T) {
+	for seed, found := range map[uint64]string{
+		247: "a shard that split again after it had absorbed another came by a snapshot, and the absorbed replica stayed",
+	} {
+		_, _, err := Run(seed, Swarm(seed))
+		require.NoError(t, err, "seed %d: %s", seed, found)
+	}
+}
