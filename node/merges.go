@@ -99,6 +99,9 @@ func (c *Core) pushMerge(g *group, in *kvdv1.IntentState) {
 		return
 	}
 	frozen := right.machine.Frozen()
+	if mutantUnfreezeBeforeAbort && frozen.GetId() == in.GetId() {
+		c.unfreeze(in)
+	}
 	switch {
 	case !right.leads():
 		if retry {
@@ -156,7 +159,12 @@ func (c *Core) settleMerge(g *group, in *kvdv1.IntentState) {
 	if g.merging%mergeRetryTicks != 1 {
 		return
 	}
-	// Frozen, or to be frozen late, it is where it was when the merge began. Left may have been moved since.
+	c.unfreeze(in)
+}
+
+// unfreeze has right's leader end the freeze of a merge. Frozen, or to be frozen late, it is where it was when the merge
+// began; left may have been moved since.
+func (c *Core) unfreeze(in *kvdv1.IntentState) {
 	for _, r := range in.GetRight().GetReplicas() {
 		c.tell(kv.NodeID(r.GetNode()), &kvdv1.RaftMessage{Order: &kvdv1.Order{Shard: in.GetRight().GetShard(), Epoch: in.GetRight().GetEpoch(),
 			Step: &kvdv1.Order_Unfreeze{Unfreeze: &kvdv1.Unfreeze{Id: in.GetId()}}}})
