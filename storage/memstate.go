@@ -425,7 +425,9 @@ func (i *memIngest) Commit(st *kvdv1.ShardState) error {
 	if err != nil {
 		return err
 	}
-	s.sync()
+	if !mutantIngestOvertakes {
+		s.sync()
+	}
 	for _, t := range []*tables{s.now, s.durable} {
 		i.replace(t)
 		for _, g := range i.absorbed {

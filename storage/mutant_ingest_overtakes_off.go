@@ -1,0 +1,5 @@
+//go:build !mutant_ingest_overtakes
+
+package storage
+
+const mutantIngestOvertakes = false
