@@ -8,6 +8,7 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/replica"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -104,6 +105,9 @@ func (c *Core) park(from kv.NodeID, m *kvdv1.RaftMessage) {
 	kind := raftpb.MessageType(m.GetType())
 	if kind != raftpb.MsgVote && kind != raftpb.MsgPreVote {
 		return
+	}
+	if _, err := replica.Decode(m); err != nil {
+		return // It may be as large as an envelope.
 	}
 	old := 0
 	for old < len(c.parked) && c.ticks-c.parked[old].tick >= uint64(c.ElectionTicks) {

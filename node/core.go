@@ -172,8 +172,9 @@ type Core struct {
 	refusals  []*kvdv1.Refusal
 	surveys   int // Under way, or waiting.
 	toSelf    []*kvdv1.RaftMessage
-	turn      int  // Of the shards that are reported in turns.
-	more      bool // There is something to be sent.
+	turn      int        // Of the shards that are reported in turns.
+	reported  kv.ShardID // The last whose news were told.
+	more      bool       // There is something to be sent.
 
 	outgoing []*group // With a snapshot to be sent, in the order in which they asked.
 	sending  int      // Snapshots on their way.

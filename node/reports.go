@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"slices"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -40,12 +41,22 @@ type president struct {
 // report tells everything that the leader of the meta group has not heard yet, up to the bound of a report.
 func (c *Core) report() {
 	r := c.nodeReport()
+	// Where more shards have news than go into a report, it goes on with the next where this one ends; those that are being
+	// changed are in each.
 	for _, g := range c.order {
+		if len(r.Shards) < kv.ReportShardsMax/2 && g.leads() && g.changing() {
+			g.tell(c.president)
+			r.Shards = append(r.Shards, c.describe(g))
+		}
+	}
+	from, _ := slices.BinarySearchFunc(c.order, c.reported+1, func(g *group, s kv.ShardID) int { return cmp.Compare(g.shard, s) })
+	for i := range c.order {
+		g := c.order[(from+i)%len(c.order)]
 		if len(r.Shards) >= kv.ReportShardsMax {
 			break
 		}
-		if _, leader := g.replica.Leading(); leader && g.tell(c.president) {
-			r.Shards = append(r.Shards, c.describe(g))
+		if g.leads() && !g.changing() && g.tell(c.president) {
+			r.Shards, c.reported = append(r.Shards, c.describe(g)), g.shard
 		}
 	}
 	c.againInTurns(r)
@@ -92,9 +103,14 @@ func (g *group) tell(p president) bool {
 	now := told{
 		to: p.node, term: p.term, descriptor: g.machine.Descriptor(), leading: leading, bytes: g.bytesHeld() >> 16, load: int64(reads+writes) / 16, asleep: g.asleep,
 	}
-	changes := now != g.told || g.machine.Descriptor().Joint() || g.learns() || g.machine.Intent() != nil || g.machine.Frozen() != nil
+	changes := now != g.told || g.changing()
 	g.told = now
 	return changes
+}
+
+// changing reports that a shard's replicas or span are being changed: what comes next depends on how far that is.
+func (g *group) changing() bool {
+	return g.machine.Descriptor().Joint() || g.learns() || g.machine.Intent() != nil || g.machine.Frozen() != nil
 }
 
 func (g *group) learns() bool {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -101,4 +102,54 @@ func TestSettledFromElsewhere(t *testing.T) {
 	}
 	require.Nil(t, right.machine.Frozen())
 	require.Nil(t, left.machine.Intent())
+}
+
+// TestParkedVotesAreSmall: only what can be a vote waits for a child to be born, whatever else it carries.
+func TestParkedVotesAreSmall(t *testing.T) {
+	w := newTrio(t)
+	vote := func(more func(*kvdv1.RaftMessage)) *kvdv1.RaftMessage {
+		m := &kvdv1.RaftMessage{Shard: trioChild, From: 100, To: 101, Type: uint32(raftpb.MsgVote), Term: 6}
+		more(m)
+		return m
+	}
+	c := w.nodes[1].core
+	c.message(1, vote(func(m *kvdv1.RaftMessage) { m.Entries = []*kvdv1.RaftEntry{{Data: make([]byte, 1<<20)}} }))
+	c.message(1, vote(func(m *kvdv1.RaftMessage) { m.Context = make([]byte, 1<<20) }))
+	require.Empty(t, c.parked)
+	c.message(1, vote(func(*kvdv1.RaftMessage) {}))
+	require.Len(t, c.parked, 1)
+}
+
+// TestReportsReachAll: where more shards have news than a report holds, later reports tell of the others, and those that
+// are being changed are in each.
+func TestReportsReachAll(t *testing.T) {
+	var cuts [][]byte
+	for i := range 2 * kv.ReportShardsMax {
+		cuts = append(cuts, fmt.Appendf(nil, "%05d", i))
+	}
+	l := newLone(t, cuts...)
+	l.core.president.node = 2
+	told := map[uint64]int{}
+	for range 3 {
+		for _, g := range l.core.order {
+			g.told.load-- // As if it were used more and more.
+		}
+		l.core.early = nil
+		l.core.report()
+		for _, m := range l.core.early {
+			for _, s := range m.message.GetReport().GetShards() {
+				told[s.GetDescriptor_().GetShard()]++
+			}
+		}
+	}
+	require.Len(t, told, len(l.core.order))
+}
+
+// TestPinsOfTheRemoved: the log is not kept for a learner that was removed before it had its snapshot.
+func TestPinsOfTheRemoved(t *testing.T) {
+	l := newLone(t)
+	g := l.core.groups[1]
+	g.pinned[999] = 1
+	l.core.truncationGoal(g)
+	require.Empty(t, g.pinned)
 }

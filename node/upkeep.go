@@ -86,7 +86,7 @@ func (c *Core) truncationGoal(g *group) kv.Index {
 		goal = wanted
 	}
 	for id, index := range g.pinned {
-		if g.replica.Match(id) >= index {
+		if g.replica.Match(id) >= index || g.machine.Descriptor().NodeOf(id) == 0 {
 			delete(g.pinned, id)
 		} else if index < goal && g.marks.above(index) < kv.SnapshotPinBytesMax {
 			goal = index
