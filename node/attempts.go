@@ -48,13 +48,17 @@ type attempts struct {
 
 // next picks the node for the next attempt: by what is known of the shard, or that of the leader which the last error names,
 // if it is of another shard than is asked for, which was split off or has absorbed that one since, or if it was not asked
-// yet.
+// yet. Where the node that led is asked in vain, every second attempt is at another replica: the one here may follow a leader
+// for long that is none any more, when it sleeps, or was removed and has not heard of it.
 func (a *attempts) next(d *kv.Descriptor) kv.NodeID {
 	if a.view = a.n.view(d.Shard); a.view != nil {
 		a.seen = a.view.changes.Load()
 	}
 	before := a.to
 	a.to = a.n.route(d, a.count)
+	if a.to == before && a.to != a.n.self.Node && a.count%2 == 1 {
+		a.to = another(d, a.count, a.to)
+	}
 	if named, ok := errors.AsType[*kv.NotLeaderError](a.last); ok && named.Leader != 0 &&
 		(named.Shard != d.Shard || named.Leader != before && a.count <= redirectsMax) {
 		if _, member := a.n.Address(named.Leader); member {
@@ -62,6 +66,16 @@ func (a *attempts) next(d *kv.Descriptor) kv.NodeID {
 		}
 	}
 	return a.to
+}
+
+// another picks a replica on another node, one after the other: a voter, if there is one.
+func another(d *kv.Descriptor, attempt int, than kv.NodeID) kv.NodeID {
+	for i := range d.Replicas {
+		if r := d.Replicas[(attempt/2+i)%len(d.Replicas)]; !r.Learner && r.Node != than {
+			return r.Node
+		}
+	}
+	return than
 }
 
 // again tells whether an attempt that failed is worth another, remembers what was learned, and waits until there is reason

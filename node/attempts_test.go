@@ -96,3 +96,24 @@ func TestAttemptsFollowAnswers(t *testing.T) {
 		require.EqualValues(t, 1, b.next(d), "no member")
 	})
 }
+
+// TestAttemptsLeaveADeadLeader: a replica here that follows a leader which does not answer, because it sleeps, or was
+// removed and has not heard of it, does not keep requests from those that know better.
+func TestAttemptsLeaveADeadLeader(t *testing.T) {
+	m, err := raftmeta.NewMap(foundingOf(t, 3))
+	require.NoError(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		n, d := &Node{self: Self{Node: 3}}, m.Descriptors()[0]
+		n.meta.Store(&published{shards: m})
+		v := &View{shard: d.Shard}
+		v.state.Store(&readState{descriptor: d, lead: 1})
+		n.ViewsChanged([]*View{v})
+		a, asked := &attempts{n: n, until: time.Now().Add(time.Minute)}, map[kv.NodeID]int{}
+		for range 8 {
+			asked[a.next(d)]++
+			require.True(t, a.again(t.Context(), &kv.NotLeaderError{Shard: d.Shard}))
+		}
+		require.GreaterOrEqual(t, asked[1], 4)
+		require.Positive(t, asked[2])
+	})
+}
