@@ -358,6 +358,37 @@ func FuzzSnapshotHeader(f *testing.F) {
 			}
 		}
 	}
+	// What splits and merges leave in a state, and what they do not.
+	d := wire.FromDescriptor(w.nodes[0].core.groups[trioShard].machine.Descriptor(), 0)
+	term, _ := w.nodes[0].core.groups[trioShard].replica.Leading()
+	for _, change := range []func(st *kvdv1.ShardState){
+		func(*kvdv1.ShardState) {},
+		func(st *kvdv1.ShardState) { st.Birth = &kvdv1.SplitPair{} },
+		func(st *kvdv1.ShardState) { st.Intent = &kvdv1.IntentState{Id: 3} },
+		func(st *kvdv1.ShardState) { st.Intent = &kvdv1.IntentState{Id: 3, Aborted: true} },
+		func(st *kvdv1.ShardState) { st.Frozen = &kvdv1.FrozenState{} },
+		func(st *kvdv1.ShardState) { st.Frozen = &kvdv1.FrozenState{Id: 3, Left: trioShard, Index: 1 << 60} },
+		func(st *kvdv1.ShardState) { st.Measure = &kvdv1.MeasureState{} },
+		func(st *kvdv1.ShardState) { st.Measure = &kvdv1.MeasureState{Id: 3, Key: []byte("k"), Keys: -9} },
+		func(st *kvdv1.ShardState) { st.Absorbed = []*kvdv1.Absorbed{{}, {Shard: trioShard}, {Shard: 50}} },
+		func(st *kvdv1.ShardState) { st.Absorbed = make([]*kvdv1.Absorbed, 0); st.SinceMs = 1 << 62 },
+		func(st *kvdv1.ShardState) { st.Keys, st.Bytes, st.Expiring = 1<<63, 5, 7 },
+		func(st *kvdv1.ShardState) { st.Descriptor_.End = []byte("a") },
+		func(st *kvdv1.ShardState) { st.Descriptor_.Epoch = nil },
+		func(st *kvdv1.ShardState) { st.TimeMs = -1 },
+	} {
+		st := w.nodes[0].core.groups[trioShard].machine.State()
+		st.Descriptor_ = proto.CloneOf(d)
+		st.Replica, st.AppliedIndex = d.Replicas[1].Replica, st.AppliedIndex+10
+		st.BaseIndex, st.BaseTerm = st.AppliedIndex, st.AppliedTerm
+		change(st)
+		r := replica.Encode(trioShard, &raftpb.Message{
+			Type: raftpb.MsgSnap.Enum(), From: new(d.Replicas[0].Replica), To: new(st.Replica), Term: new(uint64(term)),
+		}, 0, 0)
+		b, err := (&kvdv1.SnapshotHeader{ClusterId: 7, FromNode: 1, ToNode: 2, FromLife: 1, Message: r, State: st}).MarshalVT()
+		require.NoError(f, err)
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h := &kvdv1.SnapshotHeader{}
 		if h.UnmarshalVT(b) != nil || h.Message == nil || h.State.GetDescriptor_() == nil {

@@ -151,8 +151,7 @@ func (c *Core) offer(r *Received) error {
 	if err != nil {
 		return err
 	}
-	// What cannot be opened must not replace what can.
-	if _, err := newMachine(r.State, c.State); err != nil {
+	if err := c.opens(r.State); err != nil {
 		return err
 	}
 	c.lives[r.From] = r.Life
@@ -203,7 +202,7 @@ func (c *Core) arrive(r *Received) error {
 	if err != nil {
 		return err
 	}
-	if _, err := newMachine(r.State, c.State); err != nil {
+	if err := c.opens(r.State); err != nil {
 		return err
 	}
 	if err := c.replaces(r, nil, absorbed); err != nil {
@@ -213,6 +212,15 @@ func (c *Core) arrive(r *Received) error {
 	c.arrivals[kv.ShardID(r.State.GetDescriptor_().GetShard())] = r
 	c.Host.Install(r)
 	return nil
+}
+
+// opens refuses a state that no machine is in: what cannot be opened must not replace what can.
+func (c *Core) opens(st *kvdv1.ShardState) error {
+	machine, err := newMachine(st, c.State)
+	if err != nil {
+		return err
+	}
+	return machine.Check()
 }
 
 // admitArrival refuses a replica that is new here if it was removed before, or is not for this node (M5).

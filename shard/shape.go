@@ -182,6 +182,8 @@ func (m *Machine) standingBroken() string {
 		return "the halves of the last split do not meet"
 	case m.intent != nil && m.frozen != nil:
 		return "the shard is frozen while it has begun a merge"
+	case m.intent != nil && (m.intent.Id == 0 || m.intent.Right == nil), m.frozen != nil && m.frozen.Id == 0:
+		return "a merge has no number, or no right shard"
 	case m.intent != nil && !m.intent.Aborted && string(m.intent.Right.GetStart()) != string(span.End):
 		return "the open merge is with a shard that is no neighbour"
 	case m.intent != nil && !m.intent.Aborted && m.joint() && !mutantShapeWhileJoint:

@@ -226,11 +226,15 @@ func TestCheckOfTheStanding(t *testing.T) {
 		"one of other shards": func(m *Machine) {
 			m.birth = &kvdv1.SplitPair{Left: &kvdv1.Descriptor{Shard: 3}, Right: &kvdv1.Descriptor{Shard: 4}}
 		},
-		"do not meet":       func(m *Machine) { m.birth = &kvdv1.SplitPair{Left: m.described, Right: &kvdv1.Descriptor{Shard: 4}} },
-		"has begun a merge": func(m *Machine) { m.frozen, m.intent = &kvdv1.FrozenState{Id: 1}, &kvdv1.IntentState{Aborted: true} },
-		"no neighbour":      func(m *Machine) { m.intent = &kvdv1.IntentState{Right: &kvdv1.Descriptor{Start: []byte("l")}} },
+		"do not meet": func(m *Machine) { m.birth = &kvdv1.SplitPair{Left: m.described, Right: &kvdv1.Descriptor{Shard: 4}} },
+		"has begun a merge": func(m *Machine) {
+			m.frozen, m.intent = &kvdv1.FrozenState{Id: 1}, &kvdv1.IntentState{Id: 1, Right: m.described, Aborted: true}
+		},
+		"has no number":  func(m *Machine) { m.frozen = &kvdv1.FrozenState{Left: 3} },
+		"no right shard": func(m *Machine) { m.intent = &kvdv1.IntentState{Id: 1} },
+		"no neighbour":   func(m *Machine) { m.intent = &kvdv1.IntentState{Id: 1, Right: &kvdv1.Descriptor{Start: []byte("l")}} },
 		"under an open merge": func(m *Machine) {
-			m.intent, m.conf.votersOutgoing = &kvdv1.IntentState{Right: &kvdv1.Descriptor{Start: []byte("k")}}, []uint64{1}
+			m.intent, m.conf.votersOutgoing = &kvdv1.IntentState{Id: 1, Right: &kvdv1.Descriptor{Start: []byte("k")}}, []uint64{1}
 		},
 		"too many absorbed": func(m *Machine) { m.absorbed = absorbedShards(kv.AbsorbedMax + 1) },
 		"from a later time": func(m *Machine) { m.since = 1 },
