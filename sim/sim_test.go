@@ -91,7 +91,6 @@ var mutants = []struct{ tag, breaks string }{
 	{"mutant_no_tombstone", "M5: a removed replica leaves no tombstone"},
 	{"mutant_word_without_epoch", "M4: the map is believed whatever its epoch"},
 	{"mutant_merge_goes_back", "R1: a merge keeps the left shard's revision"},
-	{"mutant_frozen_purged", "G1: a frozen shard is purged"},
 	{"mutant_unfreeze_before_abort", "G2: a freeze is ended while its merge is still open"},
 	{"mutant_ingest_overtakes", "D1: an ingest is durable before the effects of earlier steps"},
 }
