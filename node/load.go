@@ -69,6 +69,16 @@ func (c *Core) openOrphans(logs []kv.Group) error {
 	return nil
 }
 
+// orphaned reports that there is a log of a shard whose replica a replay must bring back.
+func (c *Core) orphaned(shard kv.ShardID) bool {
+	for l := range c.orphans {
+		if l.Shard == shard {
+			return true
+		}
+	}
+	return false
+}
+
 // settled fails if a log is left without a replica after every replica has applied again what was committed at
 // the start (M5).
 func (c *Core) settled() error {

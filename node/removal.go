@@ -178,7 +178,7 @@ func (c *Core) lookUp(shard kv.ShardID) (d *kvdv1.Descriptor, absorber kv.ShardI
 
 // word takes an answer of the meta group. It is believed only if it speaks of a later configuration than the one applied
 // here, without this replica, which for an absorbed shard is its last; or if the shard was absorbed, and no replica of the
-// absorber is here (M4, G3).
+// absorber is here (M4, G3), nor is to be born again of what its parent has yet to apply: its log may need this one.
 func (c *Core) word(w *kvdv1.Word) {
 	g := c.groups[kv.ShardID(w.GetShard())]
 	if g == nil || uint64(g.member.Replica) != w.GetReplica() || w.GetDescriptor_() == nil || g.replica.Replaying() {
@@ -190,7 +190,7 @@ func (c *Core) word(w *kvdv1.Word) {
 	switch {
 	case !member && (later || mutantWordWithoutEpoch):
 		c.remove(g)
-	case absorber != 0 && c.groups[absorber] == nil && c.arrivals[absorber] == nil:
+	case absorber != 0 && c.groups[absorber] == nil && c.arrivals[absorber] == nil && !c.orphaned(absorber):
 		c.remove(g)
 	}
 }

@@ -67,6 +67,24 @@ func TestWordOfAnAbsorbedShard(t *testing.T) {
 	}
 }
 
+// TestWordBeforeTheAbsorberIsBornAgain (G3): a crash has taken the state back to before the split that the absorber came of. Its
+// log is here, and may hold the merge: until it has applied that, the absorbed replica stays, or it could never be applied.
+func TestWordBeforeTheAbsorberIsBornAgain(t *testing.T) {
+	w := newTrio(t)
+	w.elected()
+	w.orderSplit()
+	w.settle(w.nodes[:]...)
+	c := w.nodes[2].core
+	g := c.groups[trioChild]
+	word := &kvdv1.Word{Shard: trioChild, Replica: uint64(g.member.Replica), Absorber: 60, Descriptor_: wire.FromDescriptor(g.machine.Descriptor(), 0)}
+	c.orphans[kv.Group{Shard: 60, Replica: 7}] = true
+	c.word(word)
+	require.Same(t, g, c.groups[trioChild])
+	clear(c.orphans)
+	c.word(word)
+	require.NotContains(t, c.groups, kv.ShardID(trioChild))
+}
+
 // TestSettledFromElsewhere (G2): a merge that was given up is settled, and the right shard thawed, also if the left one has
 // been moved since, and is led where no replica of the right one is. That the map lacks a shard tells nothing of it (M4).
 func TestSettledFromElsewhere(t *testing.T) {
