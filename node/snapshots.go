@@ -144,7 +144,7 @@ func (c *Core) offer(r *Received) error {
 	case (g.shard == kv.MetaShard) != (r.State.GetMeta() != nil):
 		return &kv.InvalidError{Field: "meta", Bound: "with the meta group's snapshot, and only there"}
 	}
-	if err := checkReplicas(r.State, g.member); err != nil {
+	if err := checkState(r.State, g.member); err != nil {
 		return err
 	}
 	absorbed, err := c.room(r, g)
@@ -240,14 +240,30 @@ func (c *Core) admitArrival(from kv.NodeID, life kv.Life, st *kvdv1.ShardState) 
 	case kv.Index(st.GetAppliedIndex()) < kv.BirthIndex || st.GetAppliedTerm() == 0:
 		return &kv.InvalidError{Field: "snapshot", Bound: "a point of a log"}
 	}
-	return checkReplicas(st, kv.Replica{Node: c.Node, Replica: id})
+	return checkState(st, kv.Replica{Node: c.Node, Replica: id})
+}
+
+// pointMax bounds the index and the term of a snapshot. No log comes so far, and what counts on from the largest number wraps.
+const pointMax = 1 << 62
+
+// checkState refuses a state that could be installed, and then not be opened: at each start again.
+func checkState(st *kvdv1.ShardState, here kv.Replica) error {
+	switch {
+	case max(st.GetAppliedIndex(), st.GetAppliedTerm()) > pointMax:
+		return &kv.InvalidError{Field: "snapshot", Bound: fmt.Sprintf("of an index and a term of at most %d", uint64(pointMax))}
+	case st.GetBaseIndex() != st.GetAppliedIndex() || st.GetBaseTerm() != st.GetAppliedTerm():
+		return &kv.InvalidError{Field: "snapshot", Bound: "of a state that the log goes on from"}
+	case !replica.ConfFits(confState(st)):
+		return &kv.InvalidError{Field: "snapshot", Bound: "of a configuration that raft can be in"}
+	}
+	return checkReplicas(st, here)
 }
 
 // checkMessage refuses a snapshot whose message does not come from a member to the replica that it makes: no replica here
 // looks at it.
 func checkMessage(r *Received) error {
 	d := wire.ToDescriptor(r.State.GetDescriptor_())
-	if d.NodeOf(kv.ReplicaID(r.Message.GetFrom())) != r.From || r.Message.GetTo() != r.State.GetReplica() || r.Message.GetTerm() < r.State.GetAppliedTerm() {
+	if d.NodeOf(kv.ReplicaID(r.Message.GetFrom())) != r.From || r.Message.GetTo() != r.State.GetReplica() || r.Message.GetTerm() < r.State.GetAppliedTerm() || r.Message.GetTerm() > pointMax {
 		return &kv.InvalidError{Field: "snapshot", Bound: "from a member to a member"}
 	}
 	return nil
@@ -327,8 +343,8 @@ func (c *Core) replaces(r *Received, old *group, absorbed []*group) error {
 	return nil
 }
 
-// checkReplicas refuses a state whose descriptor does not place the replicas of its configuration, one a node, with the
-// one here among them.
+// checkReplicas refuses a state whose descriptor does not place the replicas of its configuration, one a node and each in its
+// role, with the one here among them.
 func checkReplicas(st *kvdv1.ShardState, here kv.Replica) error {
 	d := wire.ToDescriptor(st.GetDescriptor_())
 	ids := slices.Concat(st.GetVoters(), st.GetLearners(), st.GetVotersOutgoing())
@@ -343,6 +359,9 @@ func checkReplicas(st *kvdv1.ShardState, here kv.Replica) error {
 		if d.NodeOf(kv.ReplicaID(id)) == 0 || id > kv.ReplicaIDMax {
 			return &kv.InvalidError{Field: "descriptor", Bound: fmt.Sprintf("with all replicas of the configuration, not with %d", id)}
 		}
+	}
+	if as := replica.Reconfigure(d, nil, confState(st)); !slices.Equal(as.Replicas, d.Replicas) {
+		return &kv.InvalidError{Field: "descriptor", Bound: "with replicas that vote as in the configuration"}
 	}
 	if d.NodeOf(here.Replica) != here.Node {
 		return &kv.InvalidError{Field: "descriptor", Bound: fmt.Sprintf("with replica %d on node %d", here.Replica, here.Node)}

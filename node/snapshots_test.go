@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
 
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -102,4 +104,62 @@ func TestSnapshotsThatFailAreToldOnce(t *testing.T) {
 	require.Equal(t, 2, warnings())
 	fail(7, errors.New("its disk is full"))
 	require.Equal(t, 3, warnings())
+}
+
+// TestNewReplicaIsChecked: what comes as the snapshot of a replica that is new on a node must be such that it can be opened. Once
+// it is installed the process would stop, at each start again.
+func TestNewReplicaIsChecked(t *testing.T) {
+	for name, change := range map[string]func(st *kvdv1.ShardState){
+		"":                                     func(*kvdv1.ShardState) {},
+		"a base elsewhere":                     func(st *kvdv1.ShardState) { st.BaseIndex-- },
+		"a base of another term":               func(st *kvdv1.ShardState) { st.BaseTerm++ },
+		"the last index":                       func(st *kvdv1.ShardState) { st.AppliedIndex, st.BaseIndex = 1<<64-1, 1<<64-1 },
+		"the last term":                        func(st *kvdv1.ShardState) { st.AppliedTerm, st.BaseTerm = 1<<64-1, 1<<64-1 },
+		"a voter twice":                        func(st *kvdv1.ShardState) { st.Voters = append(st.Voters, st.Voters[0]) },
+		"a voter that learns":                  func(st *kvdv1.ShardState) { st.Learners = st.Voters[:1] },
+		"a joint configuration that is none":   func(st *kvdv1.ShardState) { st.AutoLeave = true },
+		"a learner to be that voted never":     func(st *kvdv1.ShardState) { st.LearnersNext = st.Voters[:1] },
+		"a learner that votes":                 func(st *kvdv1.ShardState) { st.Descriptor_.Replicas[0].Learner = true },
+		"a voter that goes, in no joint group": func(st *kvdv1.ShardState) { st.Descriptor_.Replicas[0].Outgoing = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTrio(t)
+			w.elected()
+			first, m := w.nodes[0], w.nodes[1]
+			m.core.remove(m.core.groups[trioShard])
+			for range 3 {
+				w.tick(m)
+			}
+			g := first.core.groups[trioShard]
+			st := g.machine.State()
+			st.Replica, st.BaseIndex, st.BaseTerm = 99, st.AppliedIndex, st.AppliedTerm
+			// As if the replica that was removed were another.
+			renamed := func(ids []uint64) (to []uint64) {
+				for _, id := range ids {
+					if d := g.machine.Descriptor(); d.NodeOf(kv.ReplicaID(id)) == m.id {
+						id = st.Replica
+					}
+					to = append(to, id)
+				}
+				return to
+			}
+			st.Voters = renamed(st.Voters)
+			st.Descriptor_ = wire.FromDescriptor(g.machine.Descriptor(), 0)
+			for _, r := range st.Descriptor_.Replicas {
+				r.Replica = renamed([]uint64{r.Replica})[0]
+			}
+			change(st)
+			term, _ := g.replica.Leading()
+			ingest, err := m.core.State.NewIngest(trioShard, g.machine.Descriptor().Span)
+			require.NoError(t, err)
+			m.in.Received = append(m.in.Received, &Received{From: first.id, Life: 1, State: st, Ingest: ingest, Message: SnapshotMessage(
+				&kvdv1.RaftMessage{From: uint64(g.member.Replica), To: st.Replica, Term: max(uint64(term), st.AppliedTerm)}, st)})
+			for range 30 {
+				w.tick(m)
+			}
+			require.NoError(t, m.fatal)
+			_, here := m.core.groups[trioShard]
+			require.Equal(t, name == "", here)
+		})
+	}
 }

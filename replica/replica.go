@@ -339,7 +339,7 @@ func (r *Replica) StepSnapshot(from kv.NodeID, m *raftpb.Message) (stepped bool,
 		return false, &kv.InvalidError{Field: "snapshot", Bound: "a point of a log, of at most the message's term"}
 	case kv.Index(meta.GetIndex()) > r.last && kv.Index(meta.GetIndex())-r.last > indexLeapMax:
 		return false, &kv.InvalidError{Field: "snapshot", Bound: fmt.Sprintf("of an index at most %d above the last, %d", uint64(indexLeapMax), r.last)}
-	case !confFits(meta.GetConfState()):
+	case !ConfFits(meta.GetConfState()):
 		return false, &kv.InvalidError{Field: "snapshot", Bound: "of a configuration that raft can be in"}
 	case !slices.Contains(meta.GetConfState().GetVoters(), uint64(r.id)) && !slices.Contains(meta.GetConfState().GetLearners(), uint64(r.id)):
 		return false, &kv.InvalidError{Field: "snapshot", Bound: fmt.Sprintf("of a configuration with replica %d", r.id)}
@@ -347,12 +347,15 @@ func (r *Replica) StepSnapshot(from kv.NodeID, m *raftpb.Message) (stepped bool,
 	if r.Installing() || r.stepped != nil || r.withheld(m) {
 		return false, nil
 	}
+	if err := r.step(m); err != nil {
+		return false, err
+	}
 	r.stepped = m.GetSnapshot()
-	return true, r.step(m)
+	return true, nil
 }
 
-// confFits reports whether raft can be in a configuration: it takes one that a snapshot brings on trust.
-func confFits(c *raftpb.ConfState) bool {
+// ConfFits reports whether raft can be in a configuration: it takes one that a snapshot brings on trust.
+func ConfFits(c *raftpb.ConfState) bool {
 	seen := map[uint64]bool{0: true}
 	once := func(ids []uint64) bool {
 		for _, id := range ids {
