@@ -2,5 +2,6 @@
 
 package shard
 
-// mutantEpochUnchecked breaks S1 and G1: a shape command is carried out whatever epoch it was computed from.
+// mutantEpochUnchecked breaks what apply asks once more: a command is carried out whatever has become of the shard since its
+// proposal, a write beyond the span it has left, and a change computed from an older epoch (S1, G1).
 const mutantEpochUnchecked = true

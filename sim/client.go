@@ -50,6 +50,10 @@ func (c *client) next() {
 		c.after(c.Silent[1]-c.now, c.next)
 		return
 	}
+	if c.hushed {
+		c.after(c.Think, c.next)
+		return
+	}
 	c.number++
 	q := c.draw()
 	for _, o := range q.ops {

@@ -158,7 +158,7 @@ func (m *machine) start() {
 		return
 	}
 	m.shards = m.knownMap(meta)
-	guard := cache.New(cache.NewChaotic(m.chance.Uint64()), 16)
+	guard := cache.New(cache.NewChaotic(m.chance.Uint64()), cmp.Or(m.Stripes, 16))
 	core, err := node.NewCore(node.CoreConfig{
 		Cluster: 1, Node: m.id, Life: m.life, Tick: m.Tick, ElectionTicks: m.ElectionTicks, Log: m.log, State: watched{state, m},
 		Guard: guard, Host: host{m, m.epoch}, Logger: slog.New(slog.DiscardHandler), Meta: meta,
@@ -308,6 +308,12 @@ func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 	}
 	h.note('m', h.id, uint64(to), xxhash.Sum64(data))
 	h.checkPublished(messages)
+	if h.tapped(to, &e.Messages) {
+		if data, err = e.MarshalVT(); err != nil {
+			h.fail("node %d: %v", h.id, err)
+			return
+		}
+	}
 	h.transmit(to, data)
 	if !h.quiet && oneIn(h.chance, h.DuplicateOneIn) {
 		h.transmit(to, data)
@@ -317,6 +323,16 @@ func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 		h.onReadIndex()
 		h.machine.onReadIndex = nil
 	}
+}
+
+// tapped lets a story hear the messages, and lose some of them; it reports whether it did.
+func (h host) tapped(to kv.NodeID, messages *[]*kvdv1.RaftMessage) bool {
+	if h.tap == nil {
+		return false
+	}
+	all := *messages
+	*messages = slices.DeleteFunc(slices.Clone(all), func(m *kvdv1.RaftMessage) bool { return h.tap(h.machine, to, m) })
+	return len(*messages) < len(all)
 }
 
 // echo has what is said of the conduct of the cluster come once more, much later.

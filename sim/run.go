@@ -27,6 +27,8 @@ type Plan struct {
 	ReadPercent     int
 	// ExpireOneIn: one write in so many has an expiry; 0 is none.
 	ExpireOneIn int
+	// Stripes of the cache's guard; 0 is 16, so that keys get into each other's way.
+	Stripes int
 	// Silent is a time in which no client begins anything.
 	Silent [2]time.Duration
 	// PinOneIn: so rarely a client talks to one node only; 0 is never. The others are chances as rare.

@@ -37,6 +37,8 @@ const (
 	StaleWord
 	// ReturningShard: a shard leaves a node, and comes back to it through a merge.
 	ReturningShard
+	// LateUnfreeze: a merge is given up, and when it is tried anew the order to end the first freeze comes once more.
+	LateUnfreeze
 )
 
 // tell begins the plan's story.
@@ -60,6 +62,8 @@ func (w *world) tell() {
 		w.again(w.staleWord)
 	case ReturningShard:
 		w.again(w.returningShard)
+	case LateUnfreeze:
+		w.again(w.lateUnfreeze)
 	}
 }
 

@@ -29,7 +29,7 @@ func Swarm(seed uint64) Plan {
 		p.Split, p.Merge, p.Move, p.Join, p.Drain = pick(0, 1, 4), pick(0, 1, 4), pick(0, 1, 4), pick(0, 0, 1), pick(0, 0, 1)
 		p.FaultAtStepOneIn, p.EchoOneIn = pick(0, 0, 50, 10), pick(0, 10, 2)
 	}
-	switch story := Story(seed % 16); story {
+	switch story := Story(seed % 24); story {
 	case RestartedVoter, TicksPileUp, LostVote, DelayedAnswers:
 		return tale(p, story)
 	case StalledSplit:
@@ -41,10 +41,19 @@ func Swarm(seed uint64) Plan {
 		t.ReadPercent, t.ExpireOneIn, t.Shards, t.MeanChange, t.Split, t.Merge = 50, 1, 3, 300*time.Millisecond, 1, 3
 		t.FaultAtStepOneIn, t.EchoOneIn = pick(0, 20, 5), pick(1, 2, 10)
 		return t
-	case StaleWord, ReturningShard:
+	case StaleWord:
 		t := tale(p, story)
 		t.Nodes, t.Replicas, t.ReadPercent, t.Shards, t.Clients = 4, 3, 70, 1+r.IntN(2), 6
 		t.Duration = 24 * time.Second
+		return t
+	case ReturningShard:
+		t := tale(p, story)
+		t.Nodes, t.Replicas, t.Shards, t.KeysPerShard, t.Clients = 4, 3, 1, 6, 6
+		t.ReadPercent, t.ExpireOneIn, t.Stripes, t.Duration = 60, 0, 256, 32*time.Second
+		return t
+	case LateUnfreeze:
+		t := tale(p, story)
+		t.ReadPercent, t.Shards, t.Clients, t.Duration = 50, 3, 8, 24*time.Second
 		return t
 	case Overwritten:
 		t := tale(p, story)

@@ -12,6 +12,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2"
 
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -65,6 +66,10 @@ type world struct {
 	elected func(kv.ShardID, *machine) // A story waits for an election.
 	// onStep, if set, hears of every step of a shard on every machine.
 	onStep func(m *machine, p phase, shard kv.ShardID, s step)
+	// tap, if set, hears of every message that is sent, and tells which are lost.
+	tap func(from *machine, to kv.NodeID, m *kvdv1.RaftMessage) bool
+	// hushed: a story has the clients begin nothing.
+	hushed bool
 	quiet  bool // The faults are over.
 	stats  Stats
 	// handedOver counts the hand-overs that the plan has told of.
