@@ -100,6 +100,9 @@ func (m *Machine) admitConf(change *kvdv1.ConfChange) error {
 			return &kv.InvalidError{Field: "add", Bound: fmt.Sprintf("ids that were given, below %d, on a node below %d, is %d on node %d",
 				meta.GetNextReplica(), meta.GetNextNode(), r.GetReplica(), r.GetNode())}
 		}
+		if taken(meta, r) {
+			return &kv.InvalidError{Field: "add", Bound: fmt.Sprintf("a replica of the meta group's own, %d is another's", r.GetReplica())}
+		}
 	}
 	members, voters := len(m.descriptor.Replicas)+len(change.GetAdd()), m.descriptor.Voters()+len(change.GetPromote())-len(change.GetDemote())
 	if members > MembersMax || voters > ReplicasMax {

@@ -295,6 +295,22 @@ func TestConfigurationOfTheMetaGroupIsReadable(t *testing.T) {
 		"fits":                       func(*kvdv1.MetaState, *kvdv1.ConfChange) {},
 		"a node that never was":      func(m *kvdv1.MetaState, c *kvdv1.ConfChange) { c.Add[0].Node = m.NextNode },
 		"a replica id not given yet": func(m *kvdv1.MetaState, c *kvdv1.ConfChange) { c.Add[0].Replica = m.NextReplica },
+		"a replica of a shard": func(m *kvdv1.MetaState, c *kvdv1.ConfChange) {
+			c.Add[0].Replica = m.Descriptors[0].Replicas[0].Replica
+		},
+		"a replica of an absorbed shard": func(m *kvdv1.MetaState, c *kvdv1.ConfChange) {
+			d := proto.CloneOf(m.Descriptors[0])
+			d.Shard, d.Replicas, m.NextShard = m.NextShard, []*kvdv1.Replica{{Node: 1, Replica: c.Add[0].Replica}}, m.NextShard+1
+			m.Absorbed = []*kvdv1.AbsorbedShard{{Descriptor_: d, Absorber: m.Descriptors[0].Shard}}
+		},
+		"a replica that a goal wants": func(m *kvdv1.MetaState, c *kvdv1.ConfChange) {
+			split := &kvdv1.SplitGoal{Child: m.NextShard}
+			for i, r := range m.Descriptors[0].Replicas {
+				split.Replicas = append(split.Replicas, &kvdv1.Replica{Node: r.Node, Replica: c.Add[0].Replica + uint64(i)})
+			}
+			m.NextShard, m.NextReplica = m.NextShard+1, m.NextReplica+uint64(len(split.Replicas))
+			m.Goals, m.NextGoal = []*kvdv1.Goal{{Id: 1, Shard: m.Descriptors[0].Shard, Goal: &kvdv1.Goal_Split{Split: split}}}, 2
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := machine(t)

@@ -205,6 +205,23 @@ func checkWanted(m *kvdv1.MetaState, list []*kvdv1.Descriptor, child uint64, fre
 	return ""
 }
 
+// taken tells that the id of a replica that the meta group is to get belongs to something else: no report ever said so.
+func taken(m *kvdv1.MetaState, r *kvdv1.Replica) bool {
+	fresh := map[uint64]*kvdv1.Replica{r.GetReplica(): r}
+	for _, d := range m.Descriptors {
+		if checkForeign(d, 0, fresh) != "" {
+			return true
+		}
+	}
+	for _, a := range m.Absorbed {
+		if checkForeign(a.Descriptor_, 0, fresh) != "" {
+			return true
+		}
+	}
+	meta := &kvdv1.Descriptor{Shard: uint64(kv.MetaShard), Replicas: []*kvdv1.Replica{r}}
+	return checkWanted(m, []*kvdv1.Descriptor{meta}, 0, fresh) != ""
+}
+
 func usedTwice(replica uint64) string {
 	return fmt.Sprintf("replicas: must have ids of their own, %d is another's", replica)
 }
