@@ -135,7 +135,11 @@ func (c *Core) ownMeta(command *kvdv1.MetaCommand) {
 // shards is an index of the metadata that the core has.
 func (c *Core) shards() *raftmeta.Map {
 	if c.mapped == nil || c.mapped.Version() != c.Meta.GetVersion() {
-		m, err := raftmeta.NewMap(c.Meta)
+		index := raftmeta.NewMap
+		if c.mapped != nil {
+			index = c.mapped.Next
+		}
+		m, err := index(c.Meta)
 		if err != nil {
 			c.fail(err)
 			return c.mapped

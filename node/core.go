@@ -419,11 +419,7 @@ func (c *Core) envelopes(list []*kvdv1.Envelope) {
 		return kv.ClusterID(e.GetClusterId()) != c.Cluster || kv.NodeID(e.GetToNode()) != c.Node || !c.knows(kv.NodeID(e.GetFromNode()))
 	})
 	for _, e := range list {
-		from := kv.NodeID(e.GetFromNode())
-		if life := kv.Life(e.GetFromLife()); life > c.lives[from] {
-			c.lives[from] = life
-			c.wakeLedBy(from)
-		}
+		c.meet(kv.NodeID(e.GetFromNode()), kv.Life(e.GetFromLife()))
 	}
 	for _, e := range list {
 		from := kv.NodeID(e.GetFromNode())
@@ -433,6 +429,14 @@ func (c *Core) envelopes(list []*kvdv1.Envelope) {
 		for _, m := range e.GetMessages() {
 			c.message(from, m)
 		}
+	}
+}
+
+// meet takes note of a node's life: what was led by an earlier one has no leader now.
+func (c *Core) meet(node kv.NodeID, life kv.Life) {
+	if life > c.lives[node] {
+		c.lives[node] = life
+		c.wakeLedBy(node)
 	}
 }
 
@@ -607,6 +611,7 @@ func (c *Core) ready(g *group) {
 		g.incoming.Ingest.Abort()
 		for _, other := range g.incoming.absorbed {
 			other.absorbed = false
+			c.mark(other)
 		}
 		g.incoming = nil
 	}
@@ -726,7 +731,7 @@ func (c *Core) finish(g *group) {
 	}
 	g.publish()
 	c.answers = append(c.answers, g.replica.Answers()...)
-	if g.replica.HasReady() {
+	if g.replica.HasReady() && !g.absorbed { // That applies nothing more, and would have a turn follow on the other.
 		c.mark(g)
 	}
 }

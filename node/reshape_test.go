@@ -144,3 +144,47 @@ func TestLateParentNeedsNoSnapshot(t *testing.T) {
 	}
 	require.Positive(t, w.nodes[0].snapshots)
 }
+
+// TestAbsorbedReplicaRests: a replica that goes with a snapshot which is being installed does nothing meanwhile, and not that
+// again and again.
+func TestAbsorbedReplicaRests(t *testing.T) {
+	w := newTrio(t)
+	w.elected()
+	all, first, second := w.nodes[:], w.nodes[0], w.nodes[1]
+	w.orderSplit()
+	w.settle(all...)
+	g := second.core.groups[trioChild]
+	before, _ := g.machine.Applied()
+	g.absorbed = true
+	c := &kv.Command{Op: kv.OpPut, Key: []byte("k2"), Value: []byte("v")}
+	first.in.Submissions = append(first.in.Submissions, Submission{Shard: trioChild, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: &answer{}})
+	for range 4 {
+		w.tick(all...)
+	}
+	require.True(t, g.replica.Applies())
+	now, _ := g.machine.Applied()
+	require.Equal(t, before, now)
+}
+
+// TestSnapshotTellsOfANewLife (M6): shards that sleep are woken when their leader's process has come back, by whatever is
+// heard of it first.
+func TestSnapshotTellsOfANewLife(t *testing.T) {
+	w := newTrio(t)
+	w.elected()
+	all, second := w.nodes[:], w.nodes[1]
+	w.orderSplit()
+	w.settle(all...)
+	c, child := second.core, second.core.groups[trioChild]
+	require.Equal(t, kv.NodeID(1), child.replica.Leader())
+	c.sleep(child)
+	g := c.groups[trioShard]
+	st := g.machine.State()
+	st.BaseIndex, st.BaseTerm = st.AppliedIndex, st.AppliedTerm
+	ingest, err := c.State.NewIngest(trioShard, g.machine.Descriptor().Span)
+	require.NoError(t, err)
+	term, _ := g.replica.Leading()
+	leader, _ := g.machine.Descriptor().OnNode(1)
+	message := &kvdv1.RaftMessage{From: uint64(leader.Replica), To: st.Replica, Term: uint64(term)}
+	require.NoError(t, c.offer(&Received{From: 1, Life: 2, State: st, Ingest: ingest, Message: SnapshotMessage(message, st)}))
+	require.False(t, child.asleep)
+}

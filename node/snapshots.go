@@ -136,6 +136,8 @@ func (c *Core) offer(r *Received) error {
 		return fmt.Errorf("its sender has started anew since")
 	case g.incoming != nil:
 		return fmt.Errorf("another is being installed")
+	case g.absorbed:
+		return fmt.Errorf("the shard here is being absorbed")
 	case kv.ReplicaID(r.State.GetReplica()) != g.member.Replica:
 		c.suspect(g)
 		return &kv.InvalidError{Field: "replica", Bound: fmt.Sprintf("replica %d", g.member.Replica)}
@@ -154,7 +156,7 @@ func (c *Core) offer(r *Received) error {
 	if err := c.opens(r.State); err != nil {
 		return err
 	}
-	c.lives[r.From] = r.Life
+	c.meet(r.From, r.Life)
 	stepped, err := g.replica.StepSnapshot(r.From, r.Message)
 	if err != nil {
 		return err
@@ -162,13 +164,11 @@ func (c *Core) offer(r *Received) error {
 	if !stepped {
 		return fmt.Errorf("it comes at the wrong time")
 	}
-	if err := c.replaces(r, g, absorbed); err != nil {
-		c.fail(err) // Raft has taken it already.
-		return err
-	}
-	g.incoming = r
+	g.incoming = r // Raft has it already.
 	c.mark(g)
-	return nil
+	err = c.replaces(r, g, absorbed)
+	c.fail(err)
+	return err
 }
 
 // expects refuses a snapshot by its header.
@@ -208,7 +208,7 @@ func (c *Core) arrive(r *Received) error {
 	if err := c.replaces(r, nil, absorbed); err != nil {
 		return err
 	}
-	c.lives[r.From] = r.Life
+	c.meet(r.From, r.Life)
 	c.arrivals[kv.ShardID(r.State.GetDescriptor_().GetShard())] = r
 	c.Host.Install(r)
 	return nil
