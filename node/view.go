@@ -230,7 +230,7 @@ func (r *Reader) Scan(v *View, q kv.ScanRequest) (kv.Chunk, error) {
 		return kv.Chunk{}, &kv.NotLeaderError{Shard: v.shard}
 	}
 	v.meter.scanned(q.Span.Start, chunk.Items)
-	if !more && len(s.descriptor.Span.End) > 0 && (len(q.Span.End) == 0 || bytes.Compare(s.descriptor.Span.End, q.Span.End) < 0) {
+	if !mutantScanEndsWithShard && !more && len(s.descriptor.Span.End) > 0 && (len(q.Span.End) == 0 || bytes.Compare(s.descriptor.Span.End, q.Span.End) < 0) {
 		chunk.Resume = s.descriptor.Span.End
 	}
 	return chunk, nil

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -53,9 +54,9 @@ func (c *client) draw() *request {
 	read := c.chance.IntN(100) < c.ReadPercent
 	draw := c.chance.IntN(100)
 	switch {
-	case read && draw < 2:
+	case read && draw < cmp.Or(c.WidePercent, 2):
 		return c.drawWide()
-	case read && draw < 10:
+	case read && draw < cmp.Or(c.WidePercent, 2)+8:
 		c.drawScan(q, row)
 	case read:
 		c.operation(q, check.Get, key)

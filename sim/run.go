@@ -25,6 +25,8 @@ type Plan struct {
 	// Think is the longest time between two operations of a client, Patience how long it waits for an answer.
 	Think, Patience time.Duration
 	ReadPercent     int
+	// WidePercent of the reads are scans over many shards; 0 is 2.
+	WidePercent int
 	// ExpireOneIn: one write in so many has an expiry; 0 is none.
 	ExpireOneIn int
 	// Stripes of the cache's guard; 0 is 16, so that keys get into each other's way.

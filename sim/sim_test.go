@@ -96,6 +96,7 @@ var mutants = []struct{ tag, breaks string }{
 	{"mutant_epoch_unchecked", "S1: a command is applied whatever has become of the shard since its proposal"},
 	{"mutant_late_unfreeze", "G2: an Unfreeze ends the freeze of any merge"},
 	{"mutant_incarnation_through_merge", "C4: the left shard keeps its incarnation through a merge"},
+	{"mutant_scan_ends_with_shard", "a scan ends where a shard does"},
 	{"mutant_ingest_overtakes", "D1: an ingest is durable before the effects of earlier steps"},
 }
 

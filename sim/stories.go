@@ -39,6 +39,8 @@ const (
 	ReturningShard
 	// LateUnfreeze: a merge is given up, and when it is tried anew the order to end the first freeze comes once more.
 	LateUnfreeze
+	// MovingBoundaries: scans over many shards, which split and merge all the time.
+	MovingBoundaries
 )
 
 // tell begins the plan's story.

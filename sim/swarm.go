@@ -55,6 +55,11 @@ func Swarm(seed uint64) Plan {
 		t := tale(p, story)
 		t.ReadPercent, t.Shards, t.Clients, t.Duration = 50, 3, 8, 24*time.Second
 		return t
+	case MovingBoundaries:
+		p.Shards, p.Clients, p.ReadPercent, p.WidePercent = 3, 8, 70, 40
+		p.MeanChange, p.Split, p.Merge, p.Move = 150*time.Millisecond, 3, 3, 1
+		p.Story = story
+		return p
 	case Overwritten:
 		t := tale(p, story)
 		t.Nodes, t.Replicas, t.ReadPercent, t.Clients, t.Patience = 5, 5, 50, 8, 5*time.Second

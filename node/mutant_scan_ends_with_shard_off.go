@@ -1,0 +1,5 @@
+//go:build !mutant_scan_ends_with_shard
+
+package node
+
+const mutantScanEndsWithShard = false
