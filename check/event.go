@@ -170,6 +170,9 @@ func (r *Recorder) Record(e Event, value any) Event {
 // Since is the time since the run began, as events tell it.
 func (r *Recorder) Since() time.Duration { return time.Since(r.began) }
 
+// Moment puts a time of the wall clock, in milliseconds since 1970, on the clock of the events.
+func (r *Recorder) Moment(ms int64) int64 { return int64(time.UnixMilli(ms).Sub(r.began)) }
+
 // Events are those recorded so far, in a copy.
 func (r *Recorder) Events() []Event {
 	r.mu.Lock()

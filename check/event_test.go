@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -59,4 +60,11 @@ func TestCallsRefused(t *testing.T) {
 		_, err := check.Calls(events)
 		require.Error(t, err, name)
 	}
+}
+
+func TestMoment(t *testing.T) {
+	r := check.NewRecorder()
+	now := r.Moment(time.Now().UnixMilli())
+	require.InDelta(t, 0, now, float64(time.Hour))
+	require.Equal(t, int64(time.Second), r.Moment(2000)-r.Moment(1000))
 }

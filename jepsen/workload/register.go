@@ -1,0 +1,47 @@
+package workload
+
+import (
+	"context"
+
+	"github.com/kvdstore/kvd/check"
+)
+
+const (
+	// keysInUse are read and written at a time; each is put aside after keyUsesMax operations.
+	keysInUse  = 24
+	keyUsesMax = 200
+)
+
+// registers are keys that are read, written, and written on a condition. Each is linearizable by itself.
+type registers struct {
+	run  *Run
+	keys *pool
+}
+
+func newRegister(r *Run) driver { return &registers{r, newPool(r.Prefix, keysInUse, keyUsesMax)} }
+
+func (d *registers) setup(context.Context) error { return nil }
+
+func (d *registers) step(ctx context.Context, t *thread) {
+	key, seen := d.keys.pick(t.rng)
+	var told check.Told
+	var err error
+	switch n := t.rng.IntN(10); {
+	case n < 5:
+		told, err = t.get(ctx, key, check.Asked{})
+	case n < 8:
+		told, err = t.put(ctx, key, check.Asked{Value: t.value()})
+	default:
+		told, err = t.cas(ctx, key, check.Asked{Value: t.value(), Expect: seen})
+	}
+	d.keys.note(key, told, err)
+}
+
+func (d *registers) readBack(ctx context.Context) error { return d.run.readKeys(ctx, d.keys.all()) }
+
+func judgeRegister(j *judging) {
+	h, ends, final := j.operations()
+	j.found(check.Revisions(h)...)
+	j.found(check.NoLostWrites(h.Of(final), ends)...)
+	j.found(check.Linearizable(h, searchMax)...)
+}
