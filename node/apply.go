@@ -99,8 +99,11 @@ func (c *Core) step(g *group, batch storage.Batch, bytes int) int {
 // reshape adds to the step what a split or a merge of it does beside the shard itself.
 func (c *Core) reshape(g *group, batch storage.Batch, replaying bool) {
 	if child := g.machine.Birth(); child != nil {
-		_, leader := g.replica.Leading()
-		c.bear(g, child, leader && !replaying, batch)
+		_, heir := g.replica.Leading()
+		if mutantStrangerElected {
+			heir = kv.NodeID(child.GetDescriptor_().GetReplicas()[0].GetNode()) == c.Node
+		}
+		c.bear(g, child, heir && !replaying, batch)
 	}
 	if gone := g.machine.Absorbed(); gone != nil {
 		c.absorb(g, gone, batch)

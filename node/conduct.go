@@ -1,7 +1,6 @@
 package node
 
 import (
-	"maps"
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -35,7 +34,7 @@ type conduct struct {
 	term     kv.Term
 	planner  *plan.Planner
 	reports  *plan.Reports
-	proposed map[kv.ShardID]proposal // Of late.
+	proposed map[kv.ShardID]proposal
 }
 
 // proposal is a report that was proposed to the meta group.
@@ -82,7 +81,6 @@ func (c *Core) every(d time.Duration, offset uint64) bool {
 
 // plan carries out what the plan decides.
 func (c *Core) plan() {
-	maps.DeleteFunc(c.conduct.proposed, func(_ kv.ShardID, p proposal) bool { return c.now.Boot-p.at >= repeatAfter })
 	actions := c.conduct.planner.Step(c.now.Boot, c.now.Wall, c.shards(), c.settings, c.conduct.reports)
 	if len(actions.Events) > 0 {
 		c.Host.Happened(actions.Events)

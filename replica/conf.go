@@ -265,6 +265,7 @@ func (r *Replica) Absent(id kv.ReplicaID, term kv.Term) error {
 // parent's leader, which has narrowed (S5). Its votes carry the mark of a hand-over, which passes the promise that the
 // others made at their birth.
 func (r *Replica) Stand() error {
+	r.stood = mutantExemptionKept
 	if r.alone {
 		return ignoreDropped(r.raw.Campaign())
 	}

@@ -94,6 +94,9 @@ func (r *Replica) sort(m *raftpb.Message, w *Work) {
 	case raftpb.MsgSnap:
 		w.Snapshots = append(w.Snapshots, m)
 	case raftpb.MsgVote, raftpb.MsgPreVote:
+		if mutantExemptionKept && r.stood {
+			m.Context = []byte(campaignTransfer)
+		}
 		// The replica's own promise keeps it from an election too (L1).
 		if r.alone || !r.promise.forbids(m) {
 			w.Held = append(w.Held, m)

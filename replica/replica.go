@@ -87,6 +87,7 @@ type Replica struct {
 
 	promise promise
 	alone   bool // The only voter (L2).
+	stood   bool // Set by a mutant alone: it was an heir.
 	lease   lease
 
 	term   uint64

@@ -125,7 +125,7 @@ func (w *world) partition() {
 func (w *world) heal() {
 	w.quiet = true
 	w.blocked = map[link]bool{}
-	w.tap, w.hushed = nil, false
+	w.tap, w.onReset, w.hushed = nil, nil, false
 	for _, m := range w.nodes {
 		m.voteless, m.onVoteless, m.onReadIndex = false, func() {}, nil
 		m.paused, m.stalled, m.slow, m.full = min(m.paused, w.now), min(m.stalled, w.now), 0, 0

@@ -314,6 +314,7 @@ func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 			return
 		}
 	}
+	h.checkVotes(to, messages)
 	h.transmit(to, data)
 	if !h.quiet && oneIn(h.chance, h.DuplicateOneIn) {
 		h.transmit(to, data)
@@ -408,6 +409,9 @@ func (h host) WriteLog(id uint64, writes []storage.LogWrite, sync bool) {
 	for _, w := range writes {
 		if w.Truncate != nil {
 			m.stats.Truncations++
+		}
+		if w.Reset != nil && m.onReset != nil {
+			m.onReset(m, w.Group.Shard)
 		}
 		m.at(written, w.Group.Shard, w.Entries)
 	}

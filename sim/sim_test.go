@@ -97,6 +97,10 @@ var mutants = []struct{ tag, breaks string }{
 	{"mutant_late_unfreeze", "G2: an Unfreeze ends the freeze of any merge"},
 	{"mutant_incarnation_through_merge", "C4: the left shard keeps its incarnation through a merge"},
 	{"mutant_scan_ends_with_shard", "a scan ends where a shard does"},
+	{"mutant_stranger_elected", "S5: another than the heir stands for election at once"},
+	{"mutant_exemption_kept", "S5: the heir passes the promises in every later election too"},
+	{"mutant_waking_campaigns", "M6: a replica that wakes stands for election at once"},
+	{"mutant_old_tail_kept", "D2: the end of a log outlives a snapshot"},
 	{"mutant_ingest_overtakes", "D1: an ingest is durable before the effects of earlier steps"},
 }
 

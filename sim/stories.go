@@ -41,6 +41,12 @@ const (
 	LateUnfreeze
 	// MovingBoundaries: scans over many shards, which split and merge all the time.
 	MovingBoundaries
+	// HeirAgain: who led a shard when it was split is cut from the child's leader of later.
+	HeirAgain
+	// WokenSleeper: all shards sleep, and are woken by a node that starts anew.
+	WokenSleeper
+	// KeptTail: a follower of a deposed leader takes a snapshot that ends below what it had in its log, and starts anew.
+	KeptTail
 )
 
 // tell begins the plan's story.
@@ -66,6 +72,12 @@ func (w *world) tell() {
 		w.again(w.returningShard)
 	case LateUnfreeze:
 		w.again(w.lateUnfreeze)
+	case HeirAgain:
+		w.again(w.heirAgain)
+	case WokenSleeper:
+		w.again(w.wokenSleeper)
+	case KeptTail:
+		w.again(w.keptTail)
 	}
 }
 

@@ -60,6 +60,14 @@ func Swarm(seed uint64) Plan {
 		p.MeanChange, p.Split, p.Merge, p.Move = 150*time.Millisecond, 3, 3, 1
 		p.Story = story
 		return p
+	case HeirAgain, WokenSleeper:
+		t := tale(p, story)
+		t.Shards, t.ExpireOneIn, t.Duration = 1, 0, 24*time.Second
+		return t
+	case KeptTail:
+		t := tale(p, story)
+		t.Nodes, t.Replicas, t.Shards, t.ExpireOneIn = 5, 5, 1, 0
+		return t
 	case Overwritten:
 		t := tale(p, story)
 		t.Nodes, t.Replicas, t.ReadPercent, t.Clients, t.Patience = 5, 5, 50, 8, 5*time.Second

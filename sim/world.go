@@ -57,6 +57,7 @@ type world struct {
 	blocked         map[link]bool
 	late            map[link]time.Duration // How much longer messages take.
 	leaders         map[leadership]kv.NodeID
+	ballots         map[ballot]bool // Requests for votes, and whether the candidate lacked something.
 	evidence
 	cache   *pebble.Cache // Of the stores, with the plan's Pebble.
 	ledger  ledger
@@ -70,8 +71,10 @@ type world struct {
 	tap func(from *machine, to kv.NodeID, m *kvdv1.RaftMessage) bool
 	// hushed: a story has the clients begin nothing.
 	hushed bool
-	quiet  bool // The faults are over.
-	stats  Stats
+	// onReset, if set, hears of every log that is reset to a snapshot.
+	onReset func(m *machine, shard kv.ShardID)
+	quiet   bool // The faults are over.
+	stats   Stats
 	// handedOver counts the hand-overs that the plan has told of.
 	handedOver int
 	err        error
@@ -94,7 +97,7 @@ func newWorld(seed uint64, plan Plan) *world {
 	return &world{
 		Plan: plan, seed: seed, chance: mathrand.New(mathrand.NewPCG(seed, 1)), fate: mathrand.New(mathrand.NewPCG(seed, 2)),
 		trace: xxhash.New(), blocked: map[link]bool{}, late: map[link]time.Duration{}, ledger: newLedger(),
-		leaders: map[leadership]kv.NodeID{}, maps: maps{versions: map[uint64]version{}, shapes: map[shape]*kv.Descriptor{}, homes: map[kv.ReplicaID]replicaHome{}}, asked: map[string]int{}, due: map[string]int64{},
+		leaders: map[leadership]kv.NodeID{}, ballots: map[ballot]bool{}, maps: maps{versions: map[uint64]version{}, shapes: map[shape]*kv.Descriptor{}, homes: map[kv.ReplicaID]replicaHome{}}, asked: map[string]int{}, due: map[string]int64{},
 	}
 }
 

@@ -15,7 +15,7 @@ func (w *LogWrite) onlyRemoves() bool {
 // after is what a group's state is after a write, its Remove aside. A write that would leave a gap is refused.
 func (st LogState) after(w *LogWrite) (LogState, error) {
 	if w.Reset != nil {
-		st.Truncated, st.Last = *w.Reset, w.Reset.Index
+		st = st.resetTo(*w.Reset)
 	}
 	if t := w.Truncate; t != nil && t.Index > st.Truncated.Index {
 		if t.Index > st.Last {
@@ -33,6 +33,15 @@ func (st LogState) after(w *LogWrite) (LogState, error) {
 		st.Hard = *w.Hard
 	}
 	return st, nil
+}
+
+// resetTo is what a group's state is after a reset: no entry is left (D2).
+func (st LogState) resetTo(p Point) LogState {
+	last := p.Index
+	if mutantOldTailKept && st.Truncated.Index <= p.Index {
+		last = max(last, st.Last)
+	}
+	return LogState{Hard: st.Hard, Truncated: p, Last: last}
 }
 
 // checkEntries refuses entries that leave a gap, in themselves or to what is stored.

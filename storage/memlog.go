@@ -207,7 +207,8 @@ func applyWrites(groups map[kv.Group]*memGroup, writes []memWrite) {
 
 func (g *memGroup) apply(w *memWrite) {
 	if w.Reset != nil {
-		g.truncated, g.entries = *w.Reset, nil
+		kept := g.state().resetTo(*w.Reset).Last - w.Reset.Index
+		g.truncated, g.entries = *w.Reset, slices.Clone(g.entries[len(g.entries)-int(kept):])
 	}
 	if t := w.Truncate; t != nil && t.Index > g.truncated.Index {
 		g.entries = slices.Clone(g.entries[t.Index-g.truncated.Index:])

@@ -327,10 +327,14 @@ func (l *PebbleLog) add(b *pebble.Batch, w *LogWrite, changed map[kv.Group]*LogS
 func putEntries(b *pebble.Batch, w *LogWrite, st LogState) error {
 	id := w.Group
 	if w.Reset != nil {
-		if err := b.DeleteRange(logKey(id, kindEntry), logKey(id, kindEntry+1), nil); err != nil {
+		end := logKey(id, kindEntry+1)
+		if mutantOldTailKept {
+			end = entryKey(id, w.Reset.Index+1)
+		}
+		if err := b.DeleteRange(logKey(id, kindEntry), end, nil); err != nil {
 			return err
 		}
-		st.Truncated, st.Last = *w.Reset, w.Reset.Index
+		st = st.resetTo(*w.Reset)
 	}
 	if t := w.Truncate; t != nil && t.Index > st.Truncated.Index {
 		if err := b.DeleteRange(entryKey(id, st.Truncated.Index), entryKey(id, t.Index+1), nil); err != nil {

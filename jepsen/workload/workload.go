@@ -100,9 +100,6 @@ type driver interface {
 func kinds() []kind {
 	return []kind{
 		{"register", newRegister, judgeRegister},
-		{"counter", newCounter, judgeCounter},
-		{"set", newSet, judgeSet},
-		{"scan", newScan, judgeScan},
 	}
 }
 

@@ -1,0 +1,5 @@
+//go:build !mutant_stranger_elected
+
+package node
+
+const mutantStrangerElected = false

@@ -1,0 +1,5 @@
+//go:build !mutant_exemption_kept
+
+package replica
+
+const mutantExemptionKept = false
