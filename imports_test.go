@@ -51,6 +51,8 @@ var allowed = map[string][]string{
 
 	"snapshot/pairs": {"kv"},
 	"backup":         {"kv", "api/kvd/v1", "snapshot/pairs"},
+
+	"sim/cmd/simulate": {"kv", "sim"},
 }
 
 // pure lists what starts no goroutine, takes no lock, reads no clock, draws nothing by chance and does no I/O: whole

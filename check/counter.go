@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"math/big"
 	"strconv"
 )
@@ -60,4 +61,53 @@ func (t *tally) allows(n int64) bool {
 	}
 	distance := new(big.Int).Sub(value, &t.sure)
 	return distance.Rem(distance, &t.step).Sign() == 0
+}
+
+// Counts looks at counters: keys that are written by increments only, and by conditional puts that name in Delta what they
+// add to the value that their client had read. Whoever reads one sees the sum of all that was acknowledged before, and
+// nothing that was asked for after; what overlaps, or is unknown, counts once or not at all. So a lost and a double count
+// are told as such, without a search for an order.
+func Counts(h History) []Violation {
+	if bad := refuse(h); bad != nil {
+		return bad
+	}
+	var found []Violation
+	for _, k := range h.byKey() {
+		for _, o := range k.ops {
+			if o.Kind.writes() && o.Kind != Increment && (o.Kind != CAS || o.Delta == 0) {
+				found = append(found, violation(BadHistory, k.key, "it is written by other than increments", o))
+				break
+			}
+			found = append(found, k.count(o)...)
+		}
+	}
+	return found
+}
+
+// count judges what an operation saw of a counter.
+func (k keyHistory) count(o *Operation) []Violation {
+	if o.Outcome != Done || o.Kind == CAS {
+		return nil
+	}
+	seen := o.Observed
+	if o.Kind == Get && !o.Found {
+		seen = "0"
+	}
+	var done, open []*Operation
+	for _, p := range k.ops {
+		adds := p.wrote() || p.mayHaveWritten()
+		switch {
+		case p == o || adds && p.Outcome == Done && p.Return < o.Call:
+			done = append(done, p)
+		case adds && p.Call <= o.Return:
+			open = append(open, p)
+		}
+	}
+	t := tallyOf(done, open)
+	n, err := strconv.ParseInt(seen, 10, 64)
+	if err == nil && t.allows(n) {
+		return nil
+	}
+	text := fmt.Sprintf("it is seen as %s; what was acknowledged before sums to %v, and with what was under way it may be %v to %v", brief(seen), &t.sure, &t.least, &t.most)
+	return []Violation{violation(WrongCount, k.key, text, o)}
 }

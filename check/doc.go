@@ -5,6 +5,8 @@
 //	clients -> History -+-- Expiry          the same where keys expire: not gone too early, seen too late, or back again
 //	                    +-- Revisions       do revisions rise with real time? (a sort: fast, and always worth running)
 //	                    +-- NoLostWrites    does what is left at the end hold every acknowledged write?
+//	                    +-- Counts          do counters show what was added to them, once?
+//	                    +-- Scans           do ordered reads give all that is there, once, in order?
 //	                    +-- Cuts            do reads of several keys of a shard show one moment each?
 //
 // Two more look at what nodes record of themselves:

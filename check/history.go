@@ -76,7 +76,7 @@ type Operation struct {
 
 	Value  string      // Put, CAS: what to write.
 	Expect kv.Revision // CAS; Delete, 0 for any.
-	Delta  int64       // Increment.
+	Delta  int64       // Increment; CAS, for Counts: what it adds to the counter that its client had read.
 	// TTL and ExpireAt of a Put and a CAS are what was asked for, in the unit and on the clock of Call and Return; at
 	// most one is set. ExpireAt of a Get that found the key is what it was told. 0 is never.
 	TTL, ExpireAt int64

@@ -39,6 +39,14 @@ const (
 	ExpiryChanged Rule = "wrong expiry"
 	// TornRead: a read of several keys showed two moments.
 	TornRead Rule = "read torn"
+	// MissingInScan: a scan lacks a key that was there all the time.
+	MissingInScan Rule = "key missing in a scan"
+	// RepeatedInScan: a scan gave a key twice.
+	RepeatedInScan Rule = "key repeated in a scan"
+	// UnorderedScan: a scan gave a key after a greater one.
+	UnorderedScan Rule = "scan out of order"
+	// ScanOutside: a scan gave a key that it was not asked for, or more keys than it was.
+	ScanOutside Rule = "scan beyond its bounds"
 	// LeasesOverlap: two leases over a key ran at one moment.
 	LeasesOverlap Rule = "two leases at one moment"
 	// TermShared: two nodes had a lease in one term.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"maps"
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -34,7 +35,7 @@ type conduct struct {
 	term     kv.Term
 	planner  *plan.Planner
 	reports  *plan.Reports
-	proposed map[kv.ShardID]proposal
+	proposed map[kv.ShardID]proposal // Of late.
 }
 
 // proposal is a report that was proposed to the meta group.
@@ -81,6 +82,7 @@ func (c *Core) every(d time.Duration, offset uint64) bool {
 
 // plan carries out what the plan decides.
 func (c *Core) plan() {
+	maps.DeleteFunc(c.conduct.proposed, func(_ kv.ShardID, p proposal) bool { return c.now.Boot-p.at >= repeatAfter })
 	actions := c.conduct.planner.Step(c.now.Boot, c.now.Wall, c.shards(), c.settings, c.conduct.reports)
 	if len(actions.Events) > 0 {
 		c.Host.Happened(actions.Events)

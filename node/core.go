@@ -294,6 +294,9 @@ func (c *Core) Turn(in Input) (again bool) {
 	c.send()
 	c.writeLog()
 	c.apply(groups)
+	if c.failed {
+		return false // What was applied is not there to be read: nobody may hear of it (T7).
+	}
 	for _, g := range groups {
 		if !g.gone {
 			c.finish(g)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/raftmeta"
+	"github.com/kvdstore/kvd/shard"
 	"github.com/kvdstore/kvd/storage"
 )
 
@@ -154,4 +155,29 @@ func (s *stuckState) Commit(b storage.Batch) (storage.Cut, error) {
 		return 0, errors.New("it is over")
 	}
 	return s.State.Commit(b)
+}
+
+// broken is a state store whose disk has failed.
+type broken struct{ storage.State }
+
+func (broken) Commit(storage.Batch) (storage.Cut, error) { return 0, errors.New("input/output error") }
+
+// TestNothingIsAnsweredAfterAFailedWrite (T7): what the state store did not take is not there to be read, so no write is
+// acknowledged, and nothing is published.
+func TestNothingIsAnsweredAfterAFailedWrite(t *testing.T) {
+	l := newLone(t)
+	l.core.State = broken{l.core.State}
+	before := *l.core.groups[1].view.state.Load()
+	c := &kv.Command{Op: kv.OpPut, Key: []byte("k"), Value: []byte("v")}
+	put := &answer{}
+	in := Input{Submissions: []Submission{{Shard: 1, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: put}}}
+	for range 8 {
+		l.now += 50 * time.Millisecond
+		in.Now, in.Written = Now{Boot: l.now, Wall: 1000 + l.now.Milliseconds()}, l.last
+		l.core.Turn(in)
+		in = Input{}
+	}
+	require.Error(t, l.fatal)
+	require.False(t, put.done)
+	require.Equal(t, before, *l.core.groups[1].view.state.Load())
 }

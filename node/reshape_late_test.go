@@ -171,3 +171,19 @@ func TestPinsOfTheRemoved(t *testing.T) {
 	l.core.truncationGoal(g)
 	require.Empty(t, g.pinned)
 }
+
+// TestReportsAreForgotten: shards come and go, and who leads the meta group for long remembers only what it has proposed of
+// late.
+func TestReportsAreForgotten(t *testing.T) {
+	l := newLone(t)
+	for l.core.conduct == nil {
+		l.tick()
+	}
+	d := l.core.groups[1].machine.Descriptor()
+	l.core.proposeReport(d, d)
+	require.NotEmpty(t, l.core.conduct.proposed)
+	for range 60 {
+		l.tick()
+	}
+	require.Empty(t, l.core.conduct.proposed)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/client"
@@ -49,6 +50,26 @@ func (t *thread) cas(ctx context.Context, key string, asked check.Asked) (told c
 	err = t.write(ctx, check.CAS.String(), &asked, func(ctx context.Context) (any, error) {
 		r, err := t.client.Put(ctx, []byte(key), []byte(asked.Value), condition)
 		told = check.Told{Succeeded: r.Succeeded, Revision: r.Revision}
+		return told, err
+	})
+	return told, err
+}
+
+func (t *thread) delete(ctx context.Context, key string) (told check.Told, err error) {
+	err = t.write(ctx, check.Delete.String(), &check.Asked{Key: key}, func(ctx context.Context) (any, error) {
+		r, err := t.client.Delete(ctx, []byte(key))
+		if r.Found {
+			told = check.Told{Found: true, Revision: r.Revision}
+		}
+		return told, err
+	})
+	return told, err
+}
+
+func (t *thread) increment(ctx context.Context, key string, delta int64) (told check.Told, err error) {
+	err = t.write(ctx, check.Increment.String(), &check.Asked{Key: key, Delta: delta}, func(ctx context.Context) (any, error) {
+		n, revision, err := t.client.Increment(ctx, []byte(key), delta)
+		told = check.Told{Observed: strconv.FormatInt(n, 10), Revision: revision}
 		return told, err
 	})
 	return told, err

@@ -100,6 +100,9 @@ type driver interface {
 func kinds() []kind {
 	return []kind{
 		{"register", newRegister, judgeRegister},
+		{"counter", newCounter, judgeCounter},
+		{"set", newSet, judgeSet},
+		{"scan", newScan, judgeScan},
 	}
 }
 
