@@ -54,6 +54,7 @@ type group struct {
 	reshaped   bool // The turn's step has changed the descriptor.
 	suspicious bool // It may have been removed: to be asked.
 	leaderless int  // Ticks without a leader that was heard.
+	lost       bool // There were too many of them.
 	askAgain   uint64
 	told       told
 }
@@ -155,6 +156,14 @@ func (m *marks) drop(index kv.Index) {
 	}
 }
 
+// leader is the node that leads, as far as is known here; 0 when it was not heard for long.
+func (g *group) leader() kv.NodeID {
+	if g.lost {
+		return 0
+	}
+	return g.replica.Leader()
+}
+
 // publishLoss publishes at once what readers may no longer rely on (T4), before any message of the turn leaves.
 func (g *group) publishLoss() {
 	old := g.view.state.Load()
@@ -169,7 +178,7 @@ func (g *group) publish() {
 	old := g.view.state.Load()
 	term, leader := g.replica.Leading()
 	next := readState{
-		descriptor: g.machine.Descriptor(), incarnation: old.incarnation, term: term, leader: leader, lead: g.replica.Leader(),
+		descriptor: g.machine.Descriptor(), incarnation: old.incarnation, term: term, leader: leader, lead: g.leader(),
 		leaseUntil: g.replica.LeaseUntil(), installing: g.replica.Installing() || g.machine.Frozen() != nil,
 	}
 	if next == *old {

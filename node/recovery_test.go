@@ -476,3 +476,35 @@ func TestSnapshotWithoutRoom(t *testing.T) {
 		})
 	}
 }
+
+// TestLearnerThatNobodyHears: raft has a learner follow its last leader for ever. One of the meta group that was removed, and
+// missed that and where the group has moved to since, tells its node that it has no leader, so that metadata comes from
+// other nodes, and asks also the one that is known to lead now.
+func TestLearnerThatNobodyHears(t *testing.T) {
+	f := &follower{lone: &lone{t: t, log: storage.NewMemLog(), state: storage.NewMemState()}}
+	meta := foundingOf(t, 3)
+	meta.Meta.Replicas = append(meta.Meta.Replicas[:1:1], &kvdv1.Replica{Node: 2, Replica: meta.Meta.Replicas[1].Replica, Learner: true})
+	require.NoError(t, Found(meta, 2, f.log, f.state))
+	require.NoError(t, f.open(meta))
+	g := f.core.groups[kv.MetaShard]
+	f.turn(Input{Envelopes: []*kvdv1.Envelope{{ClusterId: 7, FromNode: 1, ToNode: 2, FromLife: 1, Messages: []*kvdv1.RaftMessage{
+		{Type: uint32(raftpb.MsgHeartbeat), Term: uint64(kv.BirthTerm + 1), From: meta.Meta.Replicas[0].Replica, To: uint64(g.member.Replica)},
+	}}}})
+	f.written()
+	f.turn(Input{Envelopes: []*kvdv1.Envelope{{ClusterId: 7, FromNode: 3, ToNode: 2, FromLife: 1, Messages: []*kvdv1.RaftMessage{{Presides: 9}}}}})
+	require.Equal(t, kv.NodeID(1), g.view.state.Load().lead)
+	asked := 0
+	for range 2 + (doubtTimeouts+1)*f.core.ElectionTicks {
+		f.now += f.core.Tick
+		f.sent = nil
+		f.turn(Input{Now: Now{Boot: f.now}})
+		for _, m := range f.sent {
+			if q := m.GetQuestion(); q != nil && q.Shard == uint64(kv.MetaShard) {
+				asked++
+			}
+		}
+	}
+	require.Equal(t, kv.NodeID(1), g.replica.Leader())
+	require.Zero(t, g.view.state.Load().lead)
+	require.Equal(t, 2, asked, "nodes 1 and 3")
+}

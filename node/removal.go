@@ -112,11 +112,13 @@ func (c *Core) ask(g *group) {
 		return
 	}
 	if g.replica.Heard() {
+		c.lose(g, false)
 		g.leaderless = 0
 	} else {
 		g.leaderless++
 	}
 	if g.leaderless > doubtTimeouts*c.ElectionTicks {
+		c.lose(g, true)
 		g.leaderless = 0
 		c.suspect(g)
 	}
@@ -125,8 +127,21 @@ func (c *Core) ask(g *group) {
 	}
 	g.suspicious, g.askAgain = false, c.ticks+uint64(c.ElectionTicks)
 	question := &kvdv1.Question{Shard: uint64(g.shard), Replica: uint64(g.member.Replica)}
+	listed := false
 	for _, r := range c.Meta.GetMeta().GetReplicas() {
+		listed = listed || kv.NodeID(r.GetNode()) == c.president.node
 		c.tell(kv.NodeID(r.GetNode()), &kvdv1.RaftMessage{Question: question})
+	}
+	if c.president.node != 0 && !listed { // The meta group has moved since this node heard of its replicas.
+		c.tell(c.president.node, &kvdv1.RaftMessage{Question: question})
+	}
+}
+
+// lose notes whether a replica has lost its leader. If it is one of the meta group, metadata comes from other nodes then.
+func (c *Core) lose(g *group, lost bool) {
+	if g.lost != lost {
+		g.lost = lost
+		g.publish()
 	}
 }
 

@@ -164,12 +164,12 @@ func (m *machine) metaOnDisk() (*kvdv1.MetaState, error) {
 // streamTime is the time between two looks of a node at the metadata of others.
 const streamTime = 300 * time.Millisecond
 
-// stream brings the metadata to the nodes without a meta replica, late, and from whoever has one, as new as it is there.
+// stream brings the metadata to the nodes without a meta replica that hears of a leader, late, and from whoever has one, as new as it is there.
 func (w *world) stream() {
 	w.after(streamTime, func() {
 		defer w.stream()
 		for _, m := range w.nodes {
-			if m.core == nil || m.view(kv.MetaShard) != nil {
+			if lead, _, _ := m.lead(kv.MetaShard); m.core == nil || lead != 0 {
 				continue
 			}
 			from := w.nodes[w.chance.IntN(len(w.nodes))]
