@@ -7,11 +7,14 @@ check: format vet staticcheck imports generated test
 format:
 	@out=$$(gofmt -l .); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
 
+# A test build (tag kvdtest, docs/proof.md) has files that others have not.
 vet:
 	go vet ./...
+	go vet -tags kvdtest ./internal/faults ./storage ./node ./transport ./cmd/kvd
 
 staticcheck:
 	go tool staticcheck ./...
+	go tool staticcheck -tags kvdtest ./internal/faults ./storage ./node ./transport ./cmd/kvd
 
 # imports: who may import whom, and that what is pure is; part of test, and here first because it takes a second.
 imports:
@@ -20,6 +23,7 @@ imports:
 # test: the simulator has one goroutine, and its mutants are built without the race detector too.
 test:
 	go test -race $$(go list ./... | grep -v /sim$$)
+	go test -race -tags kvdtest ./internal/faults ./cmd/kvd
 	go test ./sim
 
 generate:

@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"kv":              {},
 	"api/kvd/v1":      {},
 	"api/wire":        {"kv", "api/kvd/v1"},
-	"storage":         {"kv", "api/kvd/v1"},
+	"storage":         {"kv", "api/kvd/v1", "internal/faults"},
 	"cache":           {"kv"},
 	"geo":             {"kv"},
 	"replica":         {"kv", "api/kvd/v1", "api/wire"},
@@ -33,14 +33,14 @@ var allowed = map[string][]string{
 	"raftmeta":        {"kv", "api/kvd/v1", "api/wire", "replica"},
 	"raftmeta/plan":   {"kv", "api/kvd/v1", "api/wire", "raftmeta"},
 	"snapshot":        {"kv", "api/kvd/v1", "storage", "snapshot/pairs"},
-	"node":            {"kv", "api/kvd/v1", "api/wire", "storage", "cache", "replica", "shard", "shard/loadcut", "raftmeta", "raftmeta/plan", "snapshot"},
-	"transport":       {"kv", "api/kvd/v1", "api/wire"},
+	"node":            {"kv", "api/kvd/v1", "api/wire", "storage", "cache", "replica", "shard", "shard/loadcut", "raftmeta", "raftmeta/plan", "snapshot", "internal/faults"},
+	"transport":       {"kv", "api/kvd/v1", "api/wire", "internal/faults"},
 	"server":          {"kv", "api/kvd/v1", "api/wire", "node"},
 	"client/route":    {"kv"},
 	"client":          {"kv", "api/kvd/v1", "api/wire", "client/route"},
 	"check":           {"kv"},
 	"sim":             {"kv", "api/kvd/v1", "api/wire", "client/route", "storage", "cache", "shard", "raftmeta", "node", "check"},
-	"cmd/kvd":         {"kv", "raftmeta", "node", "server", "transport"},
+	"cmd/kvd":         {"kv", "raftmeta", "node", "server", "transport", "internal/faults"},
 	"cmd/kvcli":       {"kv", "api/kvd/v1", "api/wire", "client", "geo", "backup"},
 	"bench/local":     {"kv"},
 	"bench/changes":   {"kv", "api/kvd/v1", "client", "check", "bench/local"},
@@ -53,6 +53,7 @@ var allowed = map[string][]string{
 	"backup":         {"kv", "api/kvd/v1", "snapshot/pairs"},
 
 	"sim/cmd/simulate": {"kv", "sim"},
+	"internal/faults":  {}, // Of test builds alone: TestNormalBuild.
 }
 
 // pure lists what starts no goroutine, takes no lock, reads no clock, draws nothing by chance and does no I/O: whole

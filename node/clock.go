@@ -27,4 +27,4 @@ func bootTime() time.Duration {
 }
 
 // wallTime is the other clock, in Unix milliseconds.
-func wallTime() int64 { return time.Now().UnixMilli() }
+func wallTime() int64 { return time.Now().Add(wallOffset()).UnixMilli() }

@@ -33,7 +33,7 @@ const ballastName = "BALLAST"
 
 // ReadStore reads the file STORE; ok is false when there is none.
 func ReadStore(dir string) (rec *kvdv1.StoreRecord, ok bool, err error) {
-	return readStore(vfs.Default, dir)
+	return readStore(osFiles(), dir)
 }
 
 func readStore(files vfs.FS, dir string) (rec *kvdv1.StoreRecord, ok bool, err error) {
@@ -96,7 +96,7 @@ func storeSum(b []byte) uint64 {
 
 // WriteStore replaces the file STORE: after a crash it is the old one or the new one, and the new one once this returned.
 func WriteStore(dir string, rec *kvdv1.StoreRecord) error {
-	return writeStore(vfs.Default, dir, rec)
+	return writeStore(osFiles(), dir, rec)
 }
 
 func writeStore(files vfs.FS, dir string, rec *kvdv1.StoreRecord) error {
@@ -160,7 +160,7 @@ func makeDir(files vfs.FS, dir string) error {
 
 // LockDir makes a data directory and locks it against a second process.
 func LockDir(dir string) (io.Closer, error) {
-	if err := makeDir(vfs.Default, dir); err != nil {
+	if err := makeDir(osFiles(), dir); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -175,15 +175,21 @@ func LockDir(dir string) (io.Closer, error) {
 
 // EnsureBallast makes a file of so many bytes that only takes room, unless there is one or 0 is asked for.
 func EnsureBallast(dir string, bytes int64) error {
-	path := filepath.Join(dir, ballastName)
-	if info, err := os.Stat(path); err == nil && info.Size() >= bytes || bytes == 0 {
+	path, size := filepath.Join(dir, ballastName), int64(0)
+	if info, err := os.Stat(path); err == nil {
+		size = info.Size()
+	}
+	if size >= bytes {
 		return nil
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("make the ballast file: %w", err)
 	}
-	if err := allocate(f, bytes); err != nil {
+	if err = takeRoom(bytes - size); err == nil {
+		err = allocate(f, bytes)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("make the ballast file: %w", err), f.Close(), os.Remove(path))
 	}
 	return f.Close()
@@ -218,6 +224,7 @@ func ReleaseBallast(dir string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("release the ballast file: %w", err)
 	}
+	giveRoom(info.Size())
 	return true, nil
 }
 
@@ -239,5 +246,5 @@ func DiskFree(dir string) (free, total uint64, err error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, 0, fmt.Errorf("ask for the free room of %s: %w", dir, err)
 	}
-	return st.Bavail * uint64(st.Bsize), st.Blocks * uint64(st.Bsize), nil
+	return freeRoom(st.Bavail * uint64(st.Bsize)), st.Blocks * uint64(st.Bsize), nil
 }

@@ -50,7 +50,7 @@ func (o *Options) validate() error {
 		errs = append(errs, &kv.InvalidError{Field: "Fatal", Bound: "not nil: somebody must stop the process"})
 	}
 	if o.FS == nil {
-		o.FS = vfs.Default
+		o.FS = osFiles()
 	}
 	o.MemtableBytes = max(o.MemtableBytes, memtableBytesMin)
 	return errors.Join(errs...)

@@ -125,13 +125,13 @@ func Dial(address string, creds credentials.TransportCredentials) (*grpc.ClientC
 	if creds == nil {
 		creds = insecure.NewCredentials()
 	}
-	return grpc.NewClient("passthrough:///"+address,
+	return grpc.NewClient("passthrough:///"+address, append(dialling(),
 		grpc.WithTransportCredentials(creds), grpc.WithStatsHandler(wire.SentHandler()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(kv.MessageBytesMax), grpc.MaxCallSendMsgSize(kv.MessageBytesMax)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: silenceMax}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryMax}, MinConnectTimeout: time.Second,
-		}))
+		}))...)
 }
 
 // peer is a neighbour that is sent Raft's messages, at one address.

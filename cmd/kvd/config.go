@@ -136,7 +136,7 @@ func merge(flags *pflag.FlagSet, environ []string) (*koanf.Koanf, map[string]str
 	}
 	environment, given := koanf.New("."), koanf.New(".")
 	err := environment.Load(env.Provider(".", env.Opt{
-		Prefix: "KVD_", EnvironFunc: func() []string { return environ },
+		Prefix: "KVD_", EnvironFunc: func() []string { return settingsOf(environ) },
 		TransformFunc: func(name, value string) (string, any) {
 			return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "KVD_")), "_", "-"), value
 		},

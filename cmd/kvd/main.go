@@ -80,14 +80,14 @@ func versionCommand() *cobra.Command {
 // buildVersion is the release's, or the commit that the program was built from.
 func buildVersion() string {
 	if version != "dev" {
-		return version
+		return version + buildSuffix
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-				return "dev-" + s.Value[:12]
+				return "dev-" + s.Value[:12] + buildSuffix
 			}
 		}
 	}
-	return version
+	return version + buildSuffix
 }
