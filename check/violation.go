@@ -47,6 +47,24 @@ const (
 	UnorderedScan Rule = "scan out of order"
 	// ScanOutside: a scan gave a key that it was not asked for, or more keys than it was.
 	ScanOutside Rule = "scan beyond its bounds"
+	// AppendLost: a list lacks an element that was acknowledged, or seen, before.
+	AppendLost Rule = "append lost"
+	// AppendDoubled: a list has an element twice.
+	AppendDoubled Rule = "append doubled"
+	// ListsDiverge: of two lists that were read of one key, none is a beginning of the other.
+	ListsDiverge Rule = "lists diverge"
+	// OwnAppendUnseen: a transaction read a list as it cannot have been inside of it.
+	OwnAppendUnseen Rule = "transaction reads other than what it wrote"
+	// AbortedRead: something was read of a transaction that was not done.
+	AbortedRead Rule = "G1a: aborted read"
+	// IntermediateRead: a list was read as a transaction had left it halfway.
+	IntermediateRead Rule = "G1b: intermediate read"
+	// WriteCycle, InformationCycle and AntiDependencyCycle: transactions have no order.
+	WriteCycle          Rule = "G0: write cycle"
+	InformationCycle    Rule = "G1c: circular information flow"
+	AntiDependencyCycle Rule = "G2: anti-dependency cycle"
+	// RealTimeCycle: transactions have an order, and it is not that of real time.
+	RealTimeCycle Rule = "transactions out of real time"
 	// LeasesOverlap: two leases over a key ran at one moment.
 	LeasesOverlap Rule = "two leases at one moment"
 	// TermShared: two nodes had a lease in one term.

@@ -58,7 +58,7 @@ func (t *thread) do(ctx context.Context, f string, doubtful check.EventType, ask
 	end := check.Event{Process: t.process, Type: check.OK, F: f}
 	if err != nil {
 		told, end.Error, end.Type = nil, err.Error(), doubtful
-		if errors.Is(err, client.ErrNotDone) {
+		if errors.Is(err, client.ErrNotDone) || errors.Is(err, errConditions) {
 			end.Type = check.Failed
 		}
 	}

@@ -102,6 +102,7 @@ func kinds() []kind {
 		{"register", newRegister, judgeRegister},
 		{"counter", newCounter, judgeCounter},
 		{"set", newSet, judgeSet},
+		{"append", newAppend, judgeAppend},
 		{"scan", newScan, judgeScan},
 	}
 }
