@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/kvdstore/kvd/jepsen/nemesis"
+	"github.com/kvdstore/kvd/jepsen/workload"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// settings are the flags.
+type settings struct {
+	workload   string
+	faults     []string
+	nodes      int
+	length     time.Duration
+	rate       float64
+	processes  int
+	seed       uint64
+	out        string
+	tags       []string
+	namespaces string
+	keep       bool
+}
+
+// allFaults stands for all that do not need another build of kvd.
+const allFaults = "all"
+
+func parse(args []string) (*settings, error) {
+	s := &settings{}
+	f := pflag.NewFlagSet("jepsen", pflag.ContinueOnError)
+	f.StringVar(&s.workload, "workload", "register", "what clients do: "+strings.Join(workload.Names(), ", "))
+	f.StringSliceVar(&s.faults, "faults", nil, "faults to inject, alone and together: "+strings.Join(nemesis.Names(), ", ")+"; all for all that fit; none if empty")
+	f.IntVar(&s.nodes, "nodes", 5, "nodes to start, 1 to 9")
+	f.DurationVar(&s.length, "time", time.Minute, "how long the workload runs, 1s to 24h")
+	f.Float64Var(&s.rate, "rate", 2000, "operations a second, 1 to 20000; all are kept in memory")
+	f.IntVar(&s.processes, "processes", 128, "operations under way at most, 1 to 1024")
+	f.Uint64Var(&s.seed, "seed", 1, "of the faults and of what clients do")
+	f.StringVar(&s.out, "out", "", "directory for the history, the report and the nodes' data and logs; it must be new or empty (default: a temporary one)")
+	f.StringSliceVar(&s.tags, "tags", nil, "build tags for kvd")
+	f.StringVar(&s.namespaces, "namespaces", "auto", "network namespaces for the nodes: on, off, or auto: if this is root and they can be had")
+	f.BoolVar(&s.keep, "keep-data", false, "keep the nodes' data also after a valid run")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	return s, s.check(f.Args())
+}
+
+func (s *settings) check(args []string) error {
+	var errs []error
+	bad := func(field, bound string, args ...any) {
+		errs = append(errs, &kv.InvalidError{Field: field, Bound: fmt.Sprintf(bound, args...)})
+	}
+	if len(args) > 0 {
+		errs = append(errs, fmt.Errorf("it takes flags only, and %q is none", args[0]))
+	}
+	if !slices.Contains(workload.Names(), s.workload) {
+		bad("workload", "one of %s, is %q", strings.Join(workload.Names(), ", "), s.workload)
+	}
+	if s.nodes < 1 || s.nodes > 9 {
+		bad("nodes", "1 to 9, is %d", s.nodes)
+	}
+	if s.length < time.Second || s.length > 24*time.Hour {
+		bad("time", "1s to 24h, is %v", s.length)
+	}
+	if s.rate < 1 || s.rate > 20000 {
+		bad("rate", "1 to 20000, is %v", s.rate)
+	}
+	if s.processes < 1 || s.processes > 1024 {
+		bad("processes", "1 to 1024, is %d", s.processes)
+	}
+	if !slices.Contains([]string{"auto", "on", "off"}, s.namespaces) {
+		bad("namespaces", "auto, on or off, is %q", s.namespaces)
+	}
+	if slices.Equal(s.faults, []string{allFaults}) {
+		s.faults = fitting(s.nodes)
+	}
+	errs = append(errs, nemesis.Parse(s.faults, s.nodes))
+	return errors.Join(errs...)
+}
+
+// fitting are the faults that a number of nodes can have, without shapes of others.
+func fitting(nodes int) (list []string) {
+	for _, name := range nemesis.Names() {
+		if !strings.Contains(name, ":") && !nemesis.NeedsTestBuild([]string{name}) && nemesis.Parse([]string{name}, nodes) == nil {
+			list = append(list, name)
+		}
+	}
+	return list
+}

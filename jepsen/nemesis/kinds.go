@@ -1,0 +1,59 @@
+package nemesis
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+)
+
+// kind is a fault that there is.
+type kind struct {
+	name      string
+	begin     func(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error)
+	nodesMin  int
+	testBuild bool
+}
+
+// act is a fault that has begun.
+type act struct {
+	// nodes are the names of those it befell.
+	nodes []string
+	// details are for the history; nil for none.
+	details map[string]any
+	// undo ends it after its time; nil for what ends by itself.
+	undo func(ctx context.Context) error
+	// over waits until it has ended by itself and tells how; nil for what is to be ended.
+	over func(ctx context.Context) (outcome string, err error)
+}
+
+func kinds() []kind {
+	return []kind{
+		{name: "kill", begin: kill},
+		{name: "pause", begin: pause},
+		{name: "restart-all", begin: restartAll},
+		{name: "partition", begin: partition, nodesMin: 3},
+		{name: "partition:one", begin: partition, nodesMin: 3},
+		{name: "partition:halves", begin: partition, nodesMin: 3},
+		{name: "partition:ring", begin: partition, nodesMin: 3},
+		{name: "partition:one-way", begin: partition, nodesMin: 3},
+		{name: "partition:leaders", begin: partition, nodesMin: 3},
+		{name: "partition:meta", begin: partition, nodesMin: 3},
+		{name: "slow", begin: slow, nodesMin: 2},
+		{name: "split", begin: split},
+		{name: "merge", begin: merge},
+		{name: "move", begin: move, nodesMin: 4},
+		{name: "transfer", begin: transfer, nodesMin: 2},
+		{name: "drain", begin: drain, nodesMin: 4},
+		{name: "join", begin: join},
+		{name: "remove", begin: remove},
+	}
+}
+
+func find(name string) (kind, bool) {
+	all := kinds()
+	i := slices.IndexFunc(all, func(k kind) bool { return k.name == name })
+	if i < 0 {
+		return kind{}, false
+	}
+	return all[i], true
+}

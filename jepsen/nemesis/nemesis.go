@@ -1,0 +1,198 @@
+package nemesis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kvdstore/kvd/check"
+	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/jepsen/cluster"
+	"github.com/kvdstore/kvd/kv"
+)
+
+const (
+	// wholeMax is how long the cluster may take to be whole after a round.
+	wholeMax = 45 * time.Second
+	// overMax bounds what ends by itself.
+	overMax = 30 * time.Second
+	// lookEvery is the time between two looks at something that is waited for.
+	lookEvery = 100 * time.Millisecond
+)
+
+// Config is what a Nemesis needs.
+type Config struct {
+	Cluster *cluster.Cluster
+	// Operator is the client that operators' changes are made with. Nobody else may use it.
+	Operator *client.Client
+	Recorder *check.Recorder
+	// Span holds the keys of the workload: shards of these are changed.
+	Span   kv.Span
+	Rounds []Round
+	// Nodes is how many there are to be, as far as it is up to the faults.
+	Nodes int
+}
+
+// Nemesis is a run's faults.
+type Nemesis struct {
+	Config
+	view *view
+
+	mu       sync.Mutex // Guards the rest.
+	injected map[string]int
+	quiet    []Window
+	draining map[string]uint64 // Nodes that a drain was begun of: their ids.
+}
+
+// Window is a time of the run, as events tell it, in nanoseconds.
+type Window struct{ From, To int64 }
+
+// New readies the faults of a run.
+func New(c Config) *Nemesis {
+	return &Nemesis{Config: c, view: &view{}, injected: map[string]int{}, draining: map[string]uint64{}}
+}
+
+// Run injects the faults until the context ends, and then undoes those that last. An error is a cluster that did not become
+// whole again between two rounds.
+func (n *Nemesis) Run(ctx context.Context) error {
+	began := time.Now()
+	looking, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var looks sync.WaitGroup
+	looks.Go(func() { n.watch(looking) })
+	defer looks.Wait()
+	defer stop()
+	from := int64(n.Recorder.Since())
+	for _, r := range n.Rounds {
+		if wait(ctx, time.Until(began.Add(r.At))) != nil {
+			break
+		}
+		n.note(Window{from, int64(n.Recorder.Since())})
+		n.round(ctx, r)
+		if err := n.whole(ctx); err != nil {
+			return err
+		}
+		from = int64(n.Recorder.Since())
+		if wait(ctx, quietMin) != nil {
+			break
+		}
+	}
+	<-ctx.Done()
+	n.note(Window{from, int64(n.Recorder.Since())})
+	return nil
+}
+
+func (n *Nemesis) note(w Window) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.quiet = append(n.quiet, w)
+}
+
+// Quiet are the times without a fault.
+func (n *Nemesis) Quiet() []Window {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]Window(nil), n.quiet...)
+}
+
+// Injected counts the faults by name.
+func (n *Nemesis) Injected() map[string]int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.injected)
+}
+
+// whole waits until all members are ready.
+func (n *Nemesis) whole(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), wholeMax)
+	defer cancel()
+	if err := n.Cluster.AwaitReady(limited); err != nil {
+		return fmt.Errorf("the cluster is not whole after a round of faults: %w", err)
+	}
+	return nil
+}
+
+// Heal undoes all that lasts, and waits until the cluster is whole.
+func (n *Nemesis) Heal(ctx context.Context) error {
+	err := n.Cluster.Heal()
+	n.mu.Lock()
+	draining := maps.Clone(n.draining)
+	n.mu.Unlock()
+	whole := n.whole(ctx)
+	for name, id := range draining {
+		err = errors.Join(err, n.undrain(ctx, name, id))
+	}
+	return errors.Join(err, whole)
+}
+
+// round injects the faults of a round, and waits for their ends.
+func (n *Nemesis) round(ctx context.Context, r Round) {
+	var all sync.WaitGroup
+	for _, s := range r.Steps {
+		all.Go(func() { n.step(ctx, s) })
+	}
+	all.Wait()
+}
+
+// step is one fault from its begin to its end. A fault that cannot be now is recorded as such.
+func (n *Nemesis) step(ctx context.Context, s Step) {
+	k, _ := find(s.Fault)
+	rng := rand.New(rand.NewPCG(s.Draw, uint64(s.Turn)))
+	a, err := k.begin(ctx, n, s, rng)
+	name, _, _ := strings.Cut(s.Fault, ":")
+	if err != nil {
+		n.record(name, nil, map[string]any{"phase": "once", "not injected": err.Error()})
+		return
+	}
+	n.mu.Lock()
+	n.injected[name]++
+	n.mu.Unlock()
+	n.record(name, a.nodes, with(a.details, "phase", "begin"))
+	end := map[string]any{"phase": "end"}
+	if a.over != nil {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), overMax)
+		outcome, err := a.over(limited)
+		cancel()
+		if end["outcome"] = outcome; err != nil {
+			end["error"] = err.Error()
+		}
+	} else {
+		_ = wait(ctx, s.Lasts) // It ends early when the run does.
+		if err := a.undo(context.WithoutCancel(ctx)); err != nil {
+			end["error"] = err.Error()
+		}
+	}
+	n.record(name, a.nodes, end)
+}
+
+func with(details map[string]any, key string, value any) map[string]any {
+	all := maps.Clone(details)
+	if all == nil {
+		all = map[string]any{}
+	}
+	all[key] = value
+	return all
+}
+
+func (n *Nemesis) record(name string, nodes []string, value map[string]any) {
+	n.Recorder.Record(check.Event{Process: check.Nemesis, Type: check.Info, F: name, Node: strings.Join(nodes, ",")}, value)
+}
+
+// wait waits for a time, or until the context ends.
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

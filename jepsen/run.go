@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kvdstore/kvd/check"
+	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/jepsen/cluster"
+	"github.com/kvdstore/kvd/jepsen/nemesis"
+	"github.com/kvdstore/kvd/jepsen/workload"
+)
+
+const (
+	// clientsCount is how many clients the processes of a workload share, besides the operator's.
+	clientsCount = 5
+	// shardsBefore is how many shards the keys of a workload are cut into from the start.
+	shardsBefore = 4
+	// operationMax bounds an operation, setupMax the set-up, and readBackMax the reading at the end.
+	operationMax = 5 * time.Second
+	setupMax     = time.Minute
+	readBackMax  = 2 * time.Minute
+	// nodeMemory is what each node may use.
+	nodeMemory = "256MiB"
+	// prefix begins all keys.
+	prefix = "jepsen/"
+)
+
+// clusterSettings make a cluster check itself often, and do with little disk.
+var clusterSettings = map[string]string{"checksum-interval": "3s", "disk-reserve": "67108864"}
+
+// row is one run.
+type row struct {
+	workload  string
+	faults    []string
+	nodes     int
+	length    time.Duration
+	rate      float64
+	processes int
+	seed      uint64
+	dir       string
+}
+
+// trial is a run under way.
+type trial struct {
+	row
+	h        *harness
+	cluster  *cluster.Cluster
+	recorder *check.Recorder
+	operator *client.Client
+	clients  []*client.Client
+	workload *workload.Run
+	nemesis  *nemesis.Nemesis
+	// drive is when clients were at work, whole tells what went wrong when the cluster was to be whole again.
+	drive nemesis.Window
+	whole error
+}
+
+// run makes a run. An error means that there is no verdict.
+func (h *harness) run(ctx context.Context, r row) (*result, error) {
+	binary, err := h.binary(ctx, r.faults)
+	if err != nil {
+		return nil, err
+	}
+	t := &trial{row: r, h: h, recorder: check.NewRecorder()}
+	if err := t.start(ctx, binary); err != nil {
+		return nil, err
+	}
+	defer func() { _ = t.stop() }() // The one below is heard; Stop may be called twice.
+	if err := t.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if err := t.work(ctx); err != nil {
+		return nil, err
+	}
+	if err := t.stop(); err != nil && t.whole == nil {
+		t.whole = err
+	}
+	return t.judge()
+}
+
+func (t *trial) start(ctx context.Context, binary string) error {
+	if err := os.MkdirAll(t.dir, 0o755); err != nil {
+		return err
+	}
+	cuts := filepath.Join(t.dir, "cuts")
+	if err := os.WriteFile(cuts, []byte(strings.Join(workload.Cuts(prefix, shardsBefore), "\n")+"\n"), 0o644); err != nil {
+		return err
+	}
+	var err error
+	t.cluster, err = cluster.Start(ctx, cluster.Config{
+		Nodes: t.nodes, Dir: filepath.Join(t.dir, "nodes"), Binary: binary, Namespaces: t.h.namespaced, Proxied: nemesis.NeedsProxy(t.faults),
+		Flags: []string{"--memory", nodeMemory, "--initial-shards", cuts},
+		Ended: func(n *cluster.Node, why string) {
+			t.recorder.Record(check.Event{Process: check.Nemesis, Type: check.Info, F: "died", Node: n.Name()}, map[string]any{"phase": "once", "why": why})
+		},
+	})
+	return err
+}
+
+// client makes a client of the cluster.
+func (t *trial) client() (*client.Client, error) {
+	return client.New(client.Config{Endpoints: t.cluster.Endpoints(), DialOptions: t.cluster.ClientOptions()})
+}
+
+func (t *trial) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, setupMax)
+	defer cancel()
+	var err error
+	if t.operator, err = t.client(); err != nil {
+		return err
+	}
+	for range clientsCount {
+		c, err := t.client()
+		if err != nil {
+			return err
+		}
+		t.clients = append(t.clients, c)
+	}
+	for name, value := range clusterSettings {
+		if _, err := t.operator.SetSetting(ctx, name, value); err != nil {
+			return fmt.Errorf("setting %s: %w", name, err)
+		}
+	}
+	t.workload, err = workload.New(workload.Config{
+		Name: t.row.workload, Prefix: prefix, Seed: t.seed, Processes: t.processes, Rate: t.rate, Timeout: operationMax, Clients: t.clients, Recorder: t.recorder,
+	})
+	if err != nil {
+		return err
+	}
+	if err := t.workload.Setup(ctx); err != nil {
+		return fmt.Errorf("set up: %w", err)
+	}
+	t.nemesis = nemesis.New(nemesis.Config{
+		Cluster: t.cluster, Operator: t.operator, Recorder: t.recorder, Span: t.workload.Span(), Nodes: t.nodes,
+		Rounds: nemesis.Schedule(t.seed, t.faults, t.length),
+	})
+	return nil
+}
+
+// work drives the workload under faults, heals and reads everything back.
+func (t *trial) work(ctx context.Context) error {
+	working, cancel := context.WithTimeout(ctx, t.length)
+	defer cancel()
+	t.drive.From = int64(t.recorder.Since())
+	var both sync.WaitGroup
+	var driven, injected error
+	both.Go(func() { driven = t.workload.Drive(working) })
+	both.Go(func() { injected = t.nemesis.Run(working) })
+	<-working.Done()
+	t.drive.To = int64(t.recorder.Since())
+	both.Wait()
+	if err := errors.Join(driven, ctx.Err()); err != nil {
+		return err
+	}
+	t.whole = errors.Join(injected, t.nemesis.Heal(ctx))
+	if t.whole == nil {
+		reading, cancel := context.WithTimeout(ctx, readBackMax)
+		defer cancel()
+		t.whole = t.workload.ReadBack(reading)
+	}
+	return ctx.Err()
+}
+
+// stop ends clients and nodes; it may be called twice.
+func (t *trial) stop() error {
+	for _, c := range append(t.clients, t.operator) {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+	if t.cluster == nil {
+		return nil
+	}
+	return t.cluster.Stop()
+}
+
+// judge makes the verdict and leaves the files.
+func (t *trial) judge() (*result, error) {
+	events := t.recorder.Events()
+	if err := write(filepath.Join(t.dir, "history.jsonl"), func(f *bufio.Writer) error { return check.WriteEvents(f, events) }); err != nil {
+		return nil, err
+	}
+	verdict, err := workload.Judge(t.row.workload, events)
+	if err != nil {
+		return nil, err
+	}
+	r := t.result(verdict, events)
+	if err := t.leave(r, verdict, events); err != nil {
+		return nil, err
+	}
+	if r.Valid && !t.h.keep {
+		err = t.removeData()
+	}
+	return r, err
+}
+
+// removeData removes what nodes kept; their logs stay.
+func (t *trial) removeData() error {
+	var errs []error
+	for _, n := range t.cluster.Nodes() {
+		errs = append(errs, os.RemoveAll(n.DataDir()))
+	}
+	return errors.Join(errs...)
+}
+
+// write writes a file by a buffer.
+func write(name string, f func(*bufio.Writer) error) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(file)
+	return errors.Join(f(w), w.Flush(), file.Close())
+}
+
+// cries are words in a node's log that no run may leave.
+var cries = []string{"panic:", "fatal error:", "DATA RACE", "differs from the majority"}
+
+// outcries are lines of the nodes' logs with such words.
+func (t *trial) outcries() (list []string) {
+	for _, n := range t.cluster.Nodes() {
+		text, err := os.ReadFile(n.Log())
+		if err != nil {
+			list = append(list, err.Error())
+			continue
+		}
+		for line := range bytes.Lines(text) {
+			for _, c := range cries {
+				if bytes.Contains(line, []byte(c)) {
+					list = append(list, fmt.Sprintf("%s: %s", n.Log(), bytes.TrimSpace(line)))
+				}
+			}
+		}
+	}
+	return list
+}
