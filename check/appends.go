@@ -9,14 +9,14 @@ import (
 
 // Appends judges transactions that append to lists and read them. A list tells of its own past: who read [1 2 3] knows who
 // wrote before whom. So the order of the transactions can be read off the lists, and where it runs in a circle there was
-// none (Kingsbury and Alvaro, "Elle", VLDB 2020). By Adya's names:
+// none (Kingsbury and Alvaro, "Elle", VLDB 2020; the rules bear Adya's names):
 //
-//   - G0: a circle of writes alone (ww: it appended right before the other);
-//   - G1a: something was read of a transaction that was not done;
-//   - G1b: a list was read as a transaction had left it halfway;
-//   - G1c: a circle of writes, and of reads of what was written (wr);
-//   - G2: a circle with at least one read of what another changed afterwards (rw);
-//   - and a circle that closes only over real time: one transaction had returned before the other began.
+//   - WriteCycle: a circle of writes alone (ww: it appended right before the other);
+//   - AbortedRead: something was read of a transaction that was not done;
+//   - IntermediateRead: a list was read as a transaction had left it halfway;
+//   - InformationCycle: a circle of writes, and of reads of what was written (wr);
+//   - AntiDependencyCycle: a circle with at least one read of what another changed afterwards (rw);
+//   - RealTimeCycle: one that closes only because a transaction had returned before another began.
 //
 // Besides, no list has an element twice, or one that nobody appended; all that was read of one list are beginnings of one
 // another; what was acknowledged or seen is in every list that is read later; and a transaction sees its own appends.

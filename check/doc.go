@@ -7,7 +7,8 @@
 //	                    +-- NoLostWrites    does what is left at the end hold every acknowledged write?
 //	                    +-- Counts          do counters show what was added to them, once?
 //	                    +-- Scans           do ordered reads give all that is there, once, in order?
-//	                    +-- Appends         have transactions that append to lists an order (G0, G1, G2)?
+//	                    +-- Appends         have transactions that append to lists an order?
+//	                    +-- Sums            does the money in a bank stay the same?
 //	                    +-- Cuts            do reads of several keys of a shard show one moment each?
 //
 // Two more look at what nodes record of themselves:

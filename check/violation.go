@@ -65,6 +65,10 @@ const (
 	AntiDependencyCycle Rule = "G2: anti-dependency cycle"
 	// RealTimeCycle: transactions have an order, and it is not that of real time.
 	RealTimeCycle Rule = "transactions out of real time"
+	// WrongSum: the accounts of a bank do not hold its money.
+	WrongSum Rule = "wrong sum"
+	// WrongBalance: an account holds no number, or less than 0.
+	WrongBalance Rule = "wrong balance"
 	// LeasesOverlap: two leases over a key ran at one moment.
 	LeasesOverlap Rule = "two leases at one moment"
 	// TermShared: two nodes had a lease in one term.

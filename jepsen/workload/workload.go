@@ -103,6 +103,7 @@ func kinds() []kind {
 		{"counter", newCounter, judgeCounter},
 		{"set", newSet, judgeSet},
 		{"append", newAppend, judgeAppend},
+		{"bank", newBank, judgeBank},
 		{"scan", newScan, judgeScan},
 	}
 }
