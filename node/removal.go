@@ -69,6 +69,9 @@ func (c *Core) drop(g *group) {
 	c.order, c.byKey, c.awake = slices.DeleteFunc(c.order, same), slices.DeleteFunc(c.byKey, same), slices.DeleteFunc(c.awake, same)
 	c.waiting, c.outgoing = slices.DeleteFunc(c.waiting, same), slices.DeleteFunc(c.outgoing, same)
 	g.held = nil
+	if g.shard == kv.MetaShard {
+		c.conduct = nil // Reports of this turn find nobody who presides.
+	}
 	c.viewsChanged = true
 }
 

@@ -187,3 +187,38 @@ func TestReportsAreForgotten(t *testing.T) {
 	}
 	require.Empty(t, l.core.conduct.proposed)
 }
+
+// TestSplitWithAnIdInUse: a child whose id is another shard's here is not proposed. In the log it would stop every replica.
+func TestSplitWithAnIdInUse(t *testing.T) {
+	w := newTrio(t)
+	w.elected()
+	all := w.nodes[:]
+	w.orderSplit()
+	w.settle(all...)
+	goal := &kvdv1.SplitGoal{Key: []byte("k0"), Child: trioChild}
+	for i := range w.nodes {
+		goal.Replicas = append(goal.Replicas, &kvdv1.Replica{Node: uint64(i + 1), Replica: uint64(200 + i)})
+	}
+	w.order(&kvdv1.Order{Goal: 11, Step: &kvdv1.Order_Split{Split: goal}})
+	w.settle(all...)
+	for _, m := range all {
+		require.NoError(t, m.fatal)
+	}
+	refusals := w.nodes[0].core.refusals
+	require.Len(t, refusals, 1)
+	require.True(t, refusals[0].Final)
+}
+
+// TestRemovedWhilePresiding: a report that comes in the turn in which the meta group's leader is removed here finds nobody.
+func TestRemovedWhilePresiding(t *testing.T) {
+	l := newLone(t)
+	for l.core.conduct == nil {
+		l.tick()
+	}
+	d := wire.FromDescriptor(l.core.groups[1].machine.Descriptor(), 0)
+	d.Epoch.Config++
+	report := &kvdv1.NodeReport{Term: uint64(l.core.conduct.term), Shards: []*kvdv1.ShardReport{{Descriptor_: d}}}
+	l.core.remove(l.core.groups[kv.MetaShard])
+	l.core.hear(1, report)
+	require.Nil(t, l.core.conduct)
+}

@@ -42,6 +42,9 @@ func (c *Core) beginSplit(g *group, o *kvdv1.Order, goal *kvdv1.SplitGoal) {
 	g.splitting = &splitting{order: o, goal: goal, since: c.now.Boot}
 	span := g.machine.Descriptor().Span
 	switch {
+	case c.groups[kv.ShardID(goal.GetChild())] != nil:
+		// In the log it would stop every replica, at each start again.
+		c.giveUpSplit(g, true, fmt.Sprintf("the id %d of the new shard is in use", goal.GetChild()))
 	case len(goal.GetKey()) > 0 && (!span.Contains(goal.GetKey()) || string(goal.GetKey()) == string(span.Start)):
 		c.giveUpSplit(g, true, fmt.Sprintf("the key %s is not within the shard", kv.FormatKey(goal.GetKey())))
 	case len(goal.GetKey()) > 0:
