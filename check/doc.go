@@ -9,6 +9,7 @@
 //	                    +-- Scans           do ordered reads give all that is there, once, in order?
 //	                    +-- Appends         have transactions that append to lists an order?
 //	                    +-- Sums            does the money in a bank stay the same?
+//	                    +-- Eventual        do reads of any replica show what was written? how old are they?
 //	                    +-- Cuts            do reads of several keys of a shard show one moment each?
 //
 // Two more look at what nodes record of themselves:

@@ -69,6 +69,8 @@ const (
 	WrongSum Rule = "wrong sum"
 	// WrongBalance: an account holds no number, or less than 0.
 	WrongBalance Rule = "wrong balance"
+	// FutureRead: a value was read before it was written.
+	FutureRead Rule = "read from the future"
 	// LeasesOverlap: two leases over a key ran at one moment.
 	LeasesOverlap Rule = "two leases at one moment"
 	// TermShared: two nodes had a lease in one term.

@@ -10,7 +10,6 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/check"
-	"github.com/kvdstore/kvd/client"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -57,7 +56,7 @@ func (d *lists) step(ctx context.Context, t *thread) {
 		ops = append(ops, o)
 	}
 	if len(written) == 0 {
-		_ = t.readLists(ctx, ops, nil)
+		d.groups.judge(group, t.readLists(ctx, ops, nil))
 		return
 	}
 	base := map[string]listState{}
@@ -65,12 +64,11 @@ func (d *lists) step(ctx context.Context, t *thread) {
 	for _, key := range written {
 		reads = append(reads, check.ListOp{Key: key})
 	}
-	if t.readLists(ctx, reads, base) != nil {
-		return
+	err := t.readLists(ctx, reads, base)
+	if err == nil {
+		err = t.appendLists(ctx, ops, base)
 	}
-	if err := t.appendLists(ctx, ops, base); errors.Is(err, client.ErrUnknown) {
-		d.groups.doubt(group)
-	}
+	d.groups.judge(group, err)
 }
 
 // readBack reads each list by itself: a group may lie in two shards.

@@ -9,7 +9,6 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/check"
-	"github.com/kvdstore/kvd/client"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -45,12 +44,11 @@ func (d *bank) step(ctx context.Context, t *thread) {
 		return
 	}
 	if t.rng.IntN(2) == 0 {
-		_, _ = t.balances(ctx, check.BankAsked{Keys: accounts(group), Total: accountsOfGroup * openingBalance})
+		_, err := t.balances(ctx, check.BankAsked{Keys: accounts(group), Total: accountsOfGroup * openingBalance})
+		d.groups.judge(group, err)
 		return
 	}
-	if errors.Is(d.transfer(ctx, t, group), client.ErrUnknown) {
-		d.groups.doubt(group)
-	}
+	d.groups.judge(group, d.transfer(ctx, t, group))
 }
 
 func accounts(group string) []string {
@@ -61,7 +59,7 @@ func accounts(group string) []string {
 	return keys
 }
 
-// opened opens the accounts of a group, all at once or none.
+// opened opens the accounts of a group, all at once or none; none if they lie in two shards.
 func (d *bank) opened(ctx context.Context, t *thread, group string) error {
 	asked := check.BankAsked{Keys: accounts(group), Expect: make([]kv.Revision, accountsOfGroup)}
 	for range asked.Keys {
@@ -70,6 +68,10 @@ func (d *bank) opened(ctx context.Context, t *thread, group string) error {
 	err := t.setBalances(ctx, asked)
 	if err == nil || errors.Is(err, errConditions) { // Another has opened them.
 		d.open.Store(group, true)
+		return nil
+	}
+	if separated(err) {
+		d.groups.retire(group)
 		return nil
 	}
 	return err

@@ -2,7 +2,6 @@ package workload
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -110,18 +109,4 @@ func (j *judging) failed(err error) {
 	if j.err == nil {
 		j.err = err
 	}
-}
-
-// Visualize writes a page (HTML) about one key of a run's history: the orders that explain its answers, and where they end.
-// A key is one that a violation names.
-func Visualize(w io.Writer, events []check.Event, key string) error {
-	calls, err := check.Calls(events)
-	if err != nil {
-		return fmt.Errorf("visualize: %w", err)
-	}
-	h, _, _, err := check.Operations(calls)
-	if err != nil {
-		return fmt.Errorf("visualize: %w", err)
-	}
-	return check.Visualize(w, h, key, check.Bounds{}, searchMax)
 }

@@ -2,7 +2,6 @@ package workload
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -85,12 +84,10 @@ func (r *Run) moment(ms int64) int64 {
 
 // note keeps what an operation on a name of a pool tells for those to come.
 func (p *pool) note(name string, told check.Told, err error) {
-	switch {
-	case err == nil:
+	if err == nil {
 		p.saw(name, told.Revision)
-	case errors.Is(err, client.ErrUnknown):
-		p.doubt(name)
 	}
+	p.judge(name, err)
 }
 
 // readKeys reads keys at the end.

@@ -1,10 +1,12 @@
 package workload
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 
+	"github.com/kvdstore/kvd/client"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -75,9 +77,19 @@ func (p *pool) pick(rng *rand.Rand) (name string, revision kv.Revision) {
 // doubtUses is what an operation whose end is unknown counts for: it lengthens the search most.
 const doubtUses = 10
 
-// doubt tells that an operation on a name has ended unknown.
-func (p *pool) doubt(name string) {
-	p.with(name, func(s *slot) { s.uses += doubtUses })
+// judge counts how an operation on a name has ended. A group that lies in two shards has its day sooner too.
+func (p *pool) judge(name string, err error) {
+	if errors.Is(err, client.ErrUnknown) || separated(err) {
+		p.with(name, func(s *slot) { s.uses += doubtUses })
+	}
+}
+
+// separated tells whether a transaction was refused because its keys lie in several shards.
+func separated(err error) bool { return errors.As(err, new(*kv.CrossShardError)) }
+
+// retire puts a name aside when it is picked next.
+func (p *pool) retire(name string) {
+	p.with(name, func(s *slot) { s.uses = p.usesMax })
 }
 
 // saw tells which revision a name was seen at.

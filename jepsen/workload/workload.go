@@ -105,6 +105,8 @@ func kinds() []kind {
 		{"append", newAppend, judgeAppend},
 		{"bank", newBank, judgeBank},
 		{"scan", newScan, judgeScan},
+		{"expiry", newExpiry, judgeExpiry},
+		{"stale", newStale, judgeStale},
 	}
 }
 
