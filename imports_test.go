@@ -57,6 +57,7 @@ var allowed = map[string][]string{
 
 	"sim/cmd/simulate": {"kv", "sim"},
 	"internal/faults":  {}, // Of test builds alone: TestNormalBuild.
+	"jepsen/report":    {"kv", "check", "jepsen/workload"},
 }
 
 // pure lists what starts no goroutine, takes no lock, reads no clock, draws nothing by chance and does no I/O: whole
@@ -64,7 +65,7 @@ var allowed = map[string][]string{
 var pure = []string{
 	"replica/", "shard/", "raftmeta/", "node/core.go", "node/apply.go", "node/group.go", "node/rates.go", "node/upkeep.go", "node/full.go", "node/checksum.go",
 	"node/snapshots.go", "node/load.go", "node/births.go", "node/removal.go", "node/conduct.go", "node/reports.go",
-	"node/orders.go", "node/splits.go", "node/merges.go", "node/survey.go", "node/found.go", "node/joiner.go", "client/route/",
+	"node/orders.go", "node/splits.go", "node/merges.go", "node/survey.go", "node/found.go", "node/joiner.go", "client/route/", "jepsen/report/",
 }
 
 // sources calls f with every source file that is no test and was not generated.

@@ -1,5 +1,0 @@
-//go:build !mutant_birth_overwrites
-
-package node
-
-const mutantBirthOverwrites = false

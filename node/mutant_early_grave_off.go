@@ -1,5 +1,0 @@
-//go:build !mutant_early_grave
-
-package node
-
-const mutantEarlyGrave = false
