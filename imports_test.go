@@ -56,8 +56,8 @@ var allowed = map[string][]string{
 	"backup":         {"kv", "api/kvd/v1", "snapshot/pairs"},
 
 	"sim/cmd/simulate": {"kv", "sim"},
-	"internal/faults":  {}, // Of test builds alone: TestNormalBuild.
 	"jepsen/report":    {"kv", "check", "jepsen/workload"},
+	"internal/faults":  {}, // Of test builds alone: TestNormalBuild.
 }
 
 // pure lists what starts no goroutine, takes no lock, reads no clock, draws nothing by chance and does no I/O: whole

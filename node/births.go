@@ -67,6 +67,9 @@ func (c *Core) born() {
 func (c *Core) openBorn(b birth) (*group, error) {
 	shard := kv.ShardID(b.state.GetDescriptor_().GetShard())
 	id := kv.Group{Shard: shard, Replica: kv.ReplicaID(b.state.Replica)}
+	if mutantBirthOverwrites {
+		c.fail(c.Log.Write([]storage.LogWrite{{Group: id, Remove: true}}, true))
+	}
 	log, reset, err := c.loadLog(id, b.state)
 	if err != nil {
 		return nil, err

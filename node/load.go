@@ -153,7 +153,7 @@ func (c *Core) loadLog(id kv.Group, st *kvdv1.ShardState) (log storage.LogState,
 	if !ok && base.Index != kv.Index(st.AppliedIndex) {
 		return storage.LogState{}, nil, fmt.Errorf("the log of %v is missing: the data directory is damaged; remove it and add the node anew", id)
 	}
-	if ok && (log.Truncated.Index >= base.Index || c.holds(id, log, base)) {
+	if ok && (log.Truncated.Index >= base.Index && !mutantGoodLogReset || c.holds(id, log, base)) {
 		return log, nil, nil
 	}
 	hard := log.Hard

@@ -82,7 +82,7 @@ func (c *Core) digGraves() {
 	}
 	durable := c.State.Durable()
 	c.buried = slices.DeleteFunc(c.buried, func(b burial) bool {
-		if b.cut > durable {
+		if b.cut > durable && !mutantEarlyGrave {
 			return false
 		}
 		c.writes = append(c.writes, storage.LogWrite{Group: b.group, Remove: true})

@@ -176,7 +176,21 @@ func (m *machine) start() {
 }
 
 // crash ends the process, and the machine loses what was not synced, but for a beginning of it.
-func (m *machine) crash() {
+func (m *machine) crash() { m.crashAt(m.keepSome) }
+
+// keepSome draws how many of n unsynced writes outlive a crash: often none or all.
+func (m *machine) keepSome(n int) int {
+	switch m.fate.IntN(3) {
+	case 0:
+		return 0
+	case 1:
+		return n
+	}
+	return m.fate.IntN(n + 1)
+}
+
+// crashAt crashes at a cut of the state store that keep chooses.
+func (m *machine) crashAt(keep func(n int) int) {
 	if m.core == nil {
 		return
 	}
@@ -184,16 +198,7 @@ func (m *machine) crash() {
 	m.epoch++
 	m.endLeases()
 	m.stats.Crashes++
-	keep := func(n int) int {
-		switch m.fate.IntN(3) {
-		case 0:
-			return 0
-		case 1:
-			return n
-		}
-		return m.fate.IntN(n + 1)
-	}
-	if err := m.log.Crash(keep); err != nil {
+	if err := m.log.Crash(m.keepSome); err != nil {
 		m.fail("crash of node %d: %v", m.id, err)
 	}
 	if err := m.state.Crash(keep); err != nil {

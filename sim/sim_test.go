@@ -101,6 +101,9 @@ var mutants = []struct{ tag, breaks string }{
 	{"mutant_exemption_kept", "S5: the heir passes the promises in every later election too"},
 	{"mutant_waking_campaigns", "M6: a replica that wakes stands for election at once"},
 	{"mutant_old_tail_kept", "D2: the end of a log outlives a snapshot"},
+	{"mutant_birth_overwrites", "S3: a birth removes the log that the child has already"},
+	{"mutant_good_log_reset", "D2: a log that was truncated above its snapshot is reset to that"},
+	{"mutant_early_grave", "T6: a removed replica's log goes before its tombstone is durable"},
 	{"mutant_ingest_overtakes", "D1: an ingest is durable before the effects of earlier steps"},
 }
 

@@ -47,6 +47,8 @@ const (
 	WokenSleeper
 	// KeptTail: a follower of a deposed leader takes a snapshot that ends below what it had in its log, and starts anew.
 	KeptTail
+	// EarlyCut: nodes crash after splits, and their state stores come back as they were long before.
+	EarlyCut
 )
 
 // tell begins the plan's story.
@@ -78,6 +80,8 @@ func (w *world) tell() {
 		w.again(w.wokenSleeper)
 	case KeptTail:
 		w.again(w.keptTail)
+	case EarlyCut:
+		w.again(w.earlyCut)
 	}
 }
 

@@ -3,6 +3,9 @@ package sim
 import (
 	"math/rand/v2"
 	"time"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/raftmeta"
 )
 
 // Swarm draws the plan of a seed: each has its own mix and rates, so that together they reach what no single mix does.
@@ -63,6 +66,10 @@ func Swarm(seed uint64) Plan {
 	case HeirAgain, WokenSleeper:
 		t := tale(p, story)
 		t.Shards, t.ExpireOneIn, t.Duration = 1, 0, 24*time.Second
+		return t
+	case EarlyCut:
+		t := tale(p, story)
+		t.ReadPercent, t.Clients, t.Duration, t.Settings = 50, 8, 12*time.Second, []*kvdv1.SettingValue{{Name: raftmeta.LogKeep, Value: "1000"}}
 		return t
 	case KeptTail:
 		t := tale(p, story)

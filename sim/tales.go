@@ -186,3 +186,40 @@ func (m *machine) logStart(d *kv.Descriptor) kv.Index {
 	}
 	return st.Truncated.Index
 }
+
+// earlyCut: the child of a split is written to, and then nodes crash, whose state stores have nothing of it: one, or all. No
+// log is truncated in this tale, so that no state was made durable on the way.
+func (w *world) earlyCut() time.Duration {
+	const period = 3 * time.Second
+	d, leader := w.pickShard()
+	if leader == nil {
+		return 0
+	}
+	w.ask(w.splitGoal(d))
+	w.play(period/2, scene{
+		when: func() bool {
+			left, ok := w.newest.Shard(d.Shard)
+			return ok && left.Epoch.Version > d.Epoch.Version && len(left.Span.End) > 0
+		},
+		then: func() {
+			left, _ := w.newest.Shard(d.Shard)
+			child := w.newest.Lookup(left.Span.End)
+			if m := w.leader(child.Shard); m != nil {
+				m.ramble(child, 1+w.fate.IntN(50))
+			}
+			few := oneIn(w.fate, 2)
+			w.after(between(w.fate, 0, 150*time.Millisecond), func() {
+				for _, m := range w.nodes {
+					if m.core == nil || few && !oneIn(w.fate, 2) {
+						continue
+					}
+					m.crashAt(func(int) int { return 0 })
+					m.restartLater()
+					w.stats.EarlyCuts++
+				}
+			})
+		},
+	})
+	w.after(period, w.fewer)
+	return period
+}

@@ -1,0 +1,5 @@
+//go:build !mutant_birth_overwrites
+
+package node
+
+const mutantBirthOverwrites = false

@@ -1,0 +1,5 @@
+//go:build !mutant_early_grave
+
+package node
+
+const mutantEarlyGrave = false

@@ -1,0 +1,5 @@
+//go:build !mutant_good_log_reset
+
+package node
+
+const mutantGoodLogReset = false
