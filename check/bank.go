@@ -44,17 +44,14 @@ type BankRead struct {
 
 // Bank is what transactions on accounts come to.
 type Bank struct {
-	// History has each transaction as operations on one key each: gets, and conditional puts.
-	History History
-	Reads   []BankRead
-	// Ends and Final are as those of Operations.
-	Ends  map[string]Final
-	Final map[string]bool
+	// Keys has each transaction as operations on one key each: gets, and conditional puts.
+	*Keys
+	Reads []BankRead
 }
 
 // BankOf gives the transactions on accounts among calls.
 func BankOf(calls []Call) (*Bank, error) {
-	b := &Bank{Ends: map[string]Final{}, Final: map[string]bool{}}
+	b := &Bank{Keys: newKeys()}
 	for i := range calls {
 		c := &calls[i]
 		if c.Invoke.F != BankReadName && c.Invoke.F != BankWriteName {
@@ -102,24 +99,12 @@ func (b *Bank) take(c *Call) error {
 				o.Found, o.Observed = o.Revision != 0, told.Values[i]
 			}
 		}
-		b.History = append(b.History, o)
+		b.add(o, asked.Final && !writes)
 	}
 	if !writes && o.Outcome == Done {
-		b.read(&asked, b.History[from:])
+		b.Reads = append(b.Reads, BankRead{asked.Total, b.History[from:len(b.History):len(b.History)]})
 	}
 	return nil
-}
-
-func (b *Bank) read(asked *BankAsked, gets []Operation) {
-	b.Reads = append(b.Reads, BankRead{asked.Total, gets[:len(gets):len(gets)]})
-	for i := range gets {
-		if o := &gets[i]; asked.Final {
-			b.Final[o.Key] = true
-			if delete(b.Ends, o.Key); o.Found {
-				b.Ends[o.Key] = Final{Value: o.Observed, Revision: o.Revision}
-			}
-		}
-	}
 }
 
 // Sums looks at reads of accounts: no balance is below 0, and those of all accounts together are the total; before they

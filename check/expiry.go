@@ -184,7 +184,7 @@ func (k keyHistory) goneEarly(o *Operation, states map[kv.Revision]*state, b Bou
 		due = s.told.ExpireAt
 	case w != nil && w.expires():
 		due, _ = w.due(w.Return, b)
-	case s.told == nil:
+	case s.told == nil && (w == nil || w.Kind != Put && w.Kind != CAS):
 		return nil // It may have an expiry that nobody was told.
 	}
 	if o.Return >= add(due, -b.Skew) {

@@ -59,10 +59,39 @@ type Told struct {
 	ExpireAt  int64       `json:"expire_at,omitempty"`
 }
 
-// Operations gives the calls that are operations on one key, and what each key held at the end as far as a final read tells
-// it. An absent key has no Final; final tells of every key whether it was read at the end.
-func Operations(calls []Call) (h History, ends map[string]Final, final map[string]bool, err error) {
-	ends, final = map[string]Final{}, map[string]bool{}
+// Keys are what was done to keys, each by itself.
+type Keys struct {
+	// History has all operations, Running those without the final reads.
+	History, Running History
+	// Final tells which keys were read at the end, and Ends what was there: an absent key has none.
+	Final map[string]bool
+	Ends  map[string]Final
+}
+
+func newKeys() *Keys { return &Keys{Final: map[string]bool{}, Ends: map[string]Final{}} }
+
+// add adds an operation, which may be a final read.
+func (k *Keys) add(o Operation, final bool) {
+	k.History = append(k.History, o)
+	if !final {
+		k.Running = append(k.Running, o)
+		return
+	}
+	if o.Outcome != Done {
+		return
+	}
+	k.Final[o.Key] = true
+	if delete(k.Ends, o.Key); o.Found {
+		k.Ends[o.Key] = Final{Value: o.Observed, Revision: o.Revision, ExpireAt: o.ExpireAt}
+	}
+}
+
+// NoLostWrites is that of the keys that were read at the end.
+func (k *Keys) NoLostWrites() []Violation { return NoLostWrites(k.Running.Of(k.Final), k.Ends) }
+
+// Operations gives the calls that are operations on one key.
+func Operations(calls []Call) (*Keys, error) {
+	k := newKeys()
 	for i := range calls {
 		kind := Kind(nameIndex(kindNames[:], calls[i].Invoke.F))
 		if kind == 0 {
@@ -70,18 +99,11 @@ func Operations(calls []Call) (h History, ends map[string]Final, final map[strin
 		}
 		o, asked, err := operation(&calls[i], kind)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
-		h = append(h, o)
-		if !asked.Final || o.Outcome != Done {
-			continue
-		}
-		final[o.Key] = true
-		if delete(ends, o.Key); o.Found {
-			ends[o.Key] = Final{Value: o.Observed, Revision: o.Revision, ExpireAt: o.ExpireAt}
-		}
+		k.add(o, asked.Final && kind == Get)
 	}
-	return h, ends, final, nil
+	return k, nil
 }
 
 // outcomes of calls are those of operations.

@@ -33,7 +33,7 @@ func TestOperations(t *testing.T) {
 	r.call("get", `{"key":"m","final":true}`, check.Failed, `null`)
 	calls, err := check.Calls(r)
 	require.NoError(t, err)
-	h, ends, final, err := check.Operations(calls)
+	k, err := check.Operations(calls)
 	require.NoError(t, err)
 	require.Equal(t, check.History{
 		{Process: 0, Kind: check.Put, Key: "a", Value: "x", Call: 0, Return: 1, Outcome: check.Done, Revision: 3},
@@ -42,10 +42,11 @@ func TestOperations(t *testing.T) {
 		{Process: 4, Kind: check.Get, Key: "a", Call: 8, Return: 9, Outcome: check.Done, Found: true, Observed: "y", Revision: 4, ExpireAt: 9},
 		{Process: 5, Kind: check.Get, Key: "n", Call: 10, Return: 11, Outcome: check.Done},
 		{Process: 6, Kind: check.Get, Key: "m", Call: 12, Return: 13, Outcome: check.NotDone},
-	}, h)
-	require.Equal(t, map[string]check.Final{"a": {Value: "y", Revision: 4, ExpireAt: 9}}, ends)
-	require.Equal(t, map[string]bool{"a": true, "n": true}, final)
-	require.Len(t, h.Of(map[string]bool{"n": true}), 2)
+	}, k.History)
+	require.Equal(t, k.History[:3], k.Running)
+	require.Equal(t, map[string]check.Final{"a": {Value: "y", Revision: 4, ExpireAt: 9}}, k.Ends)
+	require.Equal(t, map[string]bool{"a": true, "n": true}, k.Final)
+	require.Len(t, k.History.Of(map[string]bool{"n": true}), 2)
 }
 
 func TestOperationsRefused(t *testing.T) {
@@ -54,7 +55,7 @@ func TestOperationsRefused(t *testing.T) {
 		r.call("put", asked, check.OK, `{}`)
 		calls, err := check.Calls(r)
 		require.NoError(t, err)
-		_, _, _, err = check.Operations(calls)
+		_, err = check.Operations(calls)
 		require.ErrorContains(t, err, text)
 	}
 }

@@ -172,7 +172,7 @@ func judgeBank(j *judging) {
 	j.found(check.Sums(b.Reads)...)
 	j.found(check.Cuts(b.History, b.Cuts())...)
 	j.found(check.Revisions(b.History)...)
-	j.found(check.NoLostWrites(b.History.Of(b.Final), b.Ends)...)
+	j.found(b.NoLostWrites()...)
 	j.found(check.Linearizable(b.History, searchMax)...)
 	j.verdict.Figures["reads"] = float64(len(b.Reads))
 }

@@ -50,9 +50,9 @@ func (d *counters) add(ctx context.Context, t *thread, key string, delta int64) 
 func (d *counters) readBack(ctx context.Context) error { return d.run.readKeys(ctx, d.keys.all()) }
 
 func judgeCounter(j *judging) {
-	h, ends, final := j.operations()
-	j.found(check.Counts(h)...)
-	j.found(check.Revisions(h)...)
-	j.found(check.NoLostWrites(h.Of(final), ends)...)
-	j.found(check.Linearizable(h, searchMax)...)
+	k := j.operations()
+	j.found(check.Counts(k.History)...)
+	j.found(check.Revisions(k.History)...)
+	j.found(k.NoLostWrites()...)
+	j.found(check.Linearizable(k.History, searchMax)...)
 }

@@ -100,10 +100,10 @@ func boundsOf(calls []check.Call) check.Bounds {
 }
 
 func judgeExpiry(j *judging) {
-	h, ends, final := j.operations()
+	k := j.operations()
 	bounds := boundsOf(j.calls)
-	j.found(check.Revisions(h)...)
-	j.found(check.NoLostWrites(h.Of(final), ends)...)
-	j.found(check.Expiry(h, bounds, searchMax)...)
+	j.found(check.Revisions(k.History)...)
+	j.found(k.NoLostWrites()...)
+	j.found(check.Expiry(k.History, bounds, searchMax)...)
 	j.verdict.Figures["clock_skew_allowed_ms"] = float64(bounds.Skew) / 1e6
 }

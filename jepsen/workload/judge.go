@@ -98,10 +98,12 @@ func (j *judging) found(list ...check.Violation) {
 }
 
 // operations are those on one key.
-func (j *judging) operations() (h check.History, ends map[string]check.Final, final map[string]bool) {
-	h, ends, final, err := check.Operations(j.calls)
-	j.failed(err)
-	return h, ends, final
+func (j *judging) operations() *check.Keys {
+	k, err := check.Operations(j.calls)
+	if j.failed(err); err != nil {
+		return &check.Keys{}
+	}
+	return k
 }
 
 // failed notes that the history makes no sense.

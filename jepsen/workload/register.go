@@ -40,8 +40,8 @@ func (d *registers) step(ctx context.Context, t *thread) {
 func (d *registers) readBack(ctx context.Context) error { return d.run.readKeys(ctx, d.keys.all()) }
 
 func judgeRegister(j *judging) {
-	h, ends, final := j.operations()
-	j.found(check.Revisions(h)...)
-	j.found(check.NoLostWrites(h.Of(final), ends)...)
-	j.found(check.Linearizable(h, searchMax)...)
+	k := j.operations()
+	j.found(check.Revisions(k.History)...)
+	j.found(k.NoLostWrites()...)
+	j.found(check.Linearizable(k.History, searchMax)...)
 }

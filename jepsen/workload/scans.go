@@ -54,7 +54,7 @@ func (r *Run) readBuckets(ctx context.Context, width int) error {
 
 // scans are those of the history, with the operations beside them.
 func (j *judging) scans() (check.History, []check.Scan) {
-	h, _, _ := j.operations()
+	k := j.operations()
 	scans, err := check.ScansOf(j.calls)
 	j.failed(err)
 	keys := 0
@@ -62,5 +62,5 @@ func (j *judging) scans() (check.History, []check.Scan) {
 		keys += len(scans[i].Items)
 	}
 	j.verdict.Figures["scans"], j.verdict.Figures["keys_scanned"] = float64(len(scans)), float64(keys)
-	return h, scans
+	return k.History, scans
 }

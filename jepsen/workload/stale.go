@@ -43,13 +43,13 @@ func (d *stale) step(ctx context.Context, t *thread) {
 func (d *stale) readBack(ctx context.Context) error { return d.run.readKeys(ctx, d.keys) }
 
 func judgeStale(j *judging) {
-	h, ends, final := j.operations()
+	k := j.operations()
 	reads, failed, err := check.EventualOf(j.calls)
 	j.failed(err)
-	violations, ages := check.Eventual(h, reads)
+	violations, ages := check.Eventual(k.History, reads)
 	j.found(violations...)
-	j.found(check.Revisions(h)...)
-	j.found(check.NoLostWrites(h.Of(final), ends)...)
+	j.found(check.Revisions(k.History)...)
+	j.found(k.NoLostWrites()...)
 	if len(reads) == 0 {
 		j.verdict.Note = "EVENTUAL reads were not served, so nothing is known of them: " + j.refusal(check.EventualName)
 	}

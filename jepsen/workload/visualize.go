@@ -14,7 +14,7 @@ func Visualize(w io.Writer, events []check.Event, key string) error {
 	if err != nil {
 		return fmt.Errorf("visualize: %w", err)
 	}
-	h, _, _, err := check.Operations(calls)
+	k, err := check.Operations(calls)
 	if err != nil {
 		return fmt.Errorf("visualize: %w", err)
 	}
@@ -26,7 +26,7 @@ func Visualize(w io.Writer, events []check.Event, key string) error {
 	if err != nil {
 		return fmt.Errorf("visualize: %w", err)
 	}
-	h = append(check.Scanned(h, scans), b.History...)
+	h := append(check.Scanned(k.History, scans), b.History...)
 	if err := check.Visualize(w, h.Of(map[string]bool{key: true}), key, boundsOf(calls), searchMax); err != nil {
 		return fmt.Errorf("visualize: %w", err)
 	}
