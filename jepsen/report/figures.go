@@ -22,7 +22,7 @@ type Figures struct {
 	P50, P99, Max time.Duration
 	// Outage is the longest time in which nothing was done.
 	Outage time.Duration
-	// Faults and Changes count what befell the cluster.
+	// Faults and Changes count what befell the cluster. A change that was asked for and told of counts once.
 	Faults, Changes int
 }
 
@@ -52,19 +52,33 @@ func (t *timeline) measure() Figures {
 			f.Unknown++
 		}
 	}
-	for i := range t.bands {
-		if t.bands[i].change() {
-			f.Changes++
-		} else {
-			f.Faults++
-		}
-	}
+	f.Faults, f.Changes = t.befell()
 	f.P50, f.P99, f.Max = quantiles(latencies)
 	slices.Sort(ends)
 	f.Outage = outage(ends, t.from, t.to)
 	f.Rate = float64(len(ends)) / f.Length.Seconds()
 	f.QuietRate = t.quietRate(ends)
 	return f
+}
+
+// befell counts faults and changes.
+func (t *timeline) befell() (faults, happened int) {
+	asked, told := map[string]int{}, map[string]int{}
+	for i := range t.bands {
+		switch b := &t.bands[i]; {
+		case b.Not:
+		case !b.change():
+			faults++
+		case b.Moment:
+			told[b.Name]++
+		default:
+			asked[b.Name]++
+		}
+	}
+	for _, name := range changes {
+		happened += max(asked[name], told[name])
+	}
+	return faults, happened
 }
 
 // quantiles sorts latencies and gives the median, the 99th percentile and the longest.

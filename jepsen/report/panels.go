@@ -199,17 +199,17 @@ func (t *timeline) lanes() *panel {
 	var names []string
 	for _, wantChange := range []bool{false, true} { // Faults first.
 		for i := range t.bands {
-			if b := &t.bands[i]; b.change() == wantChange && !slices.Contains(names, b.Name) {
+			if b := &t.bands[i]; !b.Not && b.change() == wantChange && !slices.Contains(names, b.Name) {
 				names = append(names, b.Name)
 			}
 		}
 	}
 	names, more := cut(names, lanesDrawn)
-	desc := "What befell the cluster and when: faults first, then splits, merges, moves and other changes. The table below has each."
+	desc := "What befell the cluster and when: faults first, then splits, merges, moves and other changes: bars while they were asked for, ticks when they were done. The table below has each."
 	if more > 0 {
 		desc += fmt.Sprintf(" %d more kinds are not drawn.", more)
 	}
-	p := t.newPanel("faults", "Faults and changes of the map", desc, lane*len(names))
+	p := t.newPanel("faults", "Faults and changes of the map", desc, lane*max(len(names), 1))
 	for row, name := range names {
 		top := float64(above + row*lane)
 		p.Texts = append(p.Texts, label{px(left - 8), px(top + lane - 5), "end", shorten(name, 14)})
@@ -226,7 +226,7 @@ func (p *panel) lane(t *timeline, name string, top, height float64) {
 		b := &t.bands[i]
 		from, to := t.x(b.From), max(t.x(b.To), t.x(b.From)+2)
 		at := [2]int{int(from), int(to)}
-		if b.Name != name || at == before {
+		if b.Not || b.Name != name || at == before {
 			continue
 		}
 		before = at

@@ -332,6 +332,34 @@ func TestMeasure(t *testing.T) {
 	}, f)
 }
 
+// TestAChangeCountsOnce: asked for by an operator and told by the cluster, later than it was made. What could not be counts
+// for nothing, and is listed.
+func TestAChangeCountsOnce(t *testing.T) {
+	s := &script{t: t}
+	s.nemesis(1000, "split", "", "begin")
+	s.nemesis(2000, "split", "", "end")
+	tell := func(ms float64, name string, at any) {
+		s.add(ms, check.Event{Process: check.Nemesis, Type: check.Info, F: name}, map[string]any{"phase": "once", "by": "cluster", "at": at})
+	}
+	tell(3000, "split", 1500e6)
+	tell(3000, "merge", 9000e6) // Its clock is ahead.
+	tell(3000, "merge", "never")
+	s.add(3500, check.Event{Process: check.Nemesis, Type: check.Info, F: "kill"}, map[string]any{"phase": "once", "not injected": "no node is alive"})
+	s.operation(4000, 4100, 0, check.OK, "k")
+	f, err := Measure(s.events)
+	require.NoError(t, err)
+	require.Equal(t, 0, f.Faults)
+	require.Equal(t, 3, f.Changes)
+	root := pageOf(t, Run{Events: s.events})
+	var tips []string
+	for _, b := range root.plot(t, "faults").all(named("rect", "change")) {
+		tips = append(tips, b.children[0].text)
+	}
+	require.Equal(t, []string{"split, 1.000 s to 2.000 s", "split, at 1.500 s", "merge, at 3.000 s"}, tips)
+	require.NotContains(t, root.plot(t, "faults").deepText(), "kill")
+	require.Contains(t, root.one(t, withID("bands")).deepText(), "no node is alive")
+}
+
 // TestLatencyCountsFromWhenItWasDue: clients that a slow cluster keeps waiting do not make it look fast.
 func TestLatencyCountsFromWhenItWasDue(t *testing.T) {
 	s := &script{t: t}

@@ -51,7 +51,7 @@ func (t *timeline) table() []slot {
 func (t *timeline) during(from, to int64) string {
 	var names []string
 	for i := range t.bands {
-		if b := &t.bands[i]; b.From < to && b.To >= from && !slices.Contains(names, b.Name) {
+		if b := &t.bands[i]; !b.Not && b.From < to && b.To >= from && !slices.Contains(names, b.Name) {
 			names = append(names, b.Name)
 		}
 	}

@@ -75,8 +75,8 @@ func paced(c *check.Call) bool {
 type band struct {
 	Name, Node string
 	From, To   int64
-	// Moment tells that it had no length, Open that the history has no end of it.
-	Moment, Open bool
+	// Moment tells that it had no length, Open that the history has no end of it, Not that it was due and could not be.
+	Moment, Open, Not bool
 	// Detail is what was recorded with its beginning, in JSON.
 	Detail string
 }
@@ -85,8 +85,9 @@ type band struct {
 const detailMax = 300
 
 // changes are the names of what operators and the plan do to a cluster; every other is a fault.
-var changes = []string{"split", "merge", "move", "transfer", "drain", "undrain", "join", "remove", "replace"}
+var changes = []string{"split", "merge", "move", "repair", "transfer", "drain", "undrain", "join", "remove", "replace"}
 
+// change tells a change from a fault.
 func (b *band) change() bool { return slices.Contains(changes, b.Name) }
 
 // Begin and End tell the times.
@@ -103,6 +104,25 @@ func (b band) End() string {
 	return seconds(b.To)
 }
 
+// details are the parts of a nemesis' value that matter here.
+type details struct {
+	Phase string `json:"phase"`
+	// Not is why a fault could not be.
+	Not string `json:"not injected"`
+	// By is "cluster" for what the cluster has told of itself, some time after At.
+	By string          `json:"by"`
+	At json.RawMessage `json:"at"`
+}
+
+// moment is when something happened that was recorded at a time.
+func (d *details) moment(recorded int64) int64 {
+	var at int64
+	if d.By != "cluster" || json.Unmarshal(d.At, &at) != nil {
+		return recorded
+	}
+	return min(max(at, 0), recorded) // A cluster's clock may be wrong.
+}
+
 // bandsOf pairs the nemesis' beginnings and ends: by name and node, and what has no such pair with the oldest of that name.
 func bandsOf(events []check.Event, end int64) []band {
 	var bands []band
@@ -112,11 +132,10 @@ func bandsOf(events []check.Event, end int64) []band {
 		if e.Process != check.Nemesis {
 			continue
 		}
-		var v struct {
-			Phase string `json:"phase"`
-		}
+		var v details
 		_ = json.Unmarshal(e.Value, &v) // What has no phase is a moment.
-		b := band{Name: e.F, Node: e.Node, From: e.Time, To: e.Time, Moment: true, Detail: shorten(string(e.Value), detailMax)}
+		at := v.moment(e.Time)
+		b := band{Name: e.F, Node: e.Node, From: at, To: at, Moment: true, Not: v.Not != "", Detail: shorten(string(e.Value), detailMax)}
 		switch v.Phase {
 		case "begin":
 			b.Moment, b.Open, b.To = false, true, end
