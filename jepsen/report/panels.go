@@ -241,25 +241,52 @@ func (p *panel) lane(t *timeline, name string, top, height float64) {
 	}
 }
 
-// series draws what a workload has measured.
+// series draws what a workload has measured, on a logarithmic scale if that is needed to see more than its outliers.
 func (t *timeline) series(name string, points []workload.Point) *panel {
 	const height = 110
 	p := t.newPanel("series-"+name, name, "What the workload measured: "+name+", over time.", height)
-	top := 0.0
+	points = slices.DeleteFunc(slices.Clone(points), func(x workload.Point) bool { return math.IsNaN(x.Value) || math.IsInf(x.Value, 0) })
+	least, most := math.Inf(1), 0.0
 	for _, x := range points {
-		top = max(top, x.Value)
+		if most = max(most, x.Value); x.Value > 0 {
+			least = min(least, x.Value)
+		}
 	}
-	top = ceiling(top)
-	y := func(v float64) float64 { return height * (1 - min(max(v/top, 0), 1)) }
-	for _, of := range []float64{0, 0.5, 1} {
-		p.level(above+y(of*top), decimal(of*top))
+	top := ceiling(most)
+	share := func(v float64) float64 { return v / top }
+	marks := []float64{0, top / 2, top}
+	if most > logarithmicFrom*least {
+		low := math.Floor(math.Log10(max(least, most/decadesMax)))
+		decades := math.Ceil(math.Log10(most)) - low
+		share = func(v float64) float64 { return (math.Log10(v) - low) / decades }
+		marks = nil
+		for d := range int(decades) + 1 {
+			marks = append(marks, math.Pow10(int(low)+d))
+		}
+		p.Desc += " The scale is logarithmic; what is 0 lies at its foot."
 	}
-	dots := newCells(2, height)
+	y := func(v float64) float64 { return height * (1 - min(max(share(v), 0), 1)) }
+	for _, v := range marks {
+		p.level(above+y(v), decimal(v))
+	}
+	size, class := 2, ""
+	if len(points) < fewPoints {
+		size, class = 4, " big"
+	}
+	dots := newCells(size, height)
 	for _, x := range points {
 		dots.add(t.x(x.At)-left, y(x.Value))
 	}
-	for level, class := range []string{"ok few", "ok some", "ok many"} {
-		p.Paths = append(p.Paths, path{D: dots.runs(level), Class: class})
+	for level, of := range []string{"ok few", "ok some", "ok many"} {
+		p.Paths = append(p.Paths, path{D: dots.runs(level), Class: of + class})
 	}
 	return p
 }
+
+const (
+	// logarithmicFrom is how many times the least the most is for a logarithmic scale, decadesMax what that holds at most.
+	logarithmicFrom = 200
+	decadesMax      = 1e5
+	// fewPoints are drawn larger.
+	fewPoints = 1000
+)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -358,6 +359,33 @@ func TestAChangeCountsOnce(t *testing.T) {
 	require.Equal(t, []string{"split, 1.000 s to 2.000 s", "split, at 1.500 s", "merge, at 3.000 s"}, tips)
 	require.NotContains(t, root.plot(t, "faults").deepText(), "kill")
 	require.Contains(t, root.one(t, withID("bands")).deepText(), "no node is alive")
+}
+
+// TestSeriesWithOutliers: what lies near 0 is seen beside them.
+func TestSeriesWithOutliers(t *testing.T) {
+	s := &script{t: t}
+	s.operation(1, 1000, 0, check.OK, "k")
+	heights := func(values ...float64) (rows int) {
+		var points []workload.Point
+		for i, v := range values {
+			points = append(points, workload.Point{At: int64(i) * 1e8, Value: v})
+		}
+		root := pageOf(t, Run{Events: s.events, Verdict: workload.Verdict{Series: map[string][]workload.Point{"age": points}}})
+		seen := map[string]bool{}
+		for _, p := range root.plot(t, "series-age").all(named("path", "ok")) {
+			for point := range strings.SplitSeq(strings.TrimPrefix(p.attrs["d"], "M"), "M") {
+				if _, y, some := strings.Cut(point, " "); some {
+					seen[y] = true
+				}
+			}
+		}
+		return len(seen)
+	}
+	require.Equal(t, 3, heights(1, 2, 3))
+	require.Equal(t, 4, heights(0.5, 2, 8, 5000))
+	require.Equal(t, 2, heights(0, 5000))
+	require.Equal(t, 1, heights(0, 0))
+	require.Equal(t, 1, heights(-1, math.NaN()))
 }
 
 // TestLatencyCountsFromWhenItWasDue: clients that a slow cluster keeps waiting do not make it look fast.
