@@ -29,7 +29,7 @@ type settings struct {
 	keep       bool
 }
 
-// allFaults stands for all that do not need another build of kvd.
+// allFaults stands for all.
 const allFaults = "all"
 
 func parse(args []string) (*settings, error) {
@@ -88,7 +88,7 @@ func (s *settings) check(args []string) error {
 // fitting are the faults that a number of nodes can have, without shapes of others.
 func fitting(nodes int) (list []string) {
 	for _, name := range nemesis.Names() {
-		if !strings.Contains(name, ":") && !nemesis.NeedsTestBuild([]string{name}) && nemesis.Parse([]string{name}, nodes) == nil {
+		if !strings.Contains(name, ":") && nemesis.Parse([]string{name}, nodes) == nil {
 			list = append(list, name)
 		}
 	}

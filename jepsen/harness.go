@@ -64,12 +64,18 @@ func (h *harness) openOut() error {
 	return err
 }
 
-// binary gives the kvd for some faults, built once.
-func (h *harness) binary(ctx context.Context, faults []string) (string, error) {
+// tagsFor are the build tags of the kvd for some faults.
+func (h *harness) tagsFor(faults []string) []string {
 	tags := slices.Clone(h.tags)
 	if nemesis.NeedsTestBuild(faults) && !slices.Contains(tags, testTag) {
 		tags = append(tags, testTag)
 	}
+	return tags
+}
+
+// binary gives the kvd for some faults, built once.
+func (h *harness) binary(ctx context.Context, faults []string) (string, error) {
+	tags := h.tagsFor(faults)
 	key := strings.Join(tags, ",")
 	if b := h.binaries[key]; b != "" {
 		return b, nil

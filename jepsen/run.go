@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +30,9 @@ const (
 	operationMax = 5 * time.Second
 	setupMax     = time.Minute
 	readBackMax  = 2 * time.Minute
+	// skewSlack is what clocks of one machine may differ by without a fault, as operations see it; skewMost is by how much they may
+	// differ with steps, and skewExpiry where keys expire.
+	skewSlack, skewExpiry, skewMost = 500 * time.Millisecond, 2 * time.Second, time.Hour
 	// nodeMemory is what each node may use.
 	nodeMemory = "256MiB"
 	// prefix begins all keys.
@@ -98,7 +103,8 @@ func (t *trial) start(ctx context.Context, binary string) error {
 	var err error
 	t.cluster, err = cluster.Start(ctx, cluster.Config{
 		Nodes: t.nodes, Dir: filepath.Join(t.dir, "nodes"), Binary: binary, Namespaces: t.h.namespaced, Proxied: nemesis.NeedsProxy(t.faults),
-		Flags: []string{"--memory", nodeMemory, "--initial-shards", cuts},
+		TestBuild: slices.Contains(t.h.tagsFor(t.faults), testTag),
+		Flags:     []string{"--memory", nodeMemory, "--initial-shards", cuts},
 		Ended: func(n *cluster.Node, why string) {
 			t.recorder.Record(check.Event{Process: check.Nemesis, Type: check.Info, F: "died", Node: n.Name()}, map[string]any{"phase": "once", "why": why})
 		},
@@ -125,13 +131,18 @@ func (t *trial) prepare(ctx context.Context) error {
 		}
 		t.clients = append(t.clients, c)
 	}
-	for name, value := range clusterSettings {
+	wanted := maps.Clone(clusterSettings)
+	if slices.Contains(t.faults, "flip") {
+		wanted["dead-after"] = "8s" // One that is lost is replaced within the run.
+	}
+	for name, value := range wanted {
 		if _, err := t.operator.SetSetting(ctx, name, value); err != nil {
 			return fmt.Errorf("setting %s: %w", name, err)
 		}
 	}
 	t.workload, err = workload.New(workload.Config{
 		Name: t.row.workload, Prefix: prefix, Seed: t.seed, Processes: t.processes, Rate: t.rate, Timeout: operationMax, Clients: t.clients, Recorder: t.recorder,
+		Skew: t.skew(),
 	})
 	if err != nil {
 		return err
@@ -141,9 +152,20 @@ func (t *trial) prepare(ctx context.Context) error {
 	}
 	t.nemesis = nemesis.New(nemesis.Config{
 		Cluster: t.cluster, Operator: t.operator, Recorder: t.recorder, Span: t.workload.Span(), Nodes: t.nodes,
-		Rounds: nemesis.Schedule(t.seed, t.faults, t.length),
+		Rounds: nemesis.Schedule(t.seed, t.faults, t.length), Skew: max(t.skew()-skewSlack, 0),
 	})
 	return nil
+}
+
+// skew is by how much the nodes' clocks may differ from the one here. Where keys expire, more would only show that clocks count.
+func (t *trial) skew() time.Duration {
+	switch {
+	case !slices.Contains(t.faults, "clock"):
+		return skewSlack
+	case t.row.workload == "expiry":
+		return skewExpiry
+	}
+	return skewMost
 }
 
 // work drives the workload under faults, heals and reads everything back.

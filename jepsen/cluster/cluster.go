@@ -103,6 +103,11 @@ func (c *Cluster) node(name string) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{c: c, name: name, place: w}
+	if c.cfg.TestBuild {
+		if err := os.MkdirAll(n.testDir(), 0o755); err != nil {
+			return nil, err
+		}
+	}
 	if c.cfg.MemoryBytes > 0 {
 		if n.group, err = group(c.id, name, c.cfg.MemoryBytes); err != nil {
 			n.group = "" // The watch does it.

@@ -76,11 +76,29 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("KVD_MEMORY", "1GiB")
 	t.Setenv("https_proxy", "http://elsewhere")
 	t.Setenv("NO_PROXY", "*")
-	n := &Node{c: &Cluster{cfg: Config{Env: func(node string) []string { return []string{"KVD_X=" + node} }}}, name: "n1", place: place{proxy: "127.0.0.1:1"}}
+	n := &Node{c: &Cluster{cfg: Config{Dir: "/d", TestBuild: true}}, name: "n1", place: place{proxy: "127.0.0.1:1"}}
 	all := strings.Join(n.environment(), "\n") + "\n"
 	require.NotContains(t, all, "KVD_MEMORY")
 	require.NotContains(t, all, "elsewhere")
 	require.NotContains(t, all, "NO_PROXY")
 	require.Contains(t, all, "HTTPS_PROXY=http://127.0.0.1:1\n")
-	require.Contains(t, all, "KVD_X=n1\n")
+	require.Contains(t, all, "KVD_TEST_DIR=/d/n1.faults\n")
+}
+
+// TestTamper: what a node is told is there whole, and taken back; a kvd that would not listen is not told.
+func TestTamper(t *testing.T) {
+	n := &Node{c: &Cluster{cfg: Config{Dir: t.TempDir(), TestBuild: true}}, name: "n1"}
+	require.NoError(t, n.Untamper(), "there may be no directory")
+	require.NoError(t, os.Mkdir(n.testDir(), 0o755))
+	require.NoError(t, n.Tamper("clock", "1s"))
+	require.NoError(t, n.Tamper("clock", "2s"))
+	text, err := os.ReadFile(filepath.Join(n.testDir(), "clock"))
+	require.NoError(t, err)
+	require.Equal(t, "2s", string(text))
+	require.NoError(t, n.Untamper())
+	left, err := os.ReadDir(n.testDir())
+	require.NoError(t, err)
+	require.Empty(t, left)
+	n.c.cfg.TestBuild = false
+	require.ErrorContains(t, n.Tamper("clock", "1s"), "not built for tests")
 }

@@ -31,8 +31,8 @@ type Config struct {
 	Proxied bool
 	// Flags are given to every node, after this package's own.
 	Flags []string
-	// Env gives a node's additional environment, NAME=VALUE; nil for none.
-	Env func(node string) []string
+	// TestBuild says that the kvd was built with the tag kvdtest, and may be tampered with.
+	TestBuild bool
 	// MemoryBytes caps each process, by a cgroup if there is one to be had, else by killing what is above it; 0 for no cap.
 	MemoryBytes int64
 	// Ended is told when a process ended and nobody had asked for it; nil for nobody. It must not block.

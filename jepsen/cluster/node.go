@@ -151,10 +151,38 @@ func (n *Node) environment() []string {
 	if n.proxy != "" {
 		list = append(list, "HTTPS_PROXY=http://"+n.proxy)
 	}
-	if n.c.cfg.Env != nil {
-		list = append(list, n.c.cfg.Env(n.name)...)
+	if n.c.cfg.TestBuild {
+		list = append(list, "KVD_TEST_DIR="+n.testDir())
 	}
 	return list
+}
+
+// testDir holds what a kvd of a build for tests is told.
+func (n *Node) testDir() string { return n.DataDir() + ".faults" }
+
+// Tamper tells a kvd of a build for tests what is to happen to it: the content of a file, as docs/proof.md has them.
+func (n *Node) Tamper(file, content string) error {
+	if !n.c.cfg.TestBuild {
+		return errors.New("tamper with " + n.name + ": its kvd is not built for tests")
+	}
+	name := filepath.Join(n.testDir(), file)
+	if err := os.WriteFile(name+".new", []byte(content), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
+}
+
+// Untamper takes back all that Tamper told.
+func (n *Node) Untamper() error {
+	entries, err := os.ReadDir(n.testDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		errs = append(errs, os.Remove(filepath.Join(n.testDir(), e.Name())))
+	}
+	return errors.Join(errs...)
 }
 
 // await waits for a process's end.

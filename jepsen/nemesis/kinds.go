@@ -46,6 +46,12 @@ func kinds() []kind {
 		{name: "drain", begin: drain, nodesMin: 4},
 		{name: "join", begin: join},
 		{name: "remove", begin: remove},
+		{name: "clock", begin: clock, testBuild: true},
+		{name: "disk-loss", begin: diskLoss, testBuild: true},
+		{name: "disk-full", begin: diskFull, testBuild: true},
+		{name: "disk-fail", begin: diskFail, testBuild: true},
+		{name: "slow-disk", begin: slowDisk, testBuild: true},
+		{name: "flip", begin: flip, nodesMin: 3},
 	}
 }
 

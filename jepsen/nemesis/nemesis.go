@@ -36,17 +36,21 @@ type Config struct {
 	Rounds []Round
 	// Nodes is how many there are to be, as far as it is up to the faults.
 	Nodes int
+	// Skew is by how much clocks are stepped at most.
+	Skew time.Duration
 }
 
 // Nemesis is a run's faults.
 type Nemesis struct {
 	Config
-	view *view
+	view  *view
+	heard map[told]bool // Of the cluster's events; for the watch alone.
 
 	mu       sync.Mutex // Guards the rest.
 	injected map[string]int
 	quiet    []Window
 	draining map[string]uint64 // Nodes that a drain was begun of: their ids.
+	damaged  *cluster.Node     // It has flipped bits; nil if none has.
 }
 
 // Window is a time of the run, as events tell it, in nanoseconds.
@@ -54,7 +58,7 @@ type Window struct{ From, To int64 }
 
 // New readies the faults of a run.
 func New(c Config) *Nemesis {
-	return &Nemesis{Config: c, view: &view{}, injected: map[string]int{}, draining: map[string]uint64{}}
+	return &Nemesis{Config: c, view: &view{}, heard: map[told]bool{}, injected: map[string]int{}, draining: map[string]uint64{}}
 }
 
 // Run injects the faults until the context ends, and then undoes those that last. An error is a cluster that did not become
@@ -74,7 +78,7 @@ func (n *Nemesis) Run(ctx context.Context) error {
 		n.note(Window{from, int64(n.Recorder.Since())})
 		n.round(ctx, r)
 		if err := n.whole(ctx); err != nil {
-			return err
+			return fmt.Errorf("after a round of faults: %w", err)
 		}
 		from = int64(n.Recorder.Since())
 		if wait(ctx, quietMin) != nil {
@@ -108,10 +112,14 @@ func (n *Nemesis) Injected() map[string]int {
 
 // whole waits until all members are ready.
 func (n *Nemesis) whole(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), wholeMax)
+	ctx = context.WithoutCancel(ctx)
+	if err := n.inspect(ctx); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, wholeMax)
 	defer cancel()
 	if err := n.Cluster.AwaitReady(limited); err != nil {
-		return fmt.Errorf("the cluster is not whole after a round of faults: %w", err)
+		return fmt.Errorf("the cluster is not whole: %w", err)
 	}
 	return nil
 }
@@ -119,6 +127,9 @@ func (n *Nemesis) whole(ctx context.Context) error {
 // Heal undoes all that lasts, and waits until the cluster is whole.
 func (n *Nemesis) Heal(ctx context.Context) error {
 	err := n.Cluster.Heal()
+	for _, m := range n.Cluster.Members() {
+		err = errors.Join(err, m.Untamper())
+	}
 	n.mu.Lock()
 	draining := maps.Clone(n.draining)
 	n.mu.Unlock()

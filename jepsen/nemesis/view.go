@@ -29,6 +29,7 @@ type view struct {
 func (n *Nemesis) watch(ctx context.Context) {
 	for {
 		n.look(ctx)
+		n.news(ctx)
 		if wait(ctx, watchEvery) != nil {
 			return
 		}
