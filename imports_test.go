@@ -45,7 +45,7 @@ var allowed = map[string][]string{
 	"bench/local":     {"kv"},
 	"bench/changes":   {"kv", "api/kvd/v1", "client", "check", "bench/local"},
 	"bench/hotspot":   {"kv", "api/kvd/v1", "client", "geo", "bench/local"},
-	"jepsen":          {"kv", "client", "check", "jepsen/cluster", "jepsen/nemesis", "jepsen/workload"},
+	"jepsen":          {"kv", "client", "check", "jepsen/cluster", "jepsen/nemesis", "jepsen/report", "jepsen/workload"},
 	"jepsen/cluster":  {"kv"},
 	"jepsen/nemesis":  {"kv", "api/kvd/v1", "client", "check", "jepsen/cluster"},
 	"jepsen/workload": {"kv", "api/kvd/v1", "client", "check"},

@@ -27,6 +27,9 @@ type settings struct {
 	tags       []string
 	namespaces string
 	keep       bool
+	// all and short make the matrix, as far as only wants.
+	all, short bool
+	only       []string
 }
 
 // allFaults stands for all.
@@ -46,8 +49,19 @@ func parse(args []string) (*settings, error) {
 	f.StringSliceVar(&s.tags, "tags", nil, "build tags for kvd")
 	f.StringVar(&s.namespaces, "namespaces", "auto", "network namespaces for the nodes: on, off, or auto: if this is root and they can be had")
 	f.BoolVar(&s.keep, "keep-data", false, "keep the nodes' data also after a valid run")
+	f.BoolVar(&s.all, "all", false, "every workload with every fault for 20 s, and with all together for a minute; a table of it all, also in table.md")
+	f.BoolVar(&s.short, "short", false, "the form for CI: every workload with "+strings.Join(shortFaults, ", ")+", on 3 nodes")
+	f.StringSliceVar(&s.only, "only", nil, "with --all and --short: only the rows with one of these in WORKLOAD/FAULT")
 	if err := f.Parse(args); err != nil {
 		return nil, err
+	}
+	if s.short {
+		if !f.Changed("nodes") {
+			s.nodes = shortNodes
+		}
+		if !f.Changed("rate") {
+			s.rate = shortRate
+		}
 	}
 	return s, s.check(f.Args())
 }
@@ -83,14 +97,4 @@ func (s *settings) check(args []string) error {
 	}
 	errs = append(errs, nemesis.Parse(s.faults, s.nodes))
 	return errors.Join(errs...)
-}
-
-// fitting are the faults that a number of nodes can have, without shapes of others.
-func fitting(nodes int) (list []string) {
-	for _, name := range nemesis.Names() {
-		if !strings.Contains(name, ":") && nemesis.Parse([]string{name}, nodes) == nil {
-			list = append(list, name)
-		}
-	}
-	return list
 }

@@ -99,7 +99,7 @@ func (h *harness) one(ctx context.Context) error {
 		return errors.Join(err, fmt.Errorf("logs: %s", h.out))
 	}
 	result.print(os.Stdout)
-	say("history, summary and logs: %s", h.out)
+	say("report, history and logs: %s", h.out)
 	if !result.Valid {
 		return fmt.Errorf("%w: %s", errInvalid, strings.Join(result.Reasons, "; "))
 	}

@@ -11,8 +11,8 @@
 //	build ── start ── set up ──┬── drive ──┬── heal ── read back ── judge ── report
 //	                           └── faults ─┘
 //
-// The output directory then holds history.jsonl, summary.json, a page for the first violation's key if there is one, and the
-// nodes' logs. Exit codes: 0 valid; 1 invalid, also if the cluster served too little without faults or a process
+// The output directory then holds report.html, history.jsonl, summary.json, porcupine's page for the first violation's key if
+// there is one, and the nodes' logs. Exit codes: 0 valid; 1 invalid, also if the cluster served too little without faults or a process
 // ended by itself; 2 the run could not be made.
 package main
 
@@ -58,6 +58,9 @@ func command(ctx context.Context, args []string) error {
 	h, err := newHarness(ctx, s)
 	if err != nil {
 		return err
+	}
+	if s.all || s.short {
+		return h.all(ctx)
 	}
 	return h.one(ctx)
 }

@@ -42,18 +42,6 @@ const (
 // clusterSettings make a cluster check itself often, and do with little disk.
 var clusterSettings = map[string]string{"checksum-interval": "3s", "disk-reserve": "67108864"}
 
-// row is one run.
-type row struct {
-	workload  string
-	faults    []string
-	nodes     int
-	length    time.Duration
-	rate      float64
-	processes int
-	seed      uint64
-	dir       string
-}
-
 // trial is a run under way.
 type trial struct {
 	row
@@ -64,8 +52,8 @@ type trial struct {
 	clients  []*client.Client
 	workload *workload.Run
 	nemesis  *nemesis.Nemesis
-	// drive is when clients were at work, whole tells what went wrong when the cluster was to be whole again.
-	drive nemesis.Window
+	began    time.Time
+	// whole tells what went wrong when the cluster was to be whole again.
 	whole error
 }
 
@@ -75,7 +63,7 @@ func (h *harness) run(ctx context.Context, r row) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &trial{row: r, h: h, recorder: check.NewRecorder()}
+	t := &trial{row: r, h: h, recorder: check.NewRecorder(), began: time.Now()}
 	if err := t.start(ctx, binary); err != nil {
 		return nil, err
 	}
@@ -172,13 +160,11 @@ func (t *trial) skew() time.Duration {
 func (t *trial) work(ctx context.Context) error {
 	working, cancel := context.WithTimeout(ctx, t.length)
 	defer cancel()
-	t.drive.From = int64(t.recorder.Since())
 	var both sync.WaitGroup
 	var driven, injected error
 	both.Go(func() { driven = t.workload.Drive(working) })
 	both.Go(func() { injected = t.nemesis.Run(working) })
 	<-working.Done()
-	t.drive.To = int64(t.recorder.Since())
 	both.Wait()
 	if err := errors.Join(driven, ctx.Err()); err != nil {
 		return err
@@ -215,7 +201,10 @@ func (t *trial) judge() (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := t.result(verdict, events)
+	r, err := t.result(verdict, events)
+	if err != nil {
+		return nil, err
+	}
 	if err := t.leave(r, verdict, events); err != nil {
 		return nil, err
 	}

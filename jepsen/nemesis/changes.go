@@ -30,6 +30,9 @@ func (n *Nemesis) goal(details map[string]any, ask func(ctx context.Context) (*k
 	}
 	id := resp.GetGoal().GetId()
 	details["goal"] = id
+	n.mu.Lock()
+	n.goals[id] = true
+	n.mu.Unlock()
 	return &act{details: details, over: func(ctx context.Context) (string, error) {
 		if err != nil {
 			return "unknown", err

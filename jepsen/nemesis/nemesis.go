@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,17 +49,15 @@ type Nemesis struct {
 
 	mu       sync.Mutex // Guards the rest.
 	injected map[string]int
-	quiet    []Window
+	skipped  []string          // Faults that could not be, with the reasons.
+	goals    map[uint64]bool   // That operators have set here.
 	draining map[string]uint64 // Nodes that a drain was begun of: their ids.
 	damaged  *cluster.Node     // It has flipped bits; nil if none has.
 }
 
-// Window is a time of the run, as events tell it, in nanoseconds.
-type Window struct{ From, To int64 }
-
 // New readies the faults of a run.
 func New(c Config) *Nemesis {
-	return &Nemesis{Config: c, view: &view{}, heard: map[told]bool{}, injected: map[string]int{}, draining: map[string]uint64{}}
+	return &Nemesis{Config: c, view: &view{}, heard: map[told]bool{}, injected: map[string]int{}, goals: map[uint64]bool{}, draining: map[string]uint64{}}
 }
 
 // Run injects the faults until the context ends, and then undoes those that last. An error is a cluster that did not become
@@ -70,37 +69,20 @@ func (n *Nemesis) Run(ctx context.Context) error {
 	looks.Go(func() { n.watch(looking) })
 	defer looks.Wait()
 	defer stop()
-	from := int64(n.Recorder.Since())
 	for _, r := range n.Rounds {
 		if wait(ctx, time.Until(began.Add(r.At))) != nil {
 			break
 		}
-		n.note(Window{from, int64(n.Recorder.Since())})
 		n.round(ctx, r)
 		if err := n.whole(ctx); err != nil {
 			return fmt.Errorf("after a round of faults: %w", err)
 		}
-		from = int64(n.Recorder.Since())
 		if wait(ctx, quietMin) != nil {
 			break
 		}
 	}
 	<-ctx.Done()
-	n.note(Window{from, int64(n.Recorder.Since())})
 	return nil
-}
-
-func (n *Nemesis) note(w Window) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.quiet = append(n.quiet, w)
-}
-
-// Quiet are the times without a fault.
-func (n *Nemesis) Quiet() []Window {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return append([]Window(nil), n.quiet...)
 }
 
 // Injected counts the faults by name.
@@ -108,6 +90,13 @@ func (n *Nemesis) Injected() map[string]int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return maps.Clone(n.injected)
+}
+
+// Skipped tells of the faults that could not be when their time had come, and why.
+func (n *Nemesis) Skipped() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.skipped)
 }
 
 // whole waits until all members are ready.
@@ -149,14 +138,16 @@ func (n *Nemesis) round(ctx context.Context, r Round) {
 	all.Wait()
 }
 
-// step is one fault from its begin to its end. A fault that cannot be now is recorded as such.
+// step is one fault from its begin to its end. One that cannot be now is skipped.
 func (n *Nemesis) step(ctx context.Context, s Step) {
 	k, _ := find(s.Fault)
 	rng := rand.New(rand.NewPCG(s.Draw, uint64(s.Turn)))
 	a, err := k.begin(ctx, n, s, rng)
 	name, _, _ := strings.Cut(s.Fault, ":")
 	if err != nil {
-		n.record(name, nil, map[string]any{"phase": "once", "not injected": err.Error()})
+		n.mu.Lock()
+		n.skipped = append(n.skipped, s.Fault+": "+err.Error())
+		n.mu.Unlock()
 		return
 	}
 	n.mu.Lock()

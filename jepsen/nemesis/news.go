@@ -2,7 +2,6 @@ package nemesis
 
 import (
 	"context"
-	"slices"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 )
@@ -16,10 +15,10 @@ type told struct {
 	kind, state                       string
 }
 
-// shapely are the kinds of events that change the map.
-var shapely = []string{"split", "merge", "move", "repair", "transfer"}
+// shapely are the kinds of events that change the map, or who leads, by the names that the history has for them.
+var shapely = map[string]string{"split": "split", "merge": "merge", "move": "move", "repair": "move", "transfer": "transfer"}
 
-// news records what the cluster tells of changes of its map that were made since the last look, its own and those of operators.
+// news records what the cluster has changed of its map by itself since the last look.
 func (n *Nemesis) news(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, watchMax)
 	defer cancel()
@@ -29,13 +28,21 @@ func (n *Nemesis) news(ctx context.Context) {
 	}
 	for _, e := range resp.GetEvents() {
 		k := told{e.GetVersion(), e.GetShard(), e.GetNode(), e.GetGoal(), e.GetOther(), e.GetKind(), e.GetState()}
-		if n.heard[k] || e.GetState() != "done" || !slices.Contains(shapely, e.GetKind()) {
+		name := shapely[e.GetKind()]
+		if n.heard[k] || e.GetState() != "done" || name == "" || n.ours(e.GetGoal()) {
 			continue
 		}
 		n.heard[k] = true
-		n.record(e.GetKind(), nil, map[string]any{
+		n.record(name, nil, map[string]any{
 			"phase": "once", "by": "cluster", "shard": e.GetShard(), "other": e.GetOther(), "goal": e.GetGoal(), "text": e.GetText(),
 			"at": n.Recorder.Moment(e.GetTimeMs()), // By a clock of the cluster.
 		})
 	}
+}
+
+// ours tells whether an operator has set a goal here: its begin and end are recorded already.
+func (n *Nemesis) ours(goal uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.goals[goal]
 }

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// row is one run.
+type row struct {
+	workload  string
+	faults    []string
+	nodes     int
+	length    time.Duration
+	rate      float64
+	processes int
+	seed      uint64
+	dir       string
+	// name is what the table of many calls the faults.
+	name string
+}
+
+// command repeats the row.
+func (r *row) command(tags []string) string {
+	c := fmt.Sprintf("go run ./jepsen --workload %s --nodes %d --time %v --rate %v --processes %d --seed %d", r.workload, r.nodes, r.length, r.rate, r.processes, r.seed)
+	if len(r.faults) > 0 {
+		c += " --faults " + strings.Join(r.faults, ",")
+	}
+	if len(tags) > 0 {
+		c += " --tags " + strings.Join(tags, ",")
+	}
+	return c
+}
+
+// commit is that of the harness, and so of the kvd that it built; empty if it is not known.
+func commit() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
+}
