@@ -192,7 +192,7 @@ func (r *Replica) ask(now time.Duration) {
 // shaping reports that a change of the shape is on its way: until it is applied, raft refuses it, or the term ends, the
 // lease is not renewed (L6). Elsewhere it may be applied before it is here.
 func (r *Replica) shaping() bool {
-	return r.Shaping() && !mutantLeaseWhileShaping
+	return r.Shaping()
 }
 
 // canAsk reports whether the replica leads and has applied an entry of its own term (L4).

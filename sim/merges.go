@@ -129,3 +129,39 @@ func (w *world) moveAway(d *kv.Descriptor, from *machine) *kvdv1.MetaCommand {
 	}
 	return nil
 }
+
+// What the right shard of an early merge has in its log, beyond what a replica applies in a turn when it starts anew.
+const (
+	rightEntries = 300
+	rightBytes   = 3 << 10 // Of each.
+)
+
+// earlyMerge: a node crashes as soon as it has applied a merge, and its state store comes back as it was long before: the
+// right shard, of which there is a lot to be applied again, is short of the freeze, and of the left one there is little.
+func (w *world) earlyMerge() time.Duration {
+	const period = 4 * time.Second
+	left, right, leader, ok := w.pickNeighbours()
+	if !ok {
+		return time.Second
+	}
+	if m := w.leader(right.Shard); m != nil {
+		m.rambleLong(right, rightEntries, rightBytes)
+	}
+	w.after(rightEntries*2*time.Millisecond, func() { w.ask(w.mergeGoal(left, right)) })
+	victim := leader
+	if oneIn(w.fate, 2) {
+		victim = leader.others(1)[0]
+	}
+	w.onStep = func(m *machine, p phase, shard kv.ShardID, s step) {
+		if m == victim && shard == left.Shard && s == mergeStep && p == applied {
+			w.onStep = nil
+			m.process(between(w.fate, 0, 5*time.Millisecond), func() {
+				m.crashAt(func(int) int { return 0 })
+				m.restartLater()
+				w.stats.EarlyCuts++
+			})
+		}
+	}
+	w.after(period, func() { w.onStep = nil })
+	return period
+}

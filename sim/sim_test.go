@@ -93,6 +93,7 @@ var mutants = []struct{ tag, breaks string }{
 	{"mutant_word_without_epoch", "M4: the map is believed whatever its epoch"},
 	{"mutant_merge_goes_back", "R1: a merge keeps the left shard's revision"},
 	{"mutant_unfreeze_before_abort", "G2: a freeze is ended while its merge is still open"},
+	{"mutant_merge_before_freeze", "G3: a merge is applied before the right replica is frozen"},
 	{"mutant_epoch_unchecked", "S1: a command is applied whatever has become of the shard since its proposal"},
 	{"mutant_late_unfreeze", "G2: an Unfreeze ends the freeze of any merge"},
 	{"mutant_incarnation_through_merge", "C4: the left shard keeps its incarnation through a merge"},

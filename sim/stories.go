@@ -49,6 +49,8 @@ const (
 	KeptTail
 	// EarlyCut: nodes crash after splits, and their state stores come back as they were long before.
 	EarlyCut
+	// EarlyMerge: a node crashes after a merge, and its state store comes back as it was long before.
+	EarlyMerge
 )
 
 // tell begins the plan's story.
@@ -82,6 +84,8 @@ func (w *world) tell() {
 		w.again(w.keptTail)
 	case EarlyCut:
 		w.again(w.earlyCut)
+	case EarlyMerge:
+		w.again(w.earlyMerge)
 	}
 }
 

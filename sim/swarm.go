@@ -67,6 +67,10 @@ func Swarm(seed uint64) Plan {
 		t := tale(p, story)
 		t.Shards, t.ExpireOneIn, t.Duration = 1, 0, 24*time.Second
 		return t
+	case EarlyMerge:
+		t := tale(p, story)
+		t.Shards, t.ReadPercent, t.Clients, t.Duration, t.Settings = 3, 50, 8, 16*time.Second, []*kvdv1.SettingValue{{Name: raftmeta.LogKeep, Value: "1000"}}
+		return t
 	case EarlyCut:
 		t := tale(p, story)
 		t.ReadPercent, t.Clients, t.Duration, t.Settings = 50, 8, 12*time.Second, []*kvdv1.SettingValue{{Name: raftmeta.LogKeep, Value: "1000"}}

@@ -99,8 +99,12 @@ func (w *world) wokenSleeper() time.Duration {
 const tailEntries = 240
 
 // ramble has the leader of a shard propose entries that change nothing, one a turn.
-func (m *machine) ramble(d *kv.Descriptor, entries int) {
-	command := &kv.Command{Op: kv.OpDelete, Key: append(slices.Clone(d.Span.Start), '!')}
+func (m *machine) ramble(d *kv.Descriptor, entries int) { m.rambleLong(d, entries, 1) }
+
+// rambleLong does so with so many bytes an entry.
+func (m *machine) rambleLong(d *kv.Descriptor, entries, bytes int) {
+	key := append(slices.Clone(d.Span.Start), '!')
+	command := &kv.Command{Op: kv.OpDelete, Key: append(key, make([]byte, bytes)...)}
 	for i := range entries {
 		m.process(time.Duration(i)*2*time.Millisecond, func() {
 			m.inbox.Submissions = append(m.inbox.Submissions, node.Submission{
