@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -190,8 +191,12 @@ func (m *third) stranger(e *kvdv1.Envelope, r *kvdv1.RaftMessage) bool {
 	if g == nil || r.To != uint64(g.member.Replica) || r.From == r.To {
 		return true
 	}
-	node := g.machine.Descriptor().NodeOf(kv.ReplicaID(r.From))
-	return node == 0 || uint64(node) != e.FromNode
+	d := g.machine.Descriptor()
+	if node := d.NodeOf(kv.ReplicaID(r.From)); node != 0 {
+		return uint64(node) != e.FromNode
+	}
+	// One that was added since has a higher id than all that this node knows of.
+	return slices.ContainsFunc(d.Replicas, func(known kv.Replica) bool { return uint64(known.Replica) >= r.From })
 }
 
 // crafted gives a node, the leader or not, an envelope that somebody has made up. Nothing panics, and what no member

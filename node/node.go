@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -281,7 +282,7 @@ func (n *Node) run() (err error) {
 		ElectionTicks: int(meta.ElectionTicks), Log: n.log, State: n.state, Guard: n.guard, Host: n, Logger: n.Logger, Meta: meta,
 	}, Now{Boot: bootTime(), Wall: wallTime()})
 	if err != nil {
-		return err
+		return fmt.Errorf("open the replicas of %s: its data is damaged, or from a newer version of kvd; set the data directory aside and add the node anew: %w", n.DataDir, err)
 	}
 	n.ViewsChanged(n.core.Views())
 	n.reader = Reader{Node: n.self.Node, Guard: n.guard, State: n.state, Boot: bootTime, Wall: wallTime}

@@ -52,6 +52,7 @@ func (o *Options) validate() error {
 	if o.FS == nil {
 		o.FS = osFiles()
 	}
+	o.FS = witnessFS{o.FS}
 	o.MemtableBytes = max(o.MemtableBytes, memtableBytesMin)
 	return errors.Join(errs...)
 }
@@ -98,6 +99,11 @@ func openPebble(o *Options) (*pebble.DB, *pebble.Options, error) {
 	}
 	if err := checkNewestLog(o.FS, o.Dir); err != nil {
 		return nil, nil, explain(o.Dir, err)
+	}
+	if desc.Exists {
+		if err := checkManifest(o.FS, desc.ManifestFilename); err != nil {
+			return nil, nil, explain(o.Dir, err)
+		}
 	}
 	if !desc.Exists || desc.FormatMajorVersion < pebbleFormat {
 		db, err := pebble.Open(o.Dir, pebbleOptions(o))
@@ -220,6 +226,15 @@ func (l *fatalLogger) guard() {
 	default:
 		panic(r)
 	}
+}
+
+// checked stops the process over an error that tells of damage: Pebble's listener does not hear of a damaged value that is kept
+// apart from its key.
+func (l *fatalLogger) checked(err error) error {
+	if pebble.IsCorruptionError(err) {
+		l.stop(err)
+	}
+	return err
 }
 
 // metricsOf describes a store.

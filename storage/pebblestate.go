@@ -225,7 +225,7 @@ func (i *pebbleIterator) Record() (kv.Record, error) {
 	defer i.fatal.guard()
 	value, err := i.it.ValueAndErr()
 	if err != nil {
-		return kv.Record{}, err
+		return kv.Record{}, i.fatal.checked(err)
 	}
 	return decodeRecord(value)
 }
@@ -235,7 +235,8 @@ func (i *pebbleIterator) Close() error { return i.it.Close() }
 // Get reads a key.
 func (s *PebbleState) Get(key []byte) (kv.Record, bool, error) {
 	defer s.fatal.guard()
-	return get(s.db, key)
+	rec, found, err := get(s.db, key)
+	return rec, found, s.fatal.checked(err)
 }
 
 // Iter walks a span as of now.
@@ -446,7 +447,8 @@ func (v *pebbleView) Get(key []byte) (kv.Record, bool, error) {
 	if !v.span.Contains(key) {
 		return kv.Record{}, false, nil
 	}
-	return get(v.snapshot, key)
+	rec, found, err := get(v.snapshot, key)
+	return rec, found, v.fatal.checked(err)
 }
 func (v *pebbleView) Iter(span kv.Span) (Iterator, error) {
 	return iter(v.snapshot, v.fatal, span.Intersect(v.span))
