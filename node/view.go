@@ -84,6 +84,9 @@ func (v *View) Descriptor() *kv.Descriptor { return v.state.Load().descriptor }
 // runs (time since the machine's boot, 0 for none).
 func (v *View) Lead() (node kv.NodeID, term kv.Term, leaseUntil time.Duration) {
 	s := v.state.Load()
+	if s.installing { // Frozen for a merge, it may lead on while its keys are served elsewhere (G1).
+		return s.lead, s.term, 0
+	}
 	return s.lead, s.term, s.leaseUntil
 }
 
