@@ -24,7 +24,7 @@ imports:
 test:
 	go test -race $$(go list ./... | grep -v /sim$$)
 	go test -race -tags kvdtest ./internal/faults ./cmd/kvd
-	go test ./sim
+	go test -timeout 20m ./sim
 
 generate:
 	go tool -modfile=tools/go.mod buf generate
