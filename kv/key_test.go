@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+	"unicode"
 
 	"pgregory.net/rapid"
 )
@@ -112,4 +113,26 @@ func TestOutcomes(t *testing.T) {
 			t.Errorf("%v must be unknown, and not repeated", err)
 		}
 	}
+}
+
+// FuzzFormatKey: every key is written as text of which it is read again, and that shows nothing that moves a cursor.
+func FuzzFormatKey(f *testing.F) {
+	for _, key := range []string{"a/b", "\x00\xff", `\`, "hex:00", "base64:", "\u202e\x1b[2J", "\xf0\x90\x80"} {
+		f.Add([]byte(key))
+	}
+	f.Fuzz(func(t *testing.T, key []byte) {
+		if CheckKey("key", key) != nil {
+			return
+		}
+		text := FormatKey(key)
+		again, err := ParseKey(text)
+		if err != nil || !bytes.Equal(key, again) {
+			t.Fatalf("%x is written %q and read as %x, %v", key, text, again, err)
+		}
+		for _, r := range text {
+			if !unicode.IsPrint(r) {
+				t.Fatalf("%x is written %q", key, text)
+			}
+		}
+	})
 }

@@ -179,6 +179,11 @@ func (m *third) condition() string {
 		text += fmt.Sprintf("shard %d: term %d, leads %v, leader %d, last %d, committed %d, applied %d, lease %v, incoming %v\n",
 			g.shard, term, leads, g.replica.Leader(), last, g.replica.Committed(), applied, g.replica.LeaseUntil(), g.incoming != nil)
 	}
+	for _, store := range []any{m.core.Log, m.core.State} {
+		sum, err := store.(storage.Crasher).Hash()
+		require.NoError(m.t, err)
+		text += fmt.Sprintf("%T: %x\n", store, sum)
+	}
 	return text
 }
 

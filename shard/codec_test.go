@@ -221,3 +221,37 @@ func FuzzDecodeResult(f *testing.F) {
 		require.GreaterOrEqual(t, r.Count, 0)
 	})
 }
+
+// FuzzDecodeCommand: a command that travels is refused, or is what it was when it is encoded again; one that may be proposed
+// is within its bounds, and one that may not is refused by the name of a field.
+func FuzzDecodeCommand(f *testing.F) {
+	for _, c := range []kv.Command{
+		put("k", "v"), {Op: kv.OpDeleteRange, Key: []byte("a"), End: []byte("m"), Limit: 2}, {Op: kv.OpIncrement, Key: []byte("n"), Delta: -1},
+		{Op: kv.OpTxn, Txn: &kv.Txn{Compare: []kv.Compare{{Key: []byte("k")}}, Then: []kv.TxnOp{{Kind: kv.TxnPut, Key: []byte("b"), TTL: 5}}}},
+	} {
+		b, err := EncodeCommand(&c).MarshalVT()
+		require.NoError(f, err)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p := &kvdv1.Command{}
+		if p.UnmarshalVT(b) != nil {
+			return
+		}
+		c, err := DecodeCommand(p)
+		if err != nil {
+			return
+		}
+		if err := CheckCommand(&c); err != nil {
+			var invalid *kv.InvalidError
+			require.ErrorAs(t, err, &invalid)
+			require.NotEmpty(t, invalid.Field)
+			return
+		}
+		again, err := DecodeCommand(EncodeCommand(&c))
+		require.NoError(t, err)
+		require.NoError(t, CheckCommand(&again))
+		require.True(t, proto.Equal(EncodeCommand(&c), EncodeCommand(&again)))
+		require.Equal(t, c.Size(), again.Size())
+	})
+}

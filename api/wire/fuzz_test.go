@@ -51,3 +51,23 @@ func FuzzToError(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDescriptor: whatever descriptor travels, it comes out as it went in.
+func FuzzDescriptor(f *testing.F) {
+	b, err := FromDescriptor(&kv.Descriptor{
+		Shard: 3, Span: kv.Span{Start: []byte("a"), End: []byte("b")}, Epoch: kv.Epoch{Version: 1, Config: 2}, Replicas: []kv.Replica{{Node: 1, Replica: 2, Learner: true}},
+	}, 1).MarshalVT()
+	require.NoError(f, err)
+	f.Add(b)
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p := &kvdv1.Descriptor{}
+		if p.UnmarshalVT(b) != nil {
+			return
+		}
+		d := ToDescriptor(p)
+		if d != nil {
+			require.Equal(t, d, ToDescriptor(FromDescriptor(d, kv.NodeID(p.Leader))))
+		}
+	})
+}

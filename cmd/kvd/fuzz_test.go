@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -141,5 +142,42 @@ func FuzzJoin(f *testing.F) {
 		again, err := parseMembers(strings.Join(members, ","))
 		require.NoError(t, err)
 		require.Equal(t, members, again)
+	})
+}
+
+// FuzzEnvironment: whatever the environment and the command line say, the name of what is wrong is told, or the settings are
+// within their bounds; the command line wins.
+func FuzzEnvironment(f *testing.F) {
+	for _, c := range [][4]string{
+		{"KVD_NAME", "n1", "--replicas", "3"}, {"KVD_MEMORY", "1", "--memory", "64MiB"}, {"KVD_LISTEN", "x", "--listen", "127.0.0.1:1"},
+		{"KVD_TEST_DIR", "/tmp", "--region", "r"}, {"KVD_", "", "--", ""}, {"KVD_LOG_LEVEL", "debug", "--log-level", "loud"}, {"KVD_CONFIG", "/", "--http", ""},
+	} {
+		f.Add(c[0], c[1], c[2], c[3])
+	}
+	f.Fuzz(func(t *testing.T, name, value, flag, given string) {
+		if strings.Contains(strings.ToLower(name), "config") || strings.Contains(flag, "config") || strings.Contains(strings.ToLower(name), "shards") || strings.Contains(flag, "shards") {
+			return // Files of the machine are not to be read.
+		}
+		flags := pflag.NewFlagSet("kvd", pflag.ContinueOnError)
+		flags.SetOutput(io.Discard)
+		defineFlags(flags)
+		if flags.Parse([]string{flag, given}) != nil {
+			return
+		}
+		s, err := loadSettings(flags, []string{name + "=" + value})
+		if err != nil {
+			require.NotEmpty(t, err.Error())
+			return
+		}
+		require.True(t, s.replicas >= 1 && s.replicas <= raftmeta.ReplicasMax)
+		require.True(t, s.memory >= memoryMin)
+		require.True(t, s.name != "" && plainName(s.name) && plainName(s.region))
+		if flags.Changed("name") {
+			text, err := flags.GetString("name")
+			require.NoError(t, err)
+			if text != "" {
+				require.Equal(t, text, s.name)
+			}
+		}
 	})
 }
