@@ -38,7 +38,7 @@ const allFaults = "all"
 func parse(args []string) (*settings, error) {
 	s := &settings{}
 	f := pflag.NewFlagSet("jepsen", pflag.ContinueOnError)
-	f.StringVar(&s.workload, "workload", "register", "what clients do: "+strings.Join(workload.Names(), ", "))
+	f.StringVar(&s.workload, "workload", "register", "what clients do: "+strings.Join(workload.Names(), ", ")+"; or overload: five times what the cluster can do, without faults")
 	f.StringSliceVar(&s.faults, "faults", nil, "faults to inject, alone and together: "+strings.Join(nemesis.Names(), ", ")+"; all for all that fit; none if empty")
 	f.IntVar(&s.nodes, "nodes", 5, "nodes to start, 1 to 9")
 	f.DurationVar(&s.length, "time", time.Minute, "how long the workload runs, 1s to 24h")
@@ -74,8 +74,11 @@ func (s *settings) check(args []string) error {
 	if len(args) > 0 {
 		errs = append(errs, fmt.Errorf("it takes flags only, and %q is none", args[0]))
 	}
-	if !slices.Contains(workload.Names(), s.workload) {
-		bad("workload", "one of %s, is %q", strings.Join(workload.Names(), ", "), s.workload)
+	if !slices.Contains(append(workload.Names(), overloadName), s.workload) {
+		bad("workload", "one of %s, %s, is %q", strings.Join(workload.Names(), ", "), overloadName, s.workload)
+	}
+	if s.workload == overloadName && len(s.faults) > 0 {
+		bad("faults", "none with overload")
 	}
 	if s.nodes < 1 || s.nodes > 9 {
 		bad("nodes", "1 to 9, is %d", s.nodes)

@@ -59,8 +59,11 @@ func command(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if s.all || s.short {
+	switch {
+	case s.all || s.short:
 		return h.all(ctx)
+	case s.workload == overloadName:
+		return h.overload(ctx)
 	}
 	return h.one(ctx)
 }

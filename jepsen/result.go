@@ -140,7 +140,7 @@ func (r *result) print(w io.Writer) {
 	_, _ = fmt.Fprintf(w, "  %d operations in %.0f s: %d done, %d not done, %d unknown; of all done p50 %v, p99 %v, longest %v\n",
 		f.Operations, f.Length.Seconds(), f.OK, f.Failed, f.Unknown, round(f.P50), round(f.P99), round(f.Max))
 	_, _ = fmt.Fprintf(w, "  %.0f a second done, %.0f without a fault; longest outage %v; injected: %s\n", f.Rate, f.QuietRate, round(f.Outage), r.injected())
-	for _, name := range slices.Sorted(maps.Keys(r.Figures)) {
+	for _, name := range sortedKeys(r.Figures) {
 		_, _ = fmt.Fprintf(w, "  %s: %g\n", name, r.Figures[name])
 	}
 	for _, s := range first(r.Skipped) {
@@ -163,7 +163,7 @@ func (r *result) faults() string {
 
 func (r *result) injected() string {
 	var list []string
-	for _, name := range slices.Sorted(maps.Keys(r.Injected)) {
+	for _, name := range sortedKeys(r.Injected) {
 		list = append(list, fmt.Sprintf("%s %d", name, r.Injected[name]))
 	}
 	if len(list) == 0 {
@@ -171,3 +171,5 @@ func (r *result) injected() string {
 	}
 	return strings.Join(list, ", ")
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

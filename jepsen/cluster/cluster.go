@@ -108,11 +108,7 @@ func (c *Cluster) node(name string) (*Node, error) {
 			return nil, err
 		}
 	}
-	if c.cfg.MemoryBytes > 0 {
-		if n.group, err = group(c.id, name, c.cfg.MemoryBytes); err != nil {
-			n.group = "" // The watch does it.
-		}
-	}
+	n.groups, n.capped = c.groups(name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.nodes) >= NodesMax {
@@ -229,6 +225,6 @@ func (c *Cluster) Stop() error {
 	all.Wait()
 	c.cancel()
 	c.group.Wait()
-	errs = append(append(errs, ends...), c.net.close(), removeGroup(filepath.Join(memoryDir, groupPrefix+c.id)))
+	errs = append(append(errs, ends...), c.net.close(), removeGroups(groupPrefix+c.id))
 	return errors.Join(errs...)
 }

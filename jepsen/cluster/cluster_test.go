@@ -17,6 +17,7 @@ func TestConfig(t *testing.T) {
 		"dir":    {Nodes: 1, Binary: "kvd"},
 		"binary": {Nodes: 1, Dir: "x"},
 		"memory": {Nodes: 1, Dir: "x", Binary: "kvd", MemoryBytes: -1},
+		"cpus":   {Nodes: 1, Dir: "x", Binary: "kvd", CPUs: -1},
 	} {
 		_, err := Start(t.Context(), c)
 		require.ErrorContains(t, err, field)
@@ -101,4 +102,23 @@ func TestTamper(t *testing.T) {
 	require.Empty(t, left)
 	n.c.cfg.TestBuild = false
 	require.ErrorContains(t, n.Tamper("clock", "1s"), "not built for tests")
+}
+
+// TestCaps: a node's process is in cgroups with its caps, which go with the cluster.
+func TestCaps(t *testing.T) {
+	c := &Cluster{id: fmt.Sprintf("%d-%d", os.Getpid(), networks.Add(1)), cfg: Config{MemoryBytes: 64 << 20, CPUs: 0.5}}
+	dirs, memory := c.groups("n1")
+	if len(dirs) < 2 {
+		t.Skip("no cgroups of the first version can be made here")
+	}
+	require.True(t, memory)
+	for name, want := range map[string]string{filepath.Join(dirs[0], "memory.limit_in_bytes"): "67108864", filepath.Join(dirs[1], "cpu.cfs_quota_us"): "5000"} {
+		text, err := os.ReadFile(name)
+		require.NoError(t, err)
+		require.Equal(t, want, strings.TrimSpace(string(text)))
+	}
+	require.NoError(t, removeGroups(groupPrefix+c.id))
+	require.NoDirExists(t, filepath.Dir(dirs[0]))
+	require.NoDirExists(t, filepath.Dir(dirs[1]))
+	require.NoError(t, removeGroups(groupPrefix+c.id), "it may be called twice")
 }

@@ -35,6 +35,8 @@ type Config struct {
 	TestBuild bool
 	// MemoryBytes caps each process, by a cgroup if there is one to be had, else by killing what is above it; 0 for no cap.
 	MemoryBytes int64
+	// CPUs caps the processors of each process, if there is a cgroup to be had; 0 for no cap.
+	CPUs float64
 	// Ended is told when a process ended and nobody had asked for it; nil for nobody. It must not block.
 	Ended func(n *Node, why string)
 }
@@ -52,6 +54,9 @@ func (c *Config) validate() error {
 	}
 	if c.MemoryBytes < 0 {
 		errs = append(errs, &kv.InvalidError{Field: "memory", Bound: fmt.Sprintf("0 or more, is %d", c.MemoryBytes)})
+	}
+	if c.CPUs < 0 {
+		errs = append(errs, &kv.InvalidError{Field: "cpus", Bound: fmt.Sprintf("0 or more, is %v", c.CPUs)})
 	}
 	return errors.Join(errs...)
 }

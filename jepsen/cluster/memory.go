@@ -12,22 +12,53 @@ import (
 	"time"
 )
 
-// memoryDir is where cgroups of the first version for memory are, which is what containers often let one write to.
-const memoryDir = "/sys/fs/cgroup/memory"
+// Where cgroups of the first version are, which is what containers often let one write to.
+const (
+	memoryDir = "/sys/fs/cgroup/memory"
+	cpuDir    = "/sys/fs/cgroup/cpu"
+)
+
+// cpuPeriod is short: a process that has used up its share stands still for less than it.
+const cpuPeriod = 10 * time.Millisecond
 
 // watchEvery is the time between two looks at a process's memory.
 const watchEvery = 100 * time.Millisecond
 
-// group makes a cgroup with a cap for a cluster's node; it gives an error where that cannot be.
-func group(id, node string, bytes int64) (string, error) {
-	dir := filepath.Join(memoryDir, groupPrefix+id, node)
+// groups makes the cgroups that cap a node of a cluster, as far as there are any to be had.
+func (c *Cluster) groups(node string) (dirs []string, memory bool) {
+	if c.cfg.MemoryBytes > 0 {
+		dir, err := group(memoryDir, c.id, node, "memory.limit_in_bytes", c.cfg.MemoryBytes)
+		if memory = err == nil; memory {
+			dirs = append(dirs, dir)
+		}
+	}
+	if c.cfg.CPUs > 0 {
+		dir, err := group(cpuDir, c.id, node, "cpu.cfs_period_us", cpuPeriod.Microseconds())
+		if err == nil {
+			dir, err = group(cpuDir, c.id, node, "cpu.cfs_quota_us", int64(c.cfg.CPUs*float64(cpuPeriod.Microseconds())))
+		}
+		if err == nil {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs, memory
+}
+
+// group makes a node's cgroup if there is none yet, and sets a value of it.
+func group(of, id, node, name string, value int64) (string, error) {
+	dir := filepath.Join(of, groupPrefix+id, node)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	return dir, os.WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), []byte(strconv.FormatInt(bytes, 10)), 0o644)
+	return dir, os.WriteFile(filepath.Join(dir, name), []byte(strconv.FormatInt(value, 10)), 0o644)
 }
 
-// removeGroup removes a cgroup and those in it; what ran there must have ended.
+// removeGroups removes the cgroups of a cluster, or of one that is dead; what ran there must have ended.
+func removeGroups(name string) error {
+	return errors.Join(removeGroup(filepath.Join(memoryDir, name)), removeGroup(filepath.Join(cpuDir, name)))
+}
+
+// removeGroup removes a cgroup and those in it.
 func removeGroup(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {

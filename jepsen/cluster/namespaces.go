@@ -334,7 +334,10 @@ func Clean() (removed []string, err error) {
 		done(name, ip("link", "del", name))
 	}
 	for _, name := range left(memoryDir, groupName) {
-		done(name, removeGroup(filepath.Join(memoryDir, name)))
+		done(name, removeGroups(name))
+	}
+	for _, name := range left(cpuDir, groupName) {
+		done(name, removeGroups(name))
 	}
 	return removed, errors.Join(errs...)
 }

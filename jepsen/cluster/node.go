@@ -20,8 +20,9 @@ type Node struct {
 	c    *Cluster
 	name string
 	place
-	how   []string // Flags of how it came to the cluster.
-	group string   // Its cgroup; empty for none.
+	how    []string // Flags of how it came to the cluster.
+	groups []string // Its cgroups.
+	capped bool     // One of them caps its memory.
 
 	acting sync.Mutex // Held by whoever starts, stops or kills.
 	mu     sync.Mutex // Guards the rest.
@@ -131,10 +132,11 @@ func (n *Node) Start() error {
 	n.run, n.paused = p, false
 	n.mu.Unlock()
 	go n.await(p)
-	if n.group == "" {
-		return nil
+	var errs []error
+	for _, dir := range n.groups {
+		errs = append(errs, os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, p.command.Process.Pid), 0o644))
 	}
-	return os.WriteFile(filepath.Join(n.group, "cgroup.procs"), fmt.Append(nil, p.command.Process.Pid), 0o644)
+	return errors.Join(errs...)
 }
 
 func (n *Node) args() []string {
@@ -305,7 +307,7 @@ func (n *Node) measure(bytesMax int64) {
 	n.mu.Lock()
 	n.peak = max(n.peak, now)
 	n.mu.Unlock()
-	if bytesMax > 0 && n.group == "" && now > bytesMax {
+	if bytesMax > 0 && !n.capped && now > bytesMax {
 		n.signal(syscall.SIGKILL, false)
 	}
 }

@@ -133,7 +133,11 @@ func (n *Nemesis) Heal(ctx context.Context) error {
 func (n *Nemesis) round(ctx context.Context, r Round) {
 	var all sync.WaitGroup
 	for _, s := range r.Steps {
-		all.Go(func() { n.step(ctx, s) })
+		all.Go(func() {
+			if wait(ctx, s.After) == nil {
+				n.step(ctx, s)
+			}
+		})
 	}
 	all.Wait()
 }

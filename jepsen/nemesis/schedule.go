@@ -14,11 +14,13 @@ const (
 	// lastMin and lastMax bound how long a fault lasts, and quietMin and quietMax the quiet between two rounds.
 	lastMin, lastMax   = 2 * time.Second, 5 * time.Second
 	quietMin, quietMax = 2 * time.Second, 3 * time.Second
+	// staggerMax bounds by how much the faults of a round begin after each other: what one does may be needed for another to tell.
+	staggerMax = 1500 * time.Millisecond
 	// widthMax bounds the faults of a round.
 	widthMax = 3
 )
 
-// Round is some faults that begin at the same time.
+// Round is some faults at about the same time.
 type Round struct {
 	// At is since the beginning of the run; a round waits for the end of the one before, and a quiet time.
 	At    time.Duration
@@ -28,6 +30,8 @@ type Round struct {
 // Step is one fault.
 type Step struct {
 	Fault string
+	// After the round's beginning it begins; 0 for the first.
+	After time.Duration
 	// Lasts is how long it lasts, if it does not end by itself.
 	Lasts time.Duration
 	// Draw is the seed of all that is drawn for it, and Turn counts the faults of this name before it.
@@ -60,7 +64,11 @@ func Schedule(seed uint64, faults []string, length time.Duration) []Round {
 			}
 			f := deck[i]
 			deck = slices.Delete(deck, i, i+1)
-			r.Steps = append(r.Steps, Step{Fault: f, Lasts: between(lastMin, lastMax), Draw: rng.Uint64(), Turn: turns[f]})
+			s := Step{Fault: f, Lasts: between(lastMin, lastMax), Draw: rng.Uint64(), Turn: turns[f]}
+			if len(r.Steps) > 0 {
+				s.After = between(0, staggerMax)
+			}
+			r.Steps = append(r.Steps, s)
 			turns[f]++
 		}
 		at += r.lasts()
@@ -84,7 +92,7 @@ func (r *Round) has(fault string) bool {
 // lasts is how long a round takes if nothing in it takes longer.
 func (r *Round) lasts() (most time.Duration) {
 	for _, s := range r.Steps {
-		most = max(most, s.Lasts)
+		most = max(most, s.After+s.Lasts)
 	}
 	return most
 }

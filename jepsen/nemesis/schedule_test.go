@@ -27,7 +27,8 @@ func TestSchedule(t *testing.T) {
 			require.GreaterOrEqual(t, r.At, free)
 			free = r.At + r.lasts() + quietMin
 			seen := map[string]bool{}
-			for _, s := range r.Steps {
+			for i, s := range r.Steps {
+				require.True(t, s.After < staggerMax && (s.After == 0) == (i == 0))
 				require.Equal(t, counts[s.Fault], s.Turn)
 				require.False(t, seen[s.Fault])
 				require.True(t, s.Lasts >= lastMin && s.Lasts < lastMax)
