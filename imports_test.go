@@ -41,7 +41,7 @@ var allowed = map[string][]string{
 	"check":           {"kv"},
 	"sim":             {"kv", "api/kvd/v1", "api/wire", "client/route", "storage", "cache", "shard", "raftmeta", "node", "check"},
 	"cmd/kvd":         {"kv", "raftmeta", "node", "server", "transport", "internal/faults"},
-	"cmd/kvcli":       {"kv", "api/kvd/v1", "api/wire", "client", "geo", "backup"},
+	"cmd/kvcli":       {"kv", "api/kvd/v1", "api/wire", "client", "geo", "backup", "check", "jepsen/workload"},
 	"bench/local":     {"kv"},
 	"bench/changes":   {"kv", "api/kvd/v1", "client", "check", "bench/local"},
 	"bench/hotspot":   {"kv", "api/kvd/v1", "client", "geo", "bench/local"},

@@ -14,6 +14,9 @@ type ClocksTold struct {
 	AheadMost  int64 `json:"ahead_most"`
 }
 
+// Away is by how much the clocks differ at least, in nanoseconds.
+func (c *ClocksTold) Away() int64 { return max(0, c.AheadLeast, -c.AheadMost) }
+
 // SkewOf is by how much clocks may differ, in nanoseconds, as the history tells; 0 if it does not.
 func SkewOf(calls []Call) int64 {
 	var skew int64

@@ -82,6 +82,12 @@ func TestEventualOf(t *testing.T) {
 	require.ErrorContains(t, err, "event 0: key")
 }
 
+func TestAway(t *testing.T) {
+	require.Equal(t, int64(0), (&ClocksTold{AheadLeast: -3, AheadMost: 4}).Away())
+	require.Equal(t, int64(3), (&ClocksTold{AheadLeast: 3, AheadMost: 4}).Away())
+	require.Equal(t, int64(3), (&ClocksTold{AheadLeast: -4, AheadMost: -3}).Away())
+}
+
 func TestSkewOf(t *testing.T) {
 	require.Zero(t, SkewOf(nil))
 	require.Equal(t, int64(7), SkewOf([]Call{

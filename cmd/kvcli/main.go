@@ -113,7 +113,7 @@ Exit codes: 0 done; 1 not found, or a condition was not met; 2 usage or an input
 		c.getCommand(), c.putCommand(), c.delCommand(), c.casCommand(), c.incrCommand(), c.txnCommand(), c.scanCommand(),
 		c.importCommand(), c.exportCommand(), c.shardsCommand(), c.nodesCommand(), c.statusCommand(), c.settingsCommand(),
 		c.splitCommand(), c.mergeCommand(), c.moveCommand(), c.transferCommand(), c.nodeCommand(), c.ruleCommand(),
-		c.whyCommand(), c.eventsCommand(), c.hotCommand(), c.backupCommand(),
+		c.whyCommand(), c.eventsCommand(), c.hotCommand(), c.backupCommand(), c.verifyCommand(),
 		&cobra.Command{
 			Use: "man DIR", Short: "Write man pages", Example: "  kvcli man /usr/local/share/man/man1", Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {

@@ -37,8 +37,8 @@ func (d *expiring) setup(ctx context.Context) error {
 	err := d.run.each(ctx, clockKeys, func(ctx context.Context, t *thread, i int) error {
 		return t.read(ctx, check.ClocksName, &check.Intent{}, func(ctx context.Context) (any, error) {
 			told, err := t.clocks(ctx, spread(d.run.Prefix+"clock/", i))
-			if ahead := max(told.AheadLeast, -told.AheadMost); ahead > told.Skew {
-				away.Store(ahead)
+			if told.Away() > told.Skew {
+				away.Store(told.Away())
 			}
 			return told, err
 		})

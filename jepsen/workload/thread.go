@@ -86,7 +86,8 @@ func (r *Run) all(f func(t *thread) error) error {
 	return nil
 }
 
-// each calls f for 0 to n-1, on threads side by side, each again until it is done or the context ends.
+// each calls f for 0 to n-1, on threads side by side, each again until it is done or the context ends; an operation under way
+// is waited for.
 func (r *Run) each(ctx context.Context, n int, f func(ctx context.Context, t *thread, i int) error) error {
 	var next atomic.Int64
 	return r.all(func(t *thread) error {
@@ -96,7 +97,7 @@ func (r *Run) each(ctx context.Context, n int, f func(ctx context.Context, t *th
 				return nil
 			}
 			for {
-				err := f(ctx, t, i)
+				err := f(context.WithoutCancel(ctx), t, i)
 				if err == nil {
 					break
 				}

@@ -134,6 +134,7 @@ type Run struct {
 	driver  driver
 	threads []*thread
 	values  atomic.Uint64 // So many have been made.
+	ours    bool          // Setup found nothing under the prefix.
 }
 
 // New prepares a run. An error names every field that breaks its bound.
@@ -163,11 +164,14 @@ func (r *Run) Setup(ctx context.Context) error {
 	if err := r.vacant(ctx); err != nil {
 		return err
 	}
+	r.ours = true
 	return r.driver.setup(ctx)
 }
 
 // vacant is an error if there are keys under the prefix.
 func (r *Run) vacant(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
 	for item, err := range r.Clients[0].Scan(ctx, client.ScanOptions{Span: r.Span(), Limit: 1, KeysOnly: true}) {
 		if err != nil {
 			return fmt.Errorf("look under the prefix %s: %w", r.Prefix, err)
@@ -214,8 +218,12 @@ func (r *Run) ReadBack(ctx context.Context) error {
 	return nil
 }
 
-// Clean deletes everything under the prefix, again until nothing is there. A write whose end is unknown may still come after.
+// Clean deletes everything under the prefix, again until nothing is there; but nothing if Setup did not find it empty. A write
+// whose end is unknown may still come after.
 func (r *Run) Clean(ctx context.Context) error {
+	if !r.ours {
+		return nil
+	}
 	for {
 		_, err := r.Clients[0].DeleteRange(ctx, r.Span())
 		if err == nil {
