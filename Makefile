@@ -1,6 +1,6 @@
-# Targets: check (what CI runs), test, imports (the table of imports, and what is pure), generate, cluster (three nodes on
-# loopback).
-.PHONY: check format vet staticcheck imports generated test generate cluster
+# Targets: check (what CI runs), test, imports (the table of imports, and what is pure), fuzz (each fuzz test for FUZZTIME),
+# generate, cluster (three nodes on loopback).
+.PHONY: fuzz check format vet staticcheck imports generated test generate cluster
 
 check: format vet staticcheck imports generated test
 
@@ -37,3 +37,9 @@ generated:
 
 cluster:
 	packaging/cluster.sh
+
+FUZZTIME ?= 2m
+
+fuzz:
+	@for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do for name in $$(grep -oE '^func Fuzz[A-Za-z]+' $$file | cut -d' ' -f2); do \
+	echo "$$(dirname $$file) $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$(dirname $$file) || exit 1; done; done

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -135,4 +136,76 @@ func scanAll(t *testing.T, p *process) (shown []pair, err error) {
 		}
 	}
 	return shown, err
+}
+
+// TestDamagedMember: a member of a cluster whose store is damaged says so and ends. Another node that takes its place
+// gets everything from the others.
+func TestDamagedMember(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	first := start(t, t.TempDir(), "--name", "n1")
+	first.state("READY=1")
+	second := start(t, t.TempDir(), "--name", "n2", "--join", first.listen)
+	dir := t.TempDir()
+	third := start(t, dir, "--name", "n3", "--join", first.listen)
+	second.state("READY=1")
+	third.state("READY=1")
+	var held []pair
+	for i := range 60 {
+		held = append(held, pair{fmt.Sprintf("%03d", i), fmt.Sprintf("%0*d", 100+1200*(i%2), i)})
+		_, err := first.api().Put(ctx, &kvdv1.PutRequest{Key: []byte(held[i].key), Value: []byte(held[i].value)})
+		require.NoError(t, err)
+	}
+	replicatedOn(t, first, 1, 2, 3)
+	third.kill()
+	manifests, err := filepath.Glob(filepath.Join(dir, "data", "state", "MANIFEST-??????"))
+	require.NoError(t, err)
+	require.NotEmpty(t, manifests)
+	for _, path := range manifests {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(path, info.Size()-1))
+	}
+	third = start(t, dir, "--name", "n3")
+	require.Equal(t, 1, third.end())
+	third.says("set the data directory aside")
+	third.says("MANIFEST")
+
+	fourth := start(t, t.TempDir(), "--name", "n4", "--join", first.listen)
+	fourth.state("READY=1")
+	_, err = first.admin().SetDraining(ctx, &kvdv1.SetDrainingRequest{Node: 3, Draining: true})
+	require.NoError(t, err)
+	replicatedOn(t, first, 1, 2, 4)
+	require.Eventually(t, func() bool {
+		_, err := first.admin().RemoveNode(ctx, &kvdv1.RemoveNodeRequest{Node: 3})
+		return err == nil
+	}, 60*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool {
+		_, err := first.admin().TransferLeader(ctx, &kvdv1.TransferLeaderRequest{Shard: 1, ToNode: 4})
+		shown, failed := scanAll(t, fourth)
+		if err != nil || failed != nil {
+			return false
+		}
+		require.Equal(t, held, shown)
+		resp, err := fourth.api().Get(ctx, &kvdv1.GetRequest{Key: []byte(held[0].key)})
+		return err == nil && resp.Header.Node == 4
+	}, 60*time.Second, 50*time.Millisecond)
+}
+
+// replicatedOn waits until these nodes have the voters of the one shard.
+func replicatedOn(t *testing.T, p *process, nodes ...uint64) {
+	require.Eventually(t, func() bool {
+		resp, err := p.admin().Shards(t.Context(), &kvdv1.ShardsRequest{})
+		if err != nil || len(resp.Shards) != 1 {
+			return false
+		}
+		var on []uint64
+		for _, r := range resp.Shards[0].Descriptor_.Replicas {
+			if !r.Learner {
+				on = append(on, r.Node)
+			}
+		}
+		slices.Sort(on)
+		return slices.Equal(on, nodes)
+	}, 60*time.Second, 50*time.Millisecond)
 }

@@ -47,7 +47,7 @@ type called struct {
 	desc protoreflect.MethodDescriptor
 }
 
-// methods are all that a node serves, but those by which the only node could be taken out of its cluster.
+// methods are all that a node serves, but those by which the nodes of the test could be taken out of the cluster.
 func methods() (list []called) {
 	for _, file := range []protoreflect.FileDescriptor{kvdv1.File_kvd_v1_kv_proto, kvdv1.File_kvd_v1_admin_proto, kvdv1.File_kvd_v1_node_proto} {
 		for s := range file.Services().Len() {
@@ -106,6 +106,7 @@ func FuzzServices(f *testing.F) {
 	}
 	for i := range all {
 		f.Add(byte(i), true, []byte{}, []byte{})
+		f.Add(byte(i), false, []byte{}, []byte{})
 	}
 	add := func(name string, m interface{ MarshalVT() ([]byte, error) }) {
 		b, err := m.MarshalVT()
