@@ -27,6 +27,9 @@ type settings struct {
 	tags       []string
 	namespaces string
 	keep       bool
+	hasty      bool
+	// hunt looks for mutants.
+	hunt bool
 	// all and short make the matrix, as far as only wants.
 	all, short bool
 	only       []string
@@ -49,9 +52,11 @@ func parse(args []string) (*settings, error) {
 	f.StringSliceVar(&s.tags, "tags", nil, "build tags for kvd")
 	f.StringVar(&s.namespaces, "namespaces", "auto", "network namespaces for the nodes: on, off, or auto: if this is root and they can be had")
 	f.BoolVar(&s.keep, "keep-data", false, "keep the nodes' data also after a valid run")
+	f.BoolVar(&s.hasty, "hasty", false, "one round of faults soon after the other")
+	f.BoolVar(&s.hunt, "mutants", false, "build kvd with each of sim's mutants and run rows that should catch it until one does, at most 10 minutes each; a table in mutants.md")
 	f.BoolVar(&s.all, "all", false, "every workload with every fault for 20 s, and with all together for a minute; a table of it all, also in table.md")
 	f.BoolVar(&s.short, "short", false, "the form for CI: every workload with "+strings.Join(shortFaults, ", ")+", on 3 nodes")
-	f.StringSliceVar(&s.only, "only", nil, "with --all and --short: only the rows with one of these in WORKLOAD/FAULT")
+	f.StringSliceVar(&s.only, "only", nil, "with --all and --short: only the rows with one of these in WORKLOAD/FAULT; with --mutants: in the tag")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

@@ -62,6 +62,8 @@ func command(ctx context.Context, args []string) error {
 	switch {
 	case s.all || s.short:
 		return h.all(ctx)
+	case s.hunt:
+		return h.mutants(ctx)
 	case s.workload == overloadName:
 		return h.overload(ctx)
 	}

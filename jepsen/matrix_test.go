@@ -9,6 +9,7 @@ import (
 
 	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/jepsen/cluster"
+	"github.com/kvdstore/kvd/jepsen/nemesis"
 	"github.com/kvdstore/kvd/jepsen/report"
 	"github.com/kvdstore/kvd/jepsen/workload"
 )
@@ -64,18 +65,43 @@ func TestCommand(t *testing.T) {
 	require.Equal(t, []string{"mutant_x"}, again.tags)
 }
 
-// TestReasons: each of these alone makes a run count as not passed.
+// TestReasons: each of these alone makes a run count as not passed; only some accuse kvd.
 func TestReasons(t *testing.T) {
 	fine := report.Figures{QuietRate: 500}
+	valid := workload.Verdict{Valid: true}
 	whole := func() *trial { return &trial{row: row{rate: 1000}, cluster: &cluster.Cluster{}} }
-	require.Empty(t, whole().reasons(workload.Verdict{Valid: true}, fine))
-	require.Len(t, whole().reasons(workload.Verdict{Valid: true}, report.Figures{QuietRate: 99}), 1)
+	require.Empty(t, whole().weak(valid, fine))
+	require.Empty(t, whole().wrong(valid))
+	require.Len(t, whole().weak(valid, report.Figures{QuietRate: 99}), 1)
 	broken := whole()
 	broken.whole = errors.New("n1 did not become ready")
-	require.Equal(t, []string{"n1 did not become ready"}, broken.reasons(workload.Verdict{Valid: true}, fine))
-	wrong := workload.Verdict{}
-	wrong.Violations = append(wrong.Violations, violation)
-	require.Len(t, whole().reasons(wrong, fine), 1)
+	require.Equal(t, []string{"n1 did not become ready"}, broken.weak(valid, fine))
+	accused := workload.Verdict{Violations: []check.Violation{{Rule: check.TornRead, Key: "k"}}}
+	require.Len(t, whole().wrong(accused), 1)
+	require.Empty(t, whole().weak(accused, fine))
+	undecided := workload.Verdict{Violations: []check.Violation{{Rule: check.TimedOut, Key: "k"}}}
+	require.Empty(t, whole().wrong(undecided))
+	require.Len(t, whole().weak(undecided, fine), 1)
 }
 
-var violation = check.Violation{Key: "k", Text: "seen twice"}
+// TestMutantList: the rows that mutants are hunted in are possible ones, and the names are those of mutants that there are.
+func TestMutantList(t *testing.T) {
+	list, err := mutantList("..")
+	require.NoError(t, err)
+	known := map[string]bool{}
+	for _, m := range list {
+		known[m.tag] = true
+		require.NotEmpty(t, m.breaks)
+		require.NotEmpty(t, m.hunts)
+		for _, of := range m.hunts {
+			require.Contains(t, workload.Names(), of.workload)
+			require.NoError(t, nemesis.Parse(of.faults, 5), m.tag)
+		}
+	}
+	require.Greater(t, len(list), 30)
+	for tag := range huntsOf {
+		require.True(t, known[tag], "there is no mutant %s", tag)
+	}
+	_, err = mutantList(t.TempDir())
+	require.ErrorContains(t, err, "table of mutants")
+}

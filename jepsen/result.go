@@ -38,7 +38,9 @@ type result struct {
 
 	Valid bool `json:"valid"`
 	// Reasons why it is not.
-	Reasons    []string `json:"reasons,omitempty"`
+	Reasons []string `json:"reasons,omitempty"`
+	// Wrong are those that accuse kvd of a wrong answer or state, and not only of being slow or of the judge having no time.
+	Wrong      []string `json:"wrong,omitempty"`
 	Violations []string `json:"violations,omitempty"`
 	Note       string   `json:"note,omitempty"`
 
@@ -67,21 +69,35 @@ func (t *trial) result(v workload.Verdict, events []check.Event) (*result, error
 	for _, violation := range v.Violations {
 		r.Violations = append(r.Violations, violation.Error())
 	}
-	r.Reasons = t.reasons(v, figures)
+	r.Wrong = t.wrong(v)
+	r.Reasons = slices.Concat(r.Wrong, t.weak(v, figures))
 	r.Valid = len(r.Reasons) == 0
 	return r, nil
 }
 
-// reasons collects what is not as it must be.
-func (t *trial) reasons(v workload.Verdict, f report.Figures) (list []string) {
-	if n := len(v.Violations); n > 0 {
-		list = append(list, fmt.Sprintf("%d violations, the first: %v", n, v.Violations[0]))
+// wrong collects what must never be.
+func (t *trial) wrong(v workload.Verdict) (list []string) {
+	decided := decided(v)
+	if n := len(decided); n > 0 {
+		list = append(list, fmt.Sprintf("%d violations, the first: %v", n, decided[0]))
+	}
+	list = append(list, first(t.cluster.Surprises())...)
+	return append(list, first(t.outcries())...)
+}
+
+// decided are the violations that the judge is sure of.
+func decided(v workload.Verdict) []check.Violation {
+	return slices.DeleteFunc(slices.Clone(v.Violations), func(x check.Violation) bool { return x.Rule == check.TimedOut })
+}
+
+// weak collects what keeps a run from counting as passed although nothing of it was wrong.
+func (t *trial) weak(v workload.Verdict, f report.Figures) (list []string) {
+	if n := len(v.Violations) - len(decided(v)); n > 0 {
+		list = append(list, fmt.Sprintf("%d keys were not judged in time", n))
 	}
 	if t.whole != nil {
 		list = append(list, t.whole.Error())
 	}
-	list = append(list, first(t.cluster.Surprises())...)
-	list = append(list, first(t.outcries())...)
 	if least := min(rateLeast, t.rate/2); f.QuietRate < least {
 		list = append(list, fmt.Sprintf("%.0f operations a second were done without a fault, and %.0f is the least that counts", f.QuietRate, least))
 	}

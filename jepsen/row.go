@@ -5,6 +5,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"github.com/kvdstore/kvd/jepsen/nemesis"
 )
 
 // row is one run.
@@ -19,6 +21,20 @@ type row struct {
 	dir       string
 	// name is what the table of many calls the faults.
 	name string
+	// hasty has one round of faults follow the other soon.
+	hasty bool
+}
+
+func (r *row) pace() nemesis.Pace {
+	if r.hasty {
+		return nemesis.Hasty
+	}
+	return nemesis.Calm
+}
+
+// schedule draws the row's faults.
+func (r *row) schedule() []nemesis.Round {
+	return nemesis.Schedule(r.seed, r.faults, r.length, r.pace())
 }
 
 // command repeats the row.
@@ -26,6 +42,9 @@ func (r *row) command(tags []string) string {
 	c := fmt.Sprintf("go run ./jepsen --workload %s --nodes %d --time %v --rate %v --processes %d --seed %d", r.workload, r.nodes, r.length, r.rate, r.processes, r.seed)
 	if len(r.faults) > 0 {
 		c += " --faults " + strings.Join(r.faults, ",")
+	}
+	if r.hasty {
+		c += " --hasty"
 	}
 	if len(tags) > 0 {
 		c += " --tags " + strings.Join(tags, ",")

@@ -140,7 +140,7 @@ func (t *trial) prepare(ctx context.Context) error {
 	}
 	t.nemesis = nemesis.New(nemesis.Config{
 		Cluster: t.cluster, Operator: t.operator, Recorder: t.recorder, Span: t.workload.Span(), Nodes: t.nodes,
-		Rounds: nemesis.Schedule(t.seed, t.faults, t.length), Skew: max(t.skew()-skewSlack, 0),
+		Rounds: t.schedule(), Quiet: t.pace().QuietMin, Skew: max(t.skew()-skewSlack, 0),
 	})
 	return nil
 }

@@ -35,6 +35,8 @@ type Config struct {
 	// Span holds the keys of the workload: shards of these are changed.
 	Span   kv.Span
 	Rounds []Round
+	// Quiet is the least between two rounds.
+	Quiet time.Duration
 	// Nodes is how many there are to be, as far as it is up to the faults.
 	Nodes int
 	// Skew is by how much clocks are stepped at most.
@@ -77,7 +79,7 @@ func (n *Nemesis) Run(ctx context.Context) error {
 		if err := n.whole(ctx); err != nil {
 			return fmt.Errorf("after a round of faults: %w", err)
 		}
-		if wait(ctx, quietMin) != nil {
+		if wait(ctx, n.Quiet) != nil {
 			break
 		}
 	}

@@ -11,13 +11,22 @@ import (
 )
 
 const (
-	// lastMin and lastMax bound how long a fault lasts, and quietMin and quietMax the quiet between two rounds.
-	lastMin, lastMax   = 2 * time.Second, 5 * time.Second
-	quietMin, quietMax = 2 * time.Second, 3 * time.Second
 	// staggerMax bounds by how much the faults of a round begin after each other: what one does may be needed for another to tell.
 	staggerMax = 1500 * time.Millisecond
 	// widthMax bounds the faults of a round.
 	widthMax = 3
+)
+
+// Pace is how fast rounds follow each other.
+type Pace struct {
+	// A fault lasts from LastMin to LastMax, and between two rounds there is quiet from QuietMin to QuietMax.
+	LastMin, LastMax, QuietMin, QuietMax time.Duration
+}
+
+// Calm lets clients come to rest between two rounds; Hasty is for who looks for something.
+var (
+	Calm  = Pace{2 * time.Second, 5 * time.Second, 2 * time.Second, 3 * time.Second}
+	Hasty = Pace{time.Second, 3 * time.Second, 700 * time.Millisecond, 1500 * time.Millisecond}
 )
 
 // Round is some faults at about the same time.
@@ -41,7 +50,7 @@ type Step struct {
 
 // Schedule draws the rounds of a run from a seed: each fault comes as often as any other, give or take one. A fault that is
 // named alone has every round for itself. A round that would not be over by the end of the run is left out.
-func Schedule(seed uint64, faults []string, length time.Duration) []Round {
+func Schedule(seed uint64, faults []string, length time.Duration, pace Pace) []Round {
 	if len(faults) == 0 {
 		return nil
 	}
@@ -50,7 +59,7 @@ func Schedule(seed uint64, faults []string, length time.Duration) []Round {
 	var rounds []Round
 	var deck []string
 	turns := map[string]int{}
-	for at := between(quietMin, quietMax); ; {
+	for at := between(pace.QuietMin, pace.QuietMax); ; {
 		r := Round{At: at}
 		width := 1 + rng.IntN(min(widthMax, len(faults)))
 		for len(r.Steps) < width {
@@ -64,7 +73,7 @@ func Schedule(seed uint64, faults []string, length time.Duration) []Round {
 			}
 			f := deck[i]
 			deck = slices.Delete(deck, i, i+1)
-			s := Step{Fault: f, Lasts: between(lastMin, lastMax), Draw: rng.Uint64(), Turn: turns[f]}
+			s := Step{Fault: f, Lasts: between(pace.LastMin, pace.LastMax), Draw: rng.Uint64(), Turn: turns[f]}
 			if len(r.Steps) > 0 {
 				s.After = between(0, staggerMax)
 			}
@@ -76,7 +85,7 @@ func Schedule(seed uint64, faults []string, length time.Duration) []Round {
 			return rounds
 		}
 		rounds = append(rounds, r)
-		at += between(quietMin, quietMax)
+		at += between(pace.QuietMin, pace.QuietMax)
 	}
 }
 

@@ -18,26 +18,26 @@ var some = []string{"kill", "pause", "partition", "partition:ring", "split"}
 func TestSchedule(t *testing.T) {
 	const length = 5 * time.Minute
 	for seed := range uint64(50) {
-		rounds := Schedule(seed, some, length)
-		require.Equal(t, rounds, Schedule(seed, some, length))
-		require.NotEqual(t, rounds, Schedule(seed+1, some, length))
+		rounds := Schedule(seed, some, length, Calm)
+		require.Equal(t, rounds, Schedule(seed, some, length, Calm))
+		require.NotEqual(t, rounds, Schedule(seed+1, some, length, Calm))
 		counts := map[string]int{}
-		free := quietMin
+		free := Calm.QuietMin
 		for _, r := range rounds {
 			require.GreaterOrEqual(t, r.At, free)
-			free = r.At + r.lasts() + quietMin
+			free = r.At + r.lasts() + Calm.QuietMin
 			seen := map[string]bool{}
 			for i, s := range r.Steps {
 				require.True(t, s.After < staggerMax && (s.After == 0) == (i == 0))
 				require.Equal(t, counts[s.Fault], s.Turn)
 				require.False(t, seen[s.Fault])
-				require.True(t, s.Lasts >= lastMin && s.Lasts < lastMax)
+				require.True(t, s.Lasts >= Calm.LastMin && s.Lasts < Calm.LastMax)
 				seen[s.Fault] = true
 				counts[s.Fault]++
 			}
 			require.False(t, seen["partition"] && seen["partition:ring"], "two partitions at a time")
 		}
-		require.LessOrEqual(t, free-quietMin, length)
+		require.LessOrEqual(t, free-Calm.QuietMin, length)
 		var times []int
 		for _, f := range some {
 			times = append(times, counts[f])
@@ -45,8 +45,8 @@ func TestSchedule(t *testing.T) {
 		require.LessOrEqual(t, slices.Max(times)-slices.Min(times), 2, "%v", counts)
 		require.Greater(t, slices.Min(times), 10)
 	}
-	require.Empty(t, Schedule(1, nil, length))
-	require.Empty(t, Schedule(1, some, time.Second))
+	require.Empty(t, Schedule(1, nil, length, Calm))
+	require.Empty(t, Schedule(1, some, time.Second, Calm))
 }
 
 func TestParse(t *testing.T) {
