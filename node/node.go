@@ -302,6 +302,9 @@ func (n *Node) run() (err error) {
 	n.background(n.followMeta)
 	n.background(n.keepMeta)
 	n.serving.Store(true)
+	if n.stopping.Load() { // It was told to while it started, perhaps that it was removed.
+		n.serving.Store(false)
+	}
 	n.background(n.announce)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -40,12 +41,18 @@ type process struct {
 	news chan struct{}
 }
 
-// freeAddress gives an address on loopback that nobody listens on.
+// freeAddress gives an address on loopback that nobody listens on. Its port is below those that the system gives to
+// connections, or another program could be given it before kvd listens there.
 func freeAddress(t *testing.T) string {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer lis.Close()
-	return lis.Addr().String()
+	for range 1000 {
+		lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
+		if err == nil {
+			defer lis.Close()
+			return lis.Addr().String()
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // start starts kvd in a directory as systemd would.
