@@ -23,7 +23,8 @@ imports:
 # test: the simulator has one goroutine, and its mutants are built without the race detector too.
 test:
 	go test -race $$(go list ./... | grep -v /sim$$)
-	go test -race -tags kvdtest ./internal/faults ./cmd/kvd
+	go test -race -tags kvdtest ./internal/faults
+	go test -tags kvdtest ./cmd/kvd -run 'TestKilled|TestFaults|TestStalledDisk|TestLinks'
 	go test -timeout 20m ./sim
 
 generate:

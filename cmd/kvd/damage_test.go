@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -22,8 +23,10 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 )
 
-// damages is how many places of each file are damaged, in each way.
-const damages = 2
+var (
+	damages    = flag.Int("damages", 1, "how many places of each file are damaged, in each way")
+	damageSeed = flag.Uint64("damage-seed", 1, "where")
+)
 
 // TestDamagedDirectory: a bit of any file of a data directory is flipped, or its end is missing. A node that is alone starts
 // with all that it held, or ends and says what is damaged and what to do; it never panics, and never shows anything else.
@@ -31,7 +34,7 @@ func TestDamagedDirectory(t *testing.T) {
 	dir := t.TempDir()
 	held := fillDirectory(t, dir)
 	data := filepath.Join(dir, "data")
-	r, refused := rand.New(rand.NewPCG(1, 1)), 0
+	r, refused := rand.New(rand.NewPCG(*damageSeed, 1)), 0
 	require.NoError(t, filepath.WalkDir(data, func(path string, d fs.DirEntry, err error) error {
 		require.NoError(t, err)
 		name, err := filepath.Rel(data, path)
@@ -41,7 +44,7 @@ func TestDamagedDirectory(t *testing.T) {
 			whole, err = os.ReadFile(path)
 			require.NoError(t, err)
 		}
-		for range min(damages, len(whole)) {
+		for range min(*damages, len(whole)) {
 			flipped := bytes.Clone(whole)
 			at := r.IntN(len(whole))
 			flipped[at] ^= 1 << r.IntN(8)
