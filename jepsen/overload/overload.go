@@ -197,12 +197,13 @@ func (t *trial) storm(ctx context.Context, f *Figures) {
 				continue
 			}
 			begun++
+			number := n
 			open.Go(func() {
 				defer func() { <-places }()
 				ctx, cancel := context.WithTimeout(ctx, operationMax)
 				defer cancel()
 				from := time.Now()
-				err := t.Do(ctx, n)
+				err := t.Do(ctx, number)
 				endings <- ending{time.Since(from), err}
 			})
 		}

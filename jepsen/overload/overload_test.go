@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,14 +91,14 @@ func TestReasons(t *testing.T) {
 func TestTooSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{places: make(chan struct{}, 40000), takes: 60 * time.Second, refuse: refused(t, time.Millisecond)}
-		fast := true
+		var slow atomic.Bool
 		do := func(ctx context.Context, n int) error {
-			if fast {
+			if !slow.Load() {
 				return wait(ctx, 10*time.Millisecond)
 			}
 			return s.do(ctx, n)
 		}
-		time.AfterFunc(2500*time.Millisecond, func() { fast = false })
+		time.AfterFunc(2500*time.Millisecond, func() { slow.Store(true) })
 		_, err := Run(t.Context(), Config{Do: do, Measure: 2 * time.Second, Storm: 4 * time.Second})
 		require.ErrorIs(t, err, ErrTooSlow)
 	})
