@@ -1,6 +1,6 @@
 # Targets: check (what CI runs), test, imports (the table of imports, and what is pure), fuzz (each fuzz test for FUZZTIME),
-# generate, cluster (three nodes on loopback).
-.PHONY: fuzz check format vet staticcheck imports generated test generate cluster
+# jepsen (real processes under faults), generate, cluster (three nodes on loopback).
+.PHONY: jepsen fuzz check format vet staticcheck imports generated test generate cluster
 
 check: format vet staticcheck imports generated test
 
@@ -26,6 +26,10 @@ test:
 	go test -race -tags kvdtest ./internal/faults
 	go test -tags kvdtest ./cmd/kvd -run 'TestKilled|TestFaults|TestStalledDisk|TestLinks'
 	go test -timeout 20m ./sim
+
+# jepsen: real processes under faults, the short form; two minutes or three.
+jepsen:
+	go run ./jepsen --short
 
 generate:
 	go tool -modfile=tools/go.mod buf generate

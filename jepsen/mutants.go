@@ -76,8 +76,10 @@ func hunts(workloads string, faults ...string) (list []hunt) {
 
 // Sets of faults that mutants of one sort need.
 var (
-	// late: leaders that are none any more and do not know it.
-	late = []string{"slow", "partition:leaders", "pause"}
+	// late: leaders that stand still while answers to them are on their way, and wake when others lead.
+	late = []string{"slow", "pause"}
+	// apart: leaders that are cut off, and still reached by clients.
+	apart = []string{"partition:leaders", "slow"}
 	// handed: leadership that goes to and fro.
 	handed = []string{"transfer", "slow", "partition:leaders"}
 	// lost: disks that have only what was synced.
@@ -99,11 +101,11 @@ var everywhere = slices.Concat(hunts("register", shapes...), hunts("set,counter"
 
 // huntsOf has the rows that should catch a mutant.
 var huntsOf = map[string][]hunt{
-	"mutant_lease_from_the_answer":     hunts("register", late...),
-	"mutant_context_used_again":        hunts("register", late...),
-	"mutant_clock_not_read":            hunts("register", late...),
+	"mutant_lease_from_the_answer":     slices.Concat(hunts("register", late...), hunts("register", apart...)),
+	"mutant_context_used_again":        slices.Concat(hunts("register", late...), hunts("register", apart...)),
+	"mutant_clock_not_read":            slices.Concat(hunts("register", late...), hunts("register", apart...)),
 	"mutant_proposed_twice":            hunts("counter,append", "slow", "partition", "transfer", "kill"),
-	"mutant_promise_left_to_raft":      hunts("register", late...),
+	"mutant_promise_left_to_raft":      slices.Concat(hunts("register", late...), hunts("register", apart...)),
 	"mutant_ticks_after_messages":      hunts("register", "pause", "partition:leaders"),
 	"mutant_lease_through_hand_over":   hunts("register", handed...),
 	"mutant_sync_skipped":              hunts("set", lost...),
@@ -131,7 +133,7 @@ var huntsOf = map[string][]hunt{
 	"mutant_scan_ends_with_shard":      hunts("scan", "split", "merge"),
 	"mutant_stranger_elected":          hunts("register", shapes...),
 	"mutant_exemption_kept":            hunts("register", shapes...),
-	"mutant_waking_campaigns":          hunts("register", late...),
+	"mutant_waking_campaigns":          slices.Concat(hunts("register", late...), hunts("register", apart...)),
 	"mutant_old_tail_kept":             hunts("register", append([]string{"disk-loss"}, moves...)...),
 	"mutant_merge_before_freeze":       hunts("register", merges...),
 	"mutant_birth_overwrites":          hunts("register,set", lostShapes...),
