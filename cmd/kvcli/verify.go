@@ -27,8 +27,10 @@ import (
 )
 
 const (
-	// verifyProcesses are the threads of each workload.
-	verifyProcesses = 16
+	// verifyProcessesMin and verifyProcessesMax bound the threads of each workload: one for each verifyRateEach operations a
+	// second.
+	verifyProcessesMin, verifyProcessesMax = 16, 128
+	verifyRateEach                         = 20
 	// verifyOperationsMax bounds what is recorded, in memory.
 	verifyOperationsMax = 1_000_000
 	// verifySetupMax, verifyReadMax and verifyCleanMax bound what comes before and after the load.
@@ -138,12 +140,14 @@ func (v *verification) run(ctx context.Context) ([]*workload.Verdict, error) {
 	verdicts, errs := make([]*workload.Verdict, len(v.workloads)), make([]error, len(v.workloads))
 	runs := make([]*workload.Run, len(v.workloads))
 	var running sync.WaitGroup
+	rate := v.rate / float64(len(v.workloads))
 	for i, name := range v.workloads {
 		var seed [8]byte
 		_, _ = rand.Read(seed[:])
 		r, err := workload.New(workload.Config{
-			Name: name, Prefix: v.prefix + name + "/", Seed: binary.BigEndian.Uint64(seed[:]), Processes: verifyProcesses,
-			Rate: v.rate / float64(len(v.workloads)), Timeout: v.timeout, Skew: v.skew,
+			Name: name, Prefix: v.prefix + name + "/", Seed: binary.BigEndian.Uint64(seed[:]),
+			Processes: max(verifyProcessesMin, min(verifyProcessesMax, int(rate/verifyRateEach))),
+			Rate:      rate, Timeout: v.timeout, Skew: v.skew,
 			Clients: []*client.Client{v.client}, Recorder: check.NewRecorder(),
 		})
 		if err != nil {
@@ -248,7 +252,7 @@ func create(path string, write func(w io.Writer) error) error {
 // judged is what the command ends with.
 func judged(verdicts []*workload.Verdict, err error) error {
 	for _, x := range verdicts {
-		if x != nil && !x.Valid {
+		if x != nil && !x.Valid && !x.Undecided() {
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "kvcli:", err)
 			}
@@ -256,8 +260,12 @@ func judged(verdicts []*workload.Verdict, err error) error {
 		}
 	}
 	for _, x := range verdicts {
-		if err == nil && x.OK == 0 {
+		switch {
+		case err != nil:
+		case x.OK == 0:
 			err = fmt.Errorf("%s: none of %d operations was answered", x.Workload, x.Operations)
+		case !x.Valid:
+			err = fmt.Errorf("%s: the search for an order of the operations took too long", x.Workload)
 		}
 	}
 	if err == nil {
@@ -335,8 +343,11 @@ func (c *cli) printVerdicts(cmd *cobra.Command, v *verification, verdicts []*wor
 }
 
 func verdictWord(x *workload.Verdict) string {
-	if x.Valid {
+	switch {
+	case x.Valid:
 		return "valid"
+	case x.Undecided():
+		return "undecided"
 	}
 	return "INVALID"
 }

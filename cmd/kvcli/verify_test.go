@@ -75,6 +75,11 @@ func TestVerifyCannotRun(t *testing.T) {
 	err = judged([]*workload.Verdict{{Workload: "bank", Valid: true, Operations: 7}}, nil)
 	require.ErrorContains(t, err, "bank: none of 7 operations was answered")
 	require.Equal(t, exitNotDone, exitCode(err))
+	undecided := &workload.Verdict{Workload: "scan", OK: 1, Violations: []check.Violation{{Rule: check.TimedOut}}}
+	require.Equal(t, "undecided", verdictWord(undecided))
+	require.Equal(t, exitNotDone, exitCode(judged([]*workload.Verdict{undecided}, nil)))
+	undecided.Violations = append(undecided.Violations, check.Violation{Rule: check.LostWrite})
+	require.Equal(t, exitNo, exitCode(judged([]*workload.Verdict{undecided}, nil)))
 }
 
 // TestVerifyInvalid: a verdict of wrong histories is told with its reasons, and as pages; it stands also when keys were left.

@@ -17,7 +17,7 @@ type counters struct {
 // addMax is the most that is added at once.
 const addMax = 9
 
-func newCounter(r *Run) driver { return &counters{r, newPool(r.Prefix, keysInUse, keyUsesMax)} }
+func newCounter(r *Run) driver { return &counters{r, newPool(r.Prefix, r.keysInUse(), keyUsesMax)} }
 
 func (d *counters) setup(context.Context) error { return nil }
 

@@ -28,7 +28,7 @@ type expiring struct {
 	keys *pool
 }
 
-func newExpiry(r *Run) driver { return &expiring{r, newPool(r.Prefix, keysInUse, expiringUsesMax)} }
+func newExpiry(r *Run) driver { return &expiring{r, newPool(r.Prefix, r.keysInUse(), expiringUsesMax)} }
 
 // setup finds out how the clocks of the cluster stand to the one here. It is an error if they are further away than the run
 // allows for: nothing could be said then.

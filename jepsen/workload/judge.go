@@ -22,7 +22,7 @@ type Point struct {
 // Verdict is what a judge says of a history.
 type Verdict struct {
 	Workload string
-	// Valid is false if there are violations.
+	// Valid is false if there are violations. See Undecided.
 	Valid      bool
 	Violations []check.Violation
 	// Operations of the clients: OK, Failed and Unknown together.
@@ -35,6 +35,12 @@ type Verdict struct {
 	Series map[string][]Point
 	// Note tells what the judge could not look at; empty if nothing.
 	Note string
+}
+
+// Undecided reports whether nothing is wrong but that the search for an order took too long: the history may be valid.
+func (v *Verdict) Undecided() bool {
+	other := func(x check.Violation) bool { return x.Rule != check.TimedOut }
+	return !v.Valid && !slices.ContainsFunc(v.Violations, other)
 }
 
 // judging is a judge's work.

@@ -7,10 +7,14 @@ import (
 )
 
 const (
-	// keysInUse are read and written at a time; each is put aside after keyUsesMax operations.
-	keysInUse  = 24
-	keyUsesMax = 200
+	// keysInUseMin are read and written at a time, more with many processes: the search for an order of the operations on
+	// a key is quick while no more than about processesOfKey are under way. Each is put aside after keyUsesMax operations.
+	keysInUseMin   = 24
+	processesOfKey = 4
+	keyUsesMax     = 200
 )
+
+func (r *Run) keysInUse() int { return max(keysInUseMin, r.Processes/processesOfKey) }
 
 // registers are keys that are read, written, and written on a condition. Each is linearizable by itself.
 type registers struct {
@@ -18,7 +22,7 @@ type registers struct {
 	keys *pool
 }
 
-func newRegister(r *Run) driver { return &registers{r, newPool(r.Prefix, keysInUse, keyUsesMax)} }
+func newRegister(r *Run) driver { return &registers{r, newPool(r.Prefix, r.keysInUse(), keyUsesMax)} }
 
 func (d *registers) setup(context.Context) error { return nil }
 
