@@ -21,8 +21,8 @@ import (
 // Besides, no list has an element twice, or one that nobody appended; all that was read of one list are beginnings of one
 // another; what was acknowledged or seen is in every list that is read later; and a transaction sees its own appends.
 //
-// An unknown transaction has happened if one of its elements was seen, and else counts as one that may have. All lists
-// are empty at first.
+// An unknown transaction may have happened: it has, if one of its elements was seen, and else nothing can come after it. All
+// lists are empty at first.
 func Appends(txns []ListTxn) []Violation {
 	a := &appends{txns: txns, lists: map[string]*list{}}
 	if bad := a.gather(); len(bad) > 0 {
@@ -237,34 +237,15 @@ func (a *appends) intermediate() {
 	}
 }
 
-// happened tells of each transaction whether it did: it was acknowledged, or something of it was seen.
-func (a *appends) happened() []bool {
-	did := make([]bool, len(a.txns))
-	for i := range a.txns {
-		did[i] = a.txns[i].Outcome == Done
-	}
-	for _, l := range a.lists {
-		for _, r := range l.reads {
-			for _, e := range r.all {
-				if w, known := l.writers[e]; known {
-					did[w] = true
-				}
-			}
-		}
-	}
-	return did
-}
-
 // circles looks for circles in the order of the transactions, those of the fewest kinds first.
 func (a *appends) circles() []Violation {
-	did := a.happened()
 	g := newGraph(len(a.txns))
 	for _, key := range slices.Sorted(maps.Keys(a.lists)) {
 		if l := a.lists[key]; l.ordered {
-			l.edges(g, key, did)
+			l.edges(g, key)
 		}
 	}
-	a.realTime(g, did)
+	a.realTime(g)
 	var found []Violation
 	reported := make([]bool, len(a.txns))
 	for _, level := range []struct {
@@ -299,20 +280,20 @@ func (a *appends) describe(circle []edge) string {
 }
 
 // edges adds the order of the transactions that one list shows.
-func (l *list) edges(g *graph, key string, did []bool) {
+func (l *list) edges(g *graph, key string) {
 	writer := func(i int) int { return l.writers[l.order[i]] }
 	for i := 1; i < len(l.order); i++ {
 		g.add(writer(i-1), writer(i), edgeWW, key)
 	}
-	// What happened and was never seen came after everything that was.
+	// What was never seen came after everything that was, if it happened. Of what did not, nothing leads away.
 	seen := map[int64]bool{}
 	for _, e := range l.order {
 		seen[e] = true
 	}
 	var unseen []int
 	for _, e := range slices.Sorted(maps.Keys(l.writers)) {
-		if w := l.writers[e]; did[w] && !seen[e] {
-			unseen = append(unseen, w)
+		if !seen[e] {
+			unseen = append(unseen, l.writers[e])
 		}
 	}
 	if n := len(l.order); n > 0 {
@@ -337,7 +318,7 @@ func (l *list) edges(g *graph, key string, did []bool) {
 
 // realTime adds that a transaction comes after all that had returned before it began: by way of nodes that stand for the
 // returns, in their order.
-func (a *appends) realTime(g *graph, did []bool) {
+func (a *appends) realTime(g *graph) {
 	var returned []int
 	for i := range a.txns {
 		if a.txns[i].Outcome == Done {
@@ -353,9 +334,6 @@ func (a *appends) realTime(g *graph, did []bool) {
 		}
 	}
 	for i := range a.txns {
-		if !did[i] {
-			continue
-		}
 		n, _ := slices.BinarySearchFunc(returned, a.txns[i].Call, func(x int, call int64) int { return cmp.Compare(a.txns[x].Return, call) })
 		if n > 0 {
 			g.add(first+n-1, i, edgeTime, "")

@@ -89,6 +89,17 @@ func TestAppends(t *testing.T) {
 	}
 }
 
+// TestCircleIsToldWhole: a transaction that appends twice in a row does not come before itself.
+func TestCircleIsToldWhole(t *testing.T) {
+	found := Appends([]ListTxn{
+		txn(1, 9, app("x", 1), app("x", 2), app("y", 1)), txn(2, 9, app("x", 3), app("y", 2)), txn(10, 11, read("x", 1, 2, 3)), txn(10, 11, read("y", 2, 1)),
+	})
+	require.Len(t, found, 1)
+	require.Equal(t, WriteCycle, found[0].Rule)
+	require.Contains(t, found[0].Text, "process 1: append x 1 append x 2 append y 1  -- ww x")
+	require.Contains(t, found[0].Text, "process 2: append x 3 append y 2  -- ww y")
+}
+
 // lists makes a correct history of transactions on lists.
 func lists(seed uint64, keys, txns int) []ListTxn {
 	rng := rand.New(rand.NewPCG(seed, 3))

@@ -31,6 +31,7 @@ func TestOperations(t *testing.T) {
 	r.call("get", `{"key":"a","final":true}`, check.OK, `{"found":true,"observed":"y","revision":4,"expire_at":9}`)
 	r.call("get", `{"key":"n","final":true}`, check.OK, `{}`)
 	r.call("get", `{"key":"m","final":true}`, check.Failed, `null`)
+	r.call("get", `{"key":"q"}`, check.OK, `{"found":true,"observed":"z","revision":9}`)
 	calls, err := check.Calls(r)
 	require.NoError(t, err)
 	k, err := check.Operations(calls)
@@ -42,8 +43,9 @@ func TestOperations(t *testing.T) {
 		{Process: 4, Kind: check.Get, Key: "a", Call: 8, Return: 9, Outcome: check.Done, Found: true, Observed: "y", Revision: 4, ExpireAt: 9},
 		{Process: 5, Kind: check.Get, Key: "n", Call: 10, Return: 11, Outcome: check.Done},
 		{Process: 6, Kind: check.Get, Key: "m", Call: 12, Return: 13, Outcome: check.NotDone},
+		{Process: 7, Kind: check.Get, Key: "q", Call: 14, Return: 15, Outcome: check.Done, Found: true, Observed: "z", Revision: 9},
 	}, k.History)
-	require.Equal(t, k.History[:3], k.Running)
+	require.Equal(t, append(k.History[:3:3], k.History[6]), k.Running)
 	require.Equal(t, map[string]check.Final{"a": {Value: "y", Revision: 4, ExpireAt: 9}}, k.Ends)
 	require.Equal(t, map[string]bool{"a": true, "n": true}, k.Final)
 	require.Len(t, k.History.Of(map[string]bool{"n": true}), 2)
