@@ -22,16 +22,25 @@ func TestMatrix(t *testing.T) {
 	rows := s.matrix()
 	require.Len(t, rows, len(workload.Names())*(len(fitting(5))+1))
 	seeds, dirs := map[uint64]row{}, map[string]bool{}
+	missing := 0 // Of the rows with all faults together: those that have no time.
 	for _, r := range rows {
 		require.NotContains(t, seeds, r.seed)
 		seeds[r.seed], dirs[r.dir] = r, true
 		if r.name == together {
 			require.Equal(t, fitting(5), r.faults)
+			seen := map[string]bool{}
+			for _, round := range r.schedule() {
+				for _, step := range round.Steps {
+					seen[step.Fault] = true
+				}
+			}
+			missing += len(fitting(5)) - len(seen)
 		} else {
 			require.Equal(t, []string{r.name}, r.faults)
 		}
 	}
 	require.Len(t, dirs, len(rows))
+	require.LessOrEqual(t, missing, len(workload.Names()))
 
 	s.only = []string{"bank/kill", "/pause"}
 	some := s.matrix()

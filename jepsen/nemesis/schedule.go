@@ -13,8 +13,8 @@ import (
 const (
 	// staggerMax bounds by how much the faults of a round begin after each other: what one does may be needed for another to tell.
 	staggerMax = 1500 * time.Millisecond
-	// widthMax bounds the faults of a round.
-	widthMax = 3
+	// widthMax bounds the faults of a round; of many there are one more in each, so that a minute has them all.
+	widthMax, many = 3, 8
 )
 
 // Pace is how fast rounds follow each other.
@@ -62,6 +62,9 @@ func Schedule(seed uint64, faults []string, length time.Duration, pace Pace) []R
 	for at := between(pace.QuietMin, pace.QuietMax); ; {
 		r := Round{At: at}
 		width := 1 + rng.IntN(min(widthMax, len(faults)))
+		if len(faults) > many {
+			width++
+		}
 		for len(r.Steps) < width {
 			if len(deck) == 0 {
 				deck = slices.Clone(faults)
