@@ -81,6 +81,9 @@ func filter(namespace, rules string) error {
 	return command(rules, "ip", "netns", "exec", namespace, "iptables-restore", "-w")
 }
 
+// unknownFilter is what is noted of a node whose filters could not be replaced: the next ones are, whatever they are.
+const unknownFilter = "?"
+
 // bridged has each node in a namespace.
 type bridged struct {
 	id      string // PID and a number, in all names.
@@ -90,13 +93,14 @@ type bridged struct {
 
 	mu      sync.Mutex
 	nodes   []string          // By the last number of their addresses, from 1.
-	filters map[string]string // By node: the rules that are in place.
+	filters map[string]string // By node: the rules that are in place, or unknownFilter.
+	filter  func(namespace, rules string) error
 	proxies []*proxy
 }
 
 func newBridged(l *links, proxied bool) (*bridged, error) {
 	id := fmt.Sprintf("%d", os.Getpid())
-	b := &bridged{id: fmt.Sprintf("%s-%d", id, networks.Add(1)), proxied: proxied, links: l, filters: map[string]string{}}
+	b := &bridged{id: fmt.Sprintf("%s-%d", id, networks.Add(1)), proxied: proxied, links: l, filters: map[string]string{}, filter: filter}
 	var err error
 	if b.subnet, err = freeSubnet(os.Getpid()); err != nil {
 		return nil, err
@@ -268,10 +272,14 @@ func (b *bridged) cut(list []Link) error {
 		if rules[node] == b.filters[node] {
 			continue
 		}
-		b.filters[node] = rules[node]
-		all.Go(func() { errs[i] = filter(b.namespace(node), "*filter\n"+rules[node]+"COMMIT\n") })
+		all.Go(func() { errs[i] = b.filter(b.namespace(node), "*filter\n"+rules[node]+"COMMIT\n") })
 	}
 	all.Wait()
+	for i, node := range b.nodes {
+		if b.filters[node] = rules[node]; errs[i] != nil {
+			b.filters[node] = unknownFilter
+		}
+	}
 	return errors.Join(errs...)
 }
 
