@@ -114,3 +114,9 @@ func TestMutantList(t *testing.T) {
 	_, err = mutantList(t.TempDir())
 	require.ErrorContains(t, err, "table of mutants")
 }
+
+// TestMissed: a run without the fault that it was to have does not count as passed.
+func TestMissed(t *testing.T) {
+	r := &trial{row: row{rate: 1000, faults: []string{"kill"}}, cluster: &cluster.Cluster{}, nemesis: nemesis.New(nemesis.Config{})}
+	require.Equal(t, []string{"none of the faults was injected: kill"}, r.weak(workload.Verdict{Valid: true}, report.Figures{QuietRate: 500}))
+}

@@ -98,6 +98,9 @@ func (t *trial) weak(v workload.Verdict, f report.Figures) (list []string) {
 	if t.whole != nil {
 		list = append(list, t.whole.Error())
 	}
+	if t.nemesis != nil {
+		list = append(list, t.nemesis.Missed(t.faults)...)
+	}
 	if least := min(rateLeast, t.rate/2); f.QuietRate < least {
 		list = append(list, fmt.Sprintf("%.0f operations a second were done without a fault, and %.0f is the least that counts", f.QuietRate, least))
 	}

@@ -12,6 +12,8 @@ type kind struct {
 	begin     func(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error)
 	nodesMin  int
 	testBuild bool
+	// asks: it is an operator's request, which a cluster with other faults may refuse.
+	asks bool
 }
 
 // act is a fault that has begun.
@@ -39,13 +41,13 @@ func kinds() []kind {
 		{name: "partition:leaders", begin: partition, nodesMin: 3},
 		{name: "partition:meta", begin: partition, nodesMin: 3},
 		{name: "slow", begin: slow, nodesMin: 2},
-		{name: "split", begin: split},
-		{name: "merge", begin: merge},
-		{name: "move", begin: move, nodesMin: 4},
-		{name: "transfer", begin: transfer, nodesMin: 2},
-		{name: "drain", begin: drain, nodesMin: 4},
-		{name: "join", begin: join},
-		{name: "remove", begin: remove},
+		{name: "split", begin: split, asks: true},
+		{name: "merge", begin: merge, asks: true},
+		{name: "move", begin: move, nodesMin: 4, asks: true},
+		{name: "transfer", begin: transfer, nodesMin: 2, asks: true},
+		{name: "drain", begin: drain, nodesMin: 4, asks: true},
+		{name: "join", begin: join, asks: true},
+		{name: "remove", begin: remove, asks: true},
 		{name: "clock", begin: clock, testBuild: true},
 		{name: "disk-loss", begin: diskLoss, testBuild: true},
 		{name: "disk-full", begin: diskFull, testBuild: true},

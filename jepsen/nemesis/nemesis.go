@@ -52,6 +52,7 @@ type Nemesis struct {
 	mu       sync.Mutex // Guards the rest.
 	injected map[string]int
 	skipped  []string          // Faults that could not be, with the reasons.
+	broken   map[string]error  // By name: those that nothing but an error kept from being.
 	goals    map[uint64]bool   // That operators have set here.
 	draining map[string]uint64 // Nodes that a drain was begun of: their ids.
 	damaged  *cluster.Node     // It has flipped bits; nil if none has.
@@ -59,7 +60,7 @@ type Nemesis struct {
 
 // New readies the faults of a run.
 func New(c Config) *Nemesis {
-	return &Nemesis{Config: c, view: &view{}, heard: map[told]bool{}, injected: map[string]int{}, goals: map[uint64]bool{}, draining: map[string]uint64{}}
+	return &Nemesis{Config: c, view: &view{}, heard: map[told]bool{}, injected: map[string]int{}, broken: map[string]error{}, goals: map[uint64]bool{}, draining: map[string]uint64{}}
 }
 
 // Run injects the faults until the context ends, and then undoes those that last. An error is a cluster that did not become
@@ -99,6 +100,32 @@ func (n *Nemesis) Skipped() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.skipped)
+}
+
+// Missed tells what of the faults that were asked for never was, so that the run shows nothing of it: all of them, or one that
+// an error of the harness kept from being each time. That nothing fits one of many at the moment, or that the cluster refuses it, is none.
+func (n *Nemesis) Missed(asked []string) (list []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(n.broken)) {
+		if n.injected[name] == 0 {
+			list = append(list, fmt.Sprintf("%s could not be injected: %v", name, n.broken[name]))
+		}
+	}
+	if len(list) == 0 && len(asked) > 0 && len(n.injected) == 0 {
+		list = append(list, fmt.Sprintf("none of the faults was injected: %s", strings.Join(asked, ", ")))
+	}
+	return list
+}
+
+// missed notes that a fault could not be.
+func (n *Nemesis) missed(fault, name string, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.skipped = append(n.skipped, fault+": "+err.Error())
+	if k, _ := find(fault); !k.asks && !errors.Is(err, errNobody) {
+		n.broken[name] = err
+	}
 }
 
 // whole waits until all members are ready.
@@ -151,9 +178,7 @@ func (n *Nemesis) step(ctx context.Context, s Step) {
 	a, err := k.begin(ctx, n, s, rng)
 	name, _, _ := strings.Cut(s.Fault, ":")
 	if err != nil {
-		n.mu.Lock()
-		n.skipped = append(n.skipped, s.Fault+": "+err.Error())
-		n.mu.Unlock()
+		n.missed(s.Fault, name, err)
 		return
 	}
 	n.mu.Lock()
