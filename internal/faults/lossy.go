@@ -286,7 +286,7 @@ func (l *lossy) removeDir(name string) error {
 		return err
 	}
 	if len(d.now) == 0 {
-		if err := l.syncDir(name); err != nil {
+		if err := errors.Join(l.vacate(name), l.syncDir(name)); err != nil {
 			return err
 		}
 		if err := l.FS.RemoveAll(l.PathJoin(name, hiddenName)); err != nil {
@@ -313,17 +313,49 @@ func (l *lossy) RemoveAll(name string) error {
 		}
 		return nil
 	}
-	for path := range l.dirs {
-		for at := path; ; at = l.PathDir(at) {
-			if at == name {
-				delete(l.dirs, path)
+	if err := l.vacate(name); err != nil {
+		return err
+	}
+	for path, d := range l.dirs {
+		if l.within(path, name) {
+			for file := range d.now {
+				l.unname(d, file)
 			}
-			if at == l.PathDir(at) {
-				break
-			}
+			delete(l.dirs, path)
 		}
 	}
 	return l.FS.RemoveAll(name)
+}
+
+// within tells whether a path is that of a directory or lies in it.
+func (l *lossy) within(path, dir string) bool {
+	for ; path != dir; path = l.PathDir(path) {
+		if path == l.PathDir(path) {
+			return false
+		}
+	}
+	return true
+}
+
+// vacate finds files that lie in a directory that is about to go, and have a name in another too, a place there.
+func (l *lossy) vacate(dir string) error {
+	for path, d := range l.dirs {
+		if l.within(path, dir) {
+			continue
+		}
+		for name, i := range d.now {
+			switch {
+			case !l.within(i.path, dir):
+			case d.durable[name] == i:
+				i.path, i.hidden = l.PathJoin(path, name), false
+			default:
+				if err := l.move(d, i); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // List gives the files as the process sees them, and the directories.

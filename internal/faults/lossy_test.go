@@ -296,3 +296,49 @@ type quiet struct{ pebble.Logger }
 
 func (quiet) Infof(string, ...any)  {}
 func (quiet) Errorf(string, ...any) {}
+
+// TestDirectoryIsRemoved: what was linked, or renamed, out of a directory is still there when that is removed, and also after a
+// kill if its new directory was synced.
+func TestDirectoryIsRemoved(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		for _, syncedBefore := range []bool{false, true} {
+			for _, syncedNew := range []bool{false, true} {
+				for _, renamed := range []bool{false, true} {
+					dir := t.TempDir()
+					l := kill()
+					require.NoError(t, l.MkdirAll(dir+"/old/inner", 0o755))
+					require.NoError(t, l.MkdirAll(dir+"/new", 0o755))
+					f := write(t, l, dir+"/old/inner/x", "synced")
+					require.NoError(t, f.Sync())
+					require.NoError(t, f.Close())
+					if syncedBefore {
+						syncDir(t, l, dir+"/old/inner")
+					}
+					if renamed {
+						require.NoError(t, l.Rename(dir+"/old/inner/x", dir+"/new/y"))
+					} else {
+						require.NoError(t, l.Link(dir+"/old/inner/x", dir+"/new/y"))
+					}
+					if syncedNew {
+						syncDir(t, l, dir+"/new")
+					}
+					if all {
+						require.NoError(t, l.RemoveAll(dir+"/old"))
+					} else {
+						if !renamed {
+							require.NoError(t, l.Remove(dir+"/old/inner/x"))
+						}
+						require.NoError(t, l.Remove(dir+"/old/inner"))
+						require.NoError(t, l.Remove(dir+"/old"))
+					}
+					require.Equal(t, "synced", contents(t, l, dir+"/new/y"), "%v %v %v %v", all, syncedBefore, syncedNew, renamed)
+					_, err := l.Stat(dir + "/old")
+					require.ErrorIs(t, err, fs.ErrNotExist)
+					syncDir(t, l, dir+"/new")
+					require.Equal(t, "synced", contents(t, l, dir+"/new/y"))
+					require.Equal(t, "synced", contents(t, kill(), dir+"/new/y"))
+				}
+			}
+		}
+	}
+}
