@@ -1,0 +1,234 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
+	"github.com/kvdstore/kvd/bench/load"
+	"github.com/kvdstore/kvd/bench/measure"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// echo is gRPC alone: what a request costs before anything is stored. Callers are spread over the servers.
+type echo struct {
+	pipelined bool
+	depth     int
+	conns     []*grpc.ClientConn
+
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu     sync.Mutex // Guards shared.
+	shared []*echoStream
+}
+
+func newEcho(c Config) (Target, error) {
+	t := &echo{pipelined: c.Pipelined, depth: c.Depth}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	for range perServer(len(c.Endpoints)) {
+		for _, e := range c.Endpoints {
+			conn, err := grpc.NewClient("passthrough:///"+e, grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(kv.MessageBytesMax)))
+			if err != nil {
+				return nil, errors.Join(err, t.Close())
+			}
+			t.conns = append(t.conns, conn)
+		}
+	}
+	t.shared = make([]*echoStream, len(t.conns))
+	return t, nil
+}
+
+func (t *echo) Close() error {
+	t.cancel()
+	t.running.Wait()
+	var errs []error
+	for _, conn := range t.conns {
+		errs = append(errs, conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Judge knows that nothing is ever stored.
+func (t *echo) Judge(_ load.Op, err error) string {
+	if status.Code(err) == codes.Unavailable || errors.Is(err, context.DeadlineExceeded) {
+		return measure.NotDone
+	}
+	return measure.Other
+}
+
+func (t *echo) Session(caller int) (load.Session, error) {
+	at := caller % len(t.conns)
+	if !t.pipelined {
+		api := kvdv1.NewKVClient(t.conns[at])
+		return one(func(ctx context.Context, op load.Op) load.Result { return echoUnary(ctx, api, op) }), nil
+	}
+	if t.depth > 1 { // A stream of its own, and a message for each turn.
+		return t.open(t.conns[at])
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.shared[at] == nil {
+		s, err := t.open(t.conns[at])
+		if err != nil {
+			return nil, err
+		}
+		t.shared[at] = s
+	}
+	return t.shared[at], nil
+}
+
+// echoHeader is what kvd's client sends with a request.
+var echoHeader = &kvdv1.RequestHeader{Shard: 1000, Version: 1}
+
+func echoUnary(ctx context.Context, api kvdv1.KVClient, op load.Op) load.Result {
+	var err error
+	switch op.Kind {
+	case load.Read:
+		_, err = api.Get(ctx, &kvdv1.GetRequest{Header: echoHeader, Key: op.Key})
+	case load.Update, load.Insert:
+		_, err = api.Put(ctx, &kvdv1.PutRequest{Header: echoHeader, Key: op.Key, Value: op.Value})
+	default:
+		return cannot(op, "echo")
+	}
+	return load.Result{Err: err}
+}
+
+const (
+	// echoMost is how many operations of single callers travel in a message, and echoQueue how many turns wait for one.
+	echoMost, echoQueue = 64, load.ClientsMax
+)
+
+// echoTurn is some operations on their way.
+type echoTurn struct {
+	ops  []load.Op
+	left int
+	err  error
+	done chan struct{}
+}
+
+// echoStream carries the operations of some callers: whatever is queued travels as one message.
+type echoStream struct {
+	rpc   kvdv1.KV_PipelineClient
+	ctx   context.Context
+	queue chan *echoTurn
+
+	mu      sync.Mutex // Guards the rest.
+	next    uint64
+	flights map[uint64]*echoTurn
+	broken  error
+}
+
+func (t *echo) open(conn *grpc.ClientConn) (*echoStream, error) {
+	rpc, err := kvdv1.NewKVClient(conn).Pipeline(t.ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &echoStream{rpc: rpc, ctx: rpc.Context(), queue: make(chan *echoTurn, echoQueue), flights: map[uint64]*echoTurn{}}
+	t.running.Go(s.send)
+	t.running.Go(s.receive)
+	return s, nil
+}
+
+func (s *echoStream) Do(ctx context.Context, ops []load.Op, results []load.Result) {
+	turn := &echoTurn{ops: ops, left: len(ops), done: make(chan struct{})}
+	err := ctx.Err()
+	select {
+	case s.queue <- turn:
+		select {
+		case <-turn.done:
+			err = turn.err
+		case <-s.ctx.Done():
+			err = s.ended()
+		}
+	case <-s.ctx.Done():
+		err = s.ended()
+	}
+	for i := range results {
+		results[i].Err = err
+	}
+}
+
+func (s *echoStream) ended() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken != nil {
+		return s.broken
+	}
+	return fmt.Errorf("the stream: %w", s.ctx.Err())
+}
+
+func (s *echoStream) send() {
+	for {
+		select {
+		case turn := <-s.queue:
+			if err := s.rpc.Send(s.message(turn)); err != nil {
+				return // The receiver hears why.
+			}
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// message makes one of a turn and of what else is queued.
+func (s *echoStream) message(turn *echoTurn) *kvdv1.PipelineRequest {
+	m := &kvdv1.PipelineRequest{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		for _, op := range turn.ops {
+			s.next++
+			s.flights[s.next] = turn
+			m.Ops = append(m.Ops, echoOp(s.next, op))
+		}
+		if len(m.Ops) >= echoMost {
+			return m
+		}
+		select {
+		case turn = <-s.queue:
+		default:
+			return m
+		}
+	}
+}
+
+func echoOp(id uint64, op load.Op) *kvdv1.PipelineOp {
+	if op.Kind.Writes() {
+		return &kvdv1.PipelineOp{Id: id, Op: &kvdv1.PipelineOp_Put{Put: &kvdv1.PutRequest{Header: echoHeader, Key: op.Key, Value: op.Value}}}
+	}
+	return &kvdv1.PipelineOp{Id: id, Op: &kvdv1.PipelineOp_Get{Get: &kvdv1.GetRequest{Header: echoHeader, Key: op.Key}}}
+}
+
+func (s *echoStream) receive() {
+	for {
+		m, err := s.rpc.Recv()
+		s.mu.Lock()
+		if err != nil {
+			s.broken = err
+			s.mu.Unlock()
+			return
+		}
+		for _, r := range m.GetResults() {
+			turn := s.flights[r.GetId()]
+			delete(s.flights, r.GetId())
+			if turn == nil {
+				continue
+			}
+			if turn.left--; turn.left == 0 {
+				close(turn.done)
+			}
+		}
+		s.mu.Unlock()
+	}
+}

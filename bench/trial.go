@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/kvdstore/kvd/bench/load"
+	"github.com/kvdstore/kvd/bench/measure"
+	"github.com/kvdstore/kvd/bench/report"
+	"github.com/kvdstore/kvd/bench/target"
+	"github.com/kvdstore/kvd/kv"
+)
+
+const (
+	// fillCallers and fillDepth are how records are put before a run.
+	fillCallers, fillDepth = 32, 64
+	// warmMax bounds the load that does not count.
+	warmMax = time.Hour
+)
+
+// trial is one measured run of one workload against one store.
+type trial struct {
+	target   target.Config
+	workload load.Workload
+
+	clients, depth int
+	rate           float64
+	warm, length   time.Duration
+	fill           bool
+	// pids and metrics are where the figures of the servers come from.
+	pids    []int
+	metrics []string
+}
+
+// prepare checks everything and fills in what follows from the workload.
+func (t *trial) prepare() error {
+	if err := t.workload.Prepare(); err != nil {
+		return err
+	}
+	t.target.Pipelined = t.target.Pipelined || t.workload.Pipelined()
+	t.target.Ordered = t.workload.Ordered()
+	t.target.Callers, t.target.Depth = t.clients, t.depth
+	c := t.config(nil, nil, t.length)
+	errs := []error{c.Check(), t.target.Check()}
+	if t.warm < 0 || t.warm > warmMax {
+		errs = append(errs, &kv.InvalidError{Field: "warm", Bound: "0s to 1h, is " + t.warm.String()})
+	}
+	return errors.Join(errs...)
+}
+
+func (t *trial) config(to target.Target, r *measure.Recorder, length time.Duration) load.Config {
+	c := load.Config{
+		Workload: &t.workload, Target: to, Recorder: r, Clients: t.clients, Depth: t.depth, Rate: t.rate, Length: length,
+	}
+	if to != nil {
+		c.Judge = to.Judge
+	}
+	return c
+}
+
+// run fills, warms up and measures.
+func (t *trial) run(ctx context.Context) (r *report.Run, err error) {
+	if err := t.putRecords(ctx); err != nil {
+		return nil, err
+	}
+	to, err := target.Open(t.target)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	if t.warm > 0 {
+		if _, err := load.Run(ctx, t.config(to, measure.NewRecorder(), t.warm)); err != nil {
+			return nil, err
+		}
+	}
+	return t.measure(ctx, to)
+}
+
+// putRecords puts the records, if that is wanted, in the fastest way that the store has.
+func (t *trial) putRecords(ctx context.Context) (err error) {
+	if !t.fill || len(t.workload.Trace) > 0 {
+		return nil
+	}
+	c := t.target
+	c.Callers, c.Depth, c.Pipelined = fillCallers, 1, target.Pipelines(c.Kind)
+	if c.Pipelined {
+		c.Depth = fillDepth
+	}
+	to, err := target.Open(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	return load.Fill(ctx, &t.workload, to, c.Callers, c.Depth)
+}
+
+// measure runs what counts.
+func (t *trial) measure(ctx context.Context, to target.Target) (*report.Run, error) {
+	recorder, sum := measure.NewRecorder(), measure.NewInterval()
+	watch, err := measure.NewWatch(ctx, t.pids, t.metrics)
+	if err != nil {
+		return nil, err
+	}
+	r := t.describe()
+	own := ownCPU()
+	ended, stop := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		t.follow(stop, recorder, watch, r, sum)
+	}()
+	outcome, err := load.Run(ctx, t.config(to, recorder, t.length))
+	r.Seconds = time.Since(r.Began).Seconds()
+	close(stop)
+	<-ended
+	if err != nil {
+		return nil, err
+	}
+	r.ClientCores = (ownCPU() - own).Seconds() / r.Seconds
+	if r.Processes, r.SyncsPerSecond, err = watch.End(ctx); err != nil {
+		return nil, err
+	}
+	t.sumUp(r, sum, outcome)
+	return r, ctx.Err()
+}
+
+func (t *trial) describe() *report.Run {
+	return &report.Run{
+		Target: t.target.Kind, Servers: len(t.target.Endpoints), Workload: t.workload.Name, Clients: t.clients, Depth: t.depth,
+		Pipelined: t.target.Pipelined, Rate: t.rate, Keys: t.workload.Keys, Value: t.workload.Value, Seed: t.workload.Seed, Began: time.Now(),
+	}
+}
+
+// follow takes down each second, and what is left at the end.
+func (t *trial) follow(stop <-chan struct{}, recorder *measure.Recorder, watch *measure.Watch, r *report.Run, sum *measure.Interval) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for last := false; !last; {
+		select {
+		case <-ticker.C:
+		case <-stop:
+			last = true
+		}
+		i := recorder.Take()
+		sum.Merge(i)
+		watch.Look()
+		if s := report.SecondOf(i); !last || s.Done+s.Failed > 0 {
+			r.Timeline = append(r.Timeline, s)
+		}
+	}
+}
+
+func (t *trial) sumUp(r *report.Run, sum *measure.Interval, outcome load.Outcome) {
+	r.Latency, r.ByKind = report.LatencyOf(sum.All()), map[string]report.Latency{}
+	puts := uint64(0)
+	for kind, h := range sum.Latencies {
+		l := report.LatencyOf(h)
+		r.ByKind[kind] = l
+		if kind == load.Update.String() || kind == load.Insert.String() || kind == load.ReadModifyWrite.String() {
+			puts += l.Count
+		}
+	}
+	r.Done, r.Missed, r.Errors, r.Shown = r.Latency.Count, sum.Missed, sum.Errors, sum.Shown
+	r.PerSecond = float64(r.Done) / r.Seconds
+	r.Unsent, r.Gap = outcome.Unsent, outcome.Gap.Seconds()*1000
+	written, known := uint64(0), len(r.Processes) > 0 && puts > 0
+	for _, p := range r.Processes {
+		if known = known && p.Written != nil; known {
+			written += *p.Written
+		}
+	}
+	if known {
+		ratio := float64(written) / float64(puts) / float64(t.workload.Value)
+		r.WrittenByPut = &ratio
+	}
+}
+
+// ownCPU is the processor time of this process.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
