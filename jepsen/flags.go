@@ -22,6 +22,7 @@ type settings struct {
 	length     time.Duration
 	rate       float64
 	processes  int
+	keys       int
 	seed       uint64
 	out        string
 	tags       []string
@@ -47,6 +48,7 @@ func parse(args []string) (*settings, error) {
 	f.DurationVar(&s.length, "time", time.Minute, "how long the workload runs, 1s to 24h")
 	f.Float64Var(&s.rate, "rate", 2000, "operations a second, 1 to 20000; all are kept in memory")
 	f.IntVar(&s.processes, "processes", 128, "operations under way at most, 1 to 1024")
+	f.IntVar(&s.keys, "keys", 0, "registers and counters in use at a time, 0 to 100000: 0 is as many as the processes need, or the search for an order takes long")
 	f.Uint64Var(&s.seed, "seed", 1, "of the faults and of what clients do")
 	f.StringVar(&s.out, "out", "", "directory for the history, the report and the nodes' data and logs; it must be new or empty (default: a temporary one)")
 	f.StringSliceVar(&s.tags, "tags", nil, "build tags for kvd")
@@ -93,6 +95,9 @@ func (s *settings) check(args []string) error {
 	}
 	if s.rate < 1 || s.rate > 20000 {
 		bad("rate", "1 to 20000, is %v", s.rate)
+	}
+	if s.keys < 0 || s.keys > 100_000 {
+		bad("keys", "0 to 100000, is %d", s.keys)
 	}
 	if s.processes < 1 || s.processes > 1024 {
 		bad("processes", "1 to 1024, is %d", s.processes)

@@ -65,11 +65,12 @@ func moduleRoot(ctx context.Context) (string, error) {
 type hunt struct {
 	workload string
 	faults   []string
+	keys     int // As Config.Keys of the workload.
 }
 
 func hunts(workloads string, faults ...string) (list []hunt) {
 	for _, w := range strings.Split(workloads, ",") {
-		list = append(list, hunt{w, faults})
+		list = append(list, hunt{workload: w, faults: faults})
 	}
 	return list
 }
@@ -129,7 +130,7 @@ var huntsOf = map[string][]hunt{
 	"mutant_unfreeze_before_abort":     hunts("register", merges...),
 	"mutant_epoch_unchecked":           hunts("register", shapes...),
 	"mutant_late_unfreeze":             hunts("register", merges...),
-	"mutant_incarnation_through_merge": hunts("register", merges...),
+	"mutant_incarnation_through_merge": {{"register", []string{"move:return"}, 3000}},
 	"mutant_scan_ends_with_shard":      hunts("scan", "split", "merge"),
 	"mutant_stranger_elected":          hunts("register", shapes...),
 	"mutant_exemption_kept":            hunts("register", shapes...),
@@ -200,7 +201,7 @@ func (h *harness) hunt(ctx context.Context, m *mutant) (catch, error) {
 	for time.Since(began) < mutantMax {
 		of := m.hunts[c.runs%len(m.hunts)]
 		c.row = row{
-			workload: of.workload, faults: of.faults, nodes: h.nodes, length: mutantLength, rate: huntRate, processes: huntProcesses,
+			workload: of.workload, faults: of.faults, nodes: h.nodes, length: mutantLength, rate: huntRate, processes: huntProcesses, keys: of.keys,
 			seed: h.seed*1000 + uint64(c.runs), dir: filepath.Join(own.out, fmt.Sprint(c.runs)), hasty: true,
 		}
 		c.runs++

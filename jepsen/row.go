@@ -17,6 +17,7 @@ type row struct {
 	length    time.Duration
 	rate      float64
 	processes int
+	keys      int
 	seed      uint64
 	dir       string
 	// name is what the table of many calls the faults.
@@ -42,6 +43,9 @@ func (r *row) command(tags []string) string {
 	c := fmt.Sprintf("go run ./jepsen --workload %s --nodes %d --time %v --rate %v --processes %d --seed %d", r.workload, r.nodes, r.length, r.rate, r.processes, r.seed)
 	if len(r.faults) > 0 {
 		c += " --faults " + strings.Join(r.faults, ",")
+	}
+	if r.keys > 0 {
+		c += fmt.Sprintf(" --keys %d", r.keys)
 	}
 	if r.hasty {
 		c += " --hasty"

@@ -130,7 +130,7 @@ func (t *trial) prepare(ctx context.Context) error {
 	}
 	t.workload, err = workload.New(workload.Config{
 		Name: t.row.workload, Prefix: prefix, Seed: t.seed, Processes: t.processes, Rate: t.rate, Timeout: operationMax, Clients: t.clients, Recorder: t.recorder,
-		Skew: t.skew(),
+		Skew: t.skew(), Keys: t.keys,
 	})
 	if err != nil {
 		return err

@@ -126,17 +126,12 @@ func move(_ context.Context, n *Nemesis, _ Step, rng *rand.Rand) (*act, error) {
 	if err != nil {
 		return nil, err
 	}
-	var others []uint64
-	for _, name := range n.running(rng) {
-		if id := n.view.id(name); id != 0 && !holds(d, id) {
-			others = append(others, id)
-		}
-	}
-	if len(others) == 0 || len(d.GetReplicas()) == 0 {
+	to := n.stranger(d, rng)
+	if to == 0 || len(d.GetReplicas()) == 0 {
 		return nil, errNobody
 	}
 	r := &kvdv1.MoveReplicaRequest{
-		Shard: d.GetShard(), FromNode: d.GetReplicas()[rng.IntN(len(d.GetReplicas()))].GetNode(), ToNode: others[rng.IntN(len(others))],
+		Shard: d.GetShard(), FromNode: d.GetReplicas()[rng.IntN(len(d.GetReplicas()))].GetNode(), ToNode: to,
 	}
 	return n.goal(map[string]any{"shard": r.Shard, "from": n.view.name(r.FromNode), "to": n.view.name(r.ToNode)}, func(ctx context.Context) (*kvdv1.GoalResponse, error) {
 		return n.Operator.MoveReplica(ctx, r)
@@ -180,4 +175,74 @@ func transfer(_ context.Context, n *Nemesis, _ Step, rng *rand.Rand) (*act, erro
 			return "done", nil
 		},
 	}, nil
+}
+
+// comeBack splits a shard, moves the new part away from the node that leads both, lets it be written to there, and merges
+// the two, which brings the part back to that node.
+func comeBack(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
+	d, err := n.shard(rng)
+	if err != nil {
+		return nil, err
+	}
+	key, err := n.key(ctx, spanOf(d), rng)
+	if err != nil {
+		return nil, err
+	}
+	to := n.stranger(d, rng)
+	if to == 0 || d.GetLeader() == 0 {
+		return nil, errNobody
+	}
+	details := map[string]any{"shard": d.GetShard(), "at": kv.FormatKey(key), "from": n.view.name(d.GetLeader()), "to": n.view.name(to)}
+	return &act{details: details, over: func(ctx context.Context) (string, error) {
+		outcome := ""
+		for _, step := range []func(ctx context.Context) (*kvdv1.GoalResponse, error){
+			func(ctx context.Context) (*kvdv1.GoalResponse, error) {
+				return n.Operator.SplitShard(ctx, &kvdv1.SplitShardRequest{Shard: d.GetShard(), Key: key})
+			},
+			func(ctx context.Context) (*kvdv1.GoalResponse, error) {
+				n.look(ctx)
+				child := n.at(key)
+				return n.Operator.MoveReplica(ctx, &kvdv1.MoveReplicaRequest{Shard: child.GetShard(), FromNode: d.GetLeader(), ToNode: to})
+			},
+			func(ctx context.Context) (*kvdv1.GoalResponse, error) {
+				if err := wait(ctx, s.Lasts); err != nil {
+					return nil, err
+				}
+				return n.Operator.MergeShard(ctx, &kvdv1.MergeShardRequest{Shard: d.GetShard()})
+			},
+		} {
+			resp, err := step(ctx)
+			if err != nil {
+				return outcome, err
+			}
+			if outcome, err = n.reached(ctx, resp.GetGoal().GetId()); err != nil || outcome != "done" {
+				return outcome, err
+			}
+		}
+		return outcome, nil
+	}}, nil
+}
+
+// at is the shard that begins at a key, as far as is known; nil if there is none.
+func (n *Nemesis) at(key []byte) *kvdv1.Descriptor {
+	for _, d := range n.view.shardsIn(n.Span) {
+		if bytes.Equal(d.GetStart(), key) {
+			return d
+		}
+	}
+	return nil
+}
+
+// stranger draws a node that runs and has no replica of a shard; 0 if there is none.
+func (n *Nemesis) stranger(d *kvdv1.Descriptor, rng *rand.Rand) uint64 {
+	var others []uint64
+	for _, name := range n.running(rng) {
+		if id := n.view.id(name); id != 0 && !holds(d, id) {
+			others = append(others, id)
+		}
+	}
+	if len(others) == 0 {
+		return 0
+	}
+	return others[rng.IntN(len(others))]
 }

@@ -44,6 +44,7 @@ func kinds() []kind {
 		{name: "split", begin: split, asks: true},
 		{name: "merge", begin: merge, asks: true},
 		{name: "move", begin: move, nodesMin: 4, asks: true},
+		{name: "move:return", begin: comeBack, nodesMin: 4, asks: true},
 		{name: "transfer", begin: transfer, nodesMin: 2, asks: true},
 		{name: "drain", begin: drain, nodesMin: 4, asks: true},
 		{name: "join", begin: join, asks: true},

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/kvdstore/kvd/check"
@@ -14,7 +15,7 @@ const (
 	keyUsesMax     = 200
 )
 
-func (r *Run) keysInUse() int { return max(keysInUseMin, r.Processes/processesOfKey) }
+func (r *Run) keysInUse() int { return cmp.Or(r.Keys, max(keysInUseMin, r.Processes/processesOfKey)) }
 
 // registers are keys that are read, written, and written on a condition. Each is linearizable by itself.
 type registers struct {

@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// processesMax bounds Config.Processes, rateMax Config.Rate, timeoutMax Config.Timeout, prefixBytesMax Config.Prefix.
+	// processesMax bounds Config.Processes, keysMax Config.Keys, rateMax Config.Rate, timeoutMax Config.Timeout, prefixBytesMax
+	// Config.Prefix.
 	processesMax   = 1024
+	keysMax        = 100_000
 	rateMax        = 100_000
 	timeoutMax     = time.Minute
 	prefixBytesMax = 256
@@ -34,6 +36,9 @@ type Config struct {
 	Seed   uint64
 	// Processes bounds the operations under way, 1 to 1,024.
 	Processes int
+	// Keys is how many registers or counters are in use at a time, up to 100,000; 0 is as many as Processes need, so that the
+	// search for an order of a key's operations is quick. With more, each is asked for seldom.
+	Keys int
 	// Rate is how many operations begin in a second, all together; above 0, up to 100,000.
 	Rate float64
 	// Timeout of one operation, up to a minute.
@@ -66,6 +71,9 @@ func (c *Config) validate() error {
 	}
 	if c.Timeout <= 0 || c.Timeout > timeoutMax {
 		bad("timeout", "above 0 and up to %v, is %v", timeoutMax, c.Timeout)
+	}
+	if c.Keys < 0 || c.Keys > keysMax {
+		bad("keys", "0 to %d, is %d", keysMax, c.Keys)
 	}
 	if c.Skew < 0 {
 		bad("skew", "0 or more, is %v", c.Skew)
