@@ -195,7 +195,7 @@ func (h *harness) hunt(ctx context.Context, m *mutant) (catch, error) {
 	own := &harness{settings: new(settings), namespaced: h.namespaced, binaries: map[string]string{}}
 	*own.settings = *h.settings
 	own.out = filepath.Join(h.out, m.tag)
-	own.tags = append(slices.Clone(h.tags), m.tag)
+	own.tags = append(slices.Clone(h.tags), m.tag, testTag) // Which looks at what must always hold, too.
 	began := time.Now()
 	c := catch{mutant: m}
 	for time.Since(began) < mutantMax {

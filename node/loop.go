@@ -66,6 +66,7 @@ func (b *inbox) take() Input {
 func (n *Node) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var asserts asserts
 	for again := true; ; {
 		if !again {
 			timer.Reset(max(n.core.Deadline()-bootTime(), 0))
@@ -83,6 +84,10 @@ func (n *Node) loop(ctx context.Context) {
 		n.turns.Add(1)
 		again = n.core.Turn(in)
 		n.turns.Add(1)
+		if err := asserts.turned(n.core, in.Now.Boot); err != nil {
+			n.fatal(fmt.Errorf("what must always hold does not: %w", err))
+			return
+		}
 	}
 }
 
