@@ -12,8 +12,8 @@
 //	                           └── faults ─┘
 //
 // The output directory then holds report.html, history.jsonl, summary.json, porcupine's page for the first violation's key if
-// there is one, and the nodes' logs. Exit codes: 0 valid; 1 invalid, also if the cluster served too little without faults or a process
-// ended by itself; 2 the run could not be made.
+// there is one, and the nodes' logs. Exit codes: 0 valid; 1 invalid, also if the cluster served too little without faults, or nothing of one
+// sort, if no fault was injected although some were asked for, or if a process ended by itself; 2 the run could not be made.
 package main
 
 import (

@@ -82,6 +82,7 @@ func TestReasons(t *testing.T) {
 	require.Empty(t, whole().weak(valid, fine))
 	require.Empty(t, whole().wrong(valid))
 	require.Len(t, whole().weak(valid, report.Figures{QuietRate: 99}), 1)
+	require.Len(t, whole().weak(workload.Verdict{Valid: true, Undone: []string{"put"}}, fine), 1)
 	broken := whole()
 	broken.whole = errors.New("n1 did not become ready")
 	require.Equal(t, []string{"n1 did not become ready"}, broken.weak(valid, fine))

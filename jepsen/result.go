@@ -98,6 +98,9 @@ func (t *trial) weak(v workload.Verdict, f report.Figures) (list []string) {
 	if t.whole != nil {
 		list = append(list, t.whole.Error())
 	}
+	for _, name := range v.Undone {
+		list = append(list, fmt.Sprintf("nothing is known of it: not one %s was done", name))
+	}
 	if t.nemesis != nil {
 		list = append(list, t.nemesis.Missed(t.faults)...)
 	}

@@ -33,6 +33,8 @@ type Verdict struct {
 	Figures map[string]float64
 	// Series are for plots.
 	Series map[string][]Point
+	// Undone names what a run of the workload does and was never done here: a valid history tells nothing of that.
+	Undone []string
 	// Note tells what the judge could not look at; empty if nothing.
 	Note string
 }
@@ -67,6 +69,7 @@ func Judge(name string, events []check.Event) (Verdict, error) {
 	if k.judge(j); j.err != nil {
 		return Verdict{}, fmt.Errorf("judge %s: %w", name, j.err)
 	}
+	j.verdict.Undone = undone(j.calls, k.deeds)
 	j.verdict.Valid = len(j.verdict.Violations) == 0
 	return j.verdict, nil
 }

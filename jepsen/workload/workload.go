@@ -92,6 +92,8 @@ type kind struct {
 	name  string
 	make  func(r *Run) driver
 	judge func(j *judging)
+	// deeds are what it must have done at least once, or a history tells nothing.
+	deeds []deed
 }
 
 // driver is what a workload does.
@@ -107,14 +109,14 @@ type driver interface {
 // kinds are in the order in which they are listed.
 func kinds() []kind {
 	return []kind{
-		{"register", newRegister, judgeRegister},
-		{"counter", newCounter, judgeCounter},
-		{"set", newSet, judgeSet},
-		{"append", newAppend, judgeAppend},
-		{"bank", newBank, judgeBank},
-		{"scan", newScan, judgeScan},
-		{"expiry", newExpiry, judgeExpiry},
-		{"stale", newStale, judgeStale},
+		{"register", newRegister, judgeRegister, []deed{didPut, didGet, didCAS}},
+		{"counter", newCounter, judgeCounter, []deed{didIncrement, didGet, didCAS}},
+		{"set", newSet, judgeSet, []deed{didCAS, didScan}},
+		{"append", newAppend, judgeAppend, []deed{didAppend, didReadList}},
+		{"bank", newBank, judgeBank, []deed{didTransfer, didBalances}},
+		{"scan", newScan, judgeScan, []deed{didPut, didScan}},
+		{"expiry", newExpiry, judgeExpiry, []deed{didPutExpiring, didGet}},
+		{"stale", newStale, judgeStale, []deed{didPut, didGetEventual}},
 	}
 }
 

@@ -94,3 +94,37 @@ func TestVisualize(t *testing.T) {
 	})
 	require.Greater(t, pages, 10)
 }
+
+// TestUndone: a history in which a workload did nothing of one sort, or had none of it answered, tells so: it would be valid on a
+// cluster that refuses every write.
+func TestUndone(t *testing.T) {
+	histories(t, func(t *testing.T, name, file string, events []check.Event) {
+		if file != "right.jsonl" {
+			return
+		}
+		v, err := workload.Judge(name, events)
+		require.NoError(t, err)
+		require.Empty(t, v.Undone)
+		seen := map[string]bool{}
+		for _, e := range events {
+			if e.Process == check.Nemesis || e.Type != check.Invoked || seen[e.F] {
+				continue
+			}
+			seen[e.F] = true
+			without := slices.Clone(events)
+			for i := range without {
+				if w := &without[i]; w.F == e.F && w.Type == check.OK {
+					w.Type, w.Value, w.Error = check.Failed, nil, "refused"
+				}
+			}
+			v, err := workload.Judge(name, without)
+			require.NoError(t, err)
+			beside := e.F == "clocks" || e.F == "delete" || e.F == "get" && name == "stale"
+			require.Equal(t, beside, len(v.Undone) == 0, e.F)
+		}
+		v, err = workload.Judge(name, nil)
+		require.NoError(t, err)
+		require.True(t, v.Valid)
+		require.GreaterOrEqual(t, len(v.Undone), 2)
+	})
+}
