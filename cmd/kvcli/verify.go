@@ -85,7 +85,7 @@ Exit codes: 0 all hold; 1 one does not; 3 it could not be found out.`,
 			v.client, v.prefix, v.progress = cl, verifyPrefix(), newProgress()
 			verdicts, err := v.run(ctx)
 			v.progress.end()
-			if printed := c.printVerdicts(cmd, v, verdicts); printed != nil {
+			if printed := c.printVerdicts(cmd, v, verdicts, err); printed != nil {
 				return printed
 			}
 			return judged(verdicts, err)
@@ -166,8 +166,7 @@ func (v *verification) run(ctx context.Context) ([]*workload.Verdict, error) {
 	}
 	running.Wait()
 	v.progress.show("cleaning up")
-	errs = append([]error{worst(errs)}, v.clean(context.WithoutCancel(ctx), runs))
-	return verdicts, errors.Join(errs...)
+	return verdicts, errors.Join(worst(errs), v.clean(context.WithoutCancel(ctx), runs))
 }
 
 // worst is the first error that is no consequence of another.
@@ -212,12 +211,16 @@ func bounded(ctx context.Context, d time.Duration, f func(context.Context) error
 	return f(ctx)
 }
 
-// clean deletes what the runs have left.
+// clean deletes what the runs have left, of each as far as it can be had.
 func (v *verification) clean(ctx context.Context, runs []*workload.Run) error {
-	for _, r := range runs {
-		if err := bounded(ctx, verifyCleanMax, r.Clean); err != nil {
-			return fmt.Errorf("keys may be left, which `kvcli del --prefix %s` removes: %w", v.prefix, err)
-		}
+	errs := make([]error, len(runs))
+	var running sync.WaitGroup
+	for i, r := range runs {
+		running.Go(func() { errs[i] = bounded(ctx, verifyCleanMax, r.Clean) })
+	}
+	running.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("keys may be left, which `kvcli del --prefix %s` removes: %w", v.prefix, err)
 	}
 	return nil
 }
@@ -264,14 +267,23 @@ func judged(verdicts []*workload.Verdict, err error) error {
 		case err != nil:
 		case x.OK == 0:
 			err = fmt.Errorf("%s: none of %d operations was answered", x.Workload, x.Operations)
+		case len(x.Undone) > 0:
+			err = fmt.Errorf("%s: nothing is known of it: not one %s was done", x.Workload, x.Undone[0])
 		case !x.Valid:
 			err = fmt.Errorf("%s: the search for an order of the operations took too long", x.Workload)
 		}
 	}
-	if err == nil {
-		return nil
+	if err == nil || verdicts == nil {
+		return err // A run that was never begun, for its flags.
 	}
-	return fmt.Errorf("%w%w", err, quiet{client.ErrNotDone})
+	return unverified{err}
+}
+
+// unverified is why it could not be found out whether all holds. What became of one operation is no exit code of the command's.
+type unverified struct{ error }
+
+func (u unverified) Is(target error) bool {
+	return target == client.ErrNotDone || target == context.Canceled && errors.Is(u.error, target)
 }
 
 // verifyJSON is the outcome of the command.
@@ -292,6 +304,7 @@ type verdictJSON struct {
 	P99Ms      float64            `json:"p99_ms"`
 	MaxMs      float64            `json:"max_ms"`
 	Figures    map[string]float64 `json:"figures"`
+	Undone     []string           `json:"undone,omitempty"`
 	Note       string             `json:"note,omitempty"`
 	Violations []violationJSON    `json:"violations"`
 }
@@ -306,7 +319,7 @@ func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
 
 func verdictOf(x *workload.Verdict) verdictJSON {
 	out := verdictJSON{
-		x.Workload, x.Valid, x.Operations, x.OK, x.Failed, x.Unknown, millis(x.P50), millis(x.P99), millis(x.Max), x.Figures, x.Note, []violationJSON{},
+		x.Workload, x.Valid, x.Operations, x.OK, x.Failed, x.Unknown, millis(x.P50), millis(x.P99), millis(x.Max), x.Figures, x.Undone, x.Note, []violationJSON{},
 	}
 	for _, y := range x.Violations {
 		out.Violations = append(out.Violations, violationJSON{string(y.Rule), y.Key, y.Error()})
@@ -314,12 +327,11 @@ func verdictOf(x *workload.Verdict) verdictJSON {
 	return out
 }
 
-func (c *cli) printVerdicts(cmd *cobra.Command, v *verification, verdicts []*workload.Verdict) error {
+func (c *cli) printVerdicts(cmd *cobra.Command, v *verification, verdicts []*workload.Verdict, err error) error {
+	out := verifyJSON{Valid: err == nil && !slices.ContainsFunc(verdicts, func(x *workload.Verdict) bool { return verdictWord(x) != wordValid }), Prefix: v.prefix, Workloads: []verdictJSON{}}
 	verdicts = slices.DeleteFunc(slices.Clone(verdicts), func(x *workload.Verdict) bool { return x == nil })
-	out := verifyJSON{Valid: len(verdicts) == len(v.workloads), Prefix: v.prefix, Workloads: []verdictJSON{}}
 	for _, x := range verdicts {
 		out.Workloads = append(out.Workloads, verdictOf(x))
-		out.Valid = out.Valid && x.Valid
 	}
 	if c.output == "json" {
 		return c.json(cmd, out)
@@ -342,11 +354,14 @@ func (c *cli) printVerdicts(cmd *cobra.Command, v *verification, verdicts []*wor
 	return nil
 }
 
+// wordValid is the verdict on a workload of which enough is known, and nothing wrong.
+const wordValid = "valid"
+
 func verdictWord(x *workload.Verdict) string {
 	switch {
-	case x.Valid:
-		return "valid"
-	case x.Undecided():
+	case x.Valid && x.OK > 0 && len(x.Undone) == 0:
+		return wordValid
+	case x.Valid, x.Undecided():
 		return "undecided"
 	}
 	return "INVALID"

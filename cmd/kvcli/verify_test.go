@@ -1,13 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvdstore/kvd/check"
@@ -80,6 +86,66 @@ func TestVerifyCannotRun(t *testing.T) {
 	require.Equal(t, exitNotDone, exitCode(judged([]*workload.Verdict{undecided}, nil)))
 	undecided.Violations = append(undecided.Violations, check.Violation{Rule: check.LostWrite})
 	require.Equal(t, exitNo, exitCode(judged([]*workload.Verdict{undecided}, nil)))
+}
+
+// TestVerifyCleansAll: what one workload has left is deleted also if another's cannot be.
+func TestVerifyCleansAll(t *testing.T) {
+	cluster := test.New(t, 1)
+	cluster.StartAll()
+	var clients []*client.Client
+	var runs []*workload.Run
+	for _, name := range []string{"bank", "scan"} {
+		cl, err := client.New(client.Config{Endpoints: cluster.Addresses()})
+		require.NoError(t, err)
+		defer cl.Close()
+		r, err := workload.New(workload.Config{
+			Name: name, Prefix: "kvcli-verify/x/" + name + "/", Processes: 4, Rate: 1, Timeout: 5 * time.Second, Clients: []*client.Client{cl}, Recorder: check.NewRecorder(),
+		})
+		require.NoError(t, err)
+		require.NoError(t, r.Setup(t.Context()))
+		clients, runs = append(clients, cl), append(runs, r)
+	}
+	of := func(name string) int {
+		return len(slices.DeleteFunc(left(t, clients[1]), func(key string) bool { return !strings.Contains(key, name) }))
+	}
+	require.NotZero(t, of("/bank/"))
+	require.NotZero(t, of("/scan/"))
+	require.NoError(t, clients[0].Close())
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- (&verification{prefix: "kvcli-verify/x/"}).clean(ctx, runs) }()
+	require.Eventually(t, func() bool { return of("/scan/") == 0 }, 20*time.Second, 10*time.Millisecond)
+	cancel()
+	require.ErrorContains(t, <-ended, "keys may be left")
+	require.NotZero(t, of("/bank/"))
+}
+
+// TestVerifyUndecided: that it could not be found out has one exit code, whatever the operations say of themselves; it is no
+// verdict, also if a workload was judged by then.
+func TestVerifyUndecided(t *testing.T) {
+	verdicts := []*workload.Verdict{{Workload: "set", Valid: true, OK: 1}}
+	for _, err := range []error{client.ErrUnknown, client.ErrNotDone, &kv.CrossShardError{}, &kv.InvalidError{Field: "value", Bound: "a number"}} {
+		require.Equal(t, exitNotDone, exitCode(judged(verdicts, fmt.Errorf("set: set up: %w", err))), "%v", err)
+	}
+	require.Equal(t, exitUsage, exitCode(judged(nil, &kv.InvalidError{Field: "timeout", Bound: "up to a minute"})))
+	idle := []*workload.Verdict{{Workload: "set", Valid: true, OK: 1, Undone: []string{"cas"}}}
+	require.Equal(t, "undecided", verdictWord(idle[0]))
+	require.ErrorContains(t, judged(idle, nil), "not one cas was done")
+	require.Equal(t, exitNotDone, exitCode(judged(idle, nil)))
+
+	for _, given := range []struct {
+		valid    bool
+		verdicts []*workload.Verdict
+		err      error
+	}{{true, verdicts, nil}, {false, verdicts, errors.New("not all was read back")}, {false, idle, nil}, {false, append(verdicts, nil), errors.New("no leader")}} {
+		var out bytes.Buffer
+		cmd := &cobra.Command{}
+		cmd.SetOut(&out)
+		require.NoError(t, (&cli{output: "json"}).printVerdicts(cmd, &verification{workloads: []string{"set"}}, given.verdicts, given.err))
+		var told verifyJSON
+		require.NoError(t, json.Unmarshal(out.Bytes(), &told))
+		require.Equal(t, given.valid, told.Valid)
+	}
 }
 
 // TestVerifyInvalid: a verdict of wrong histories is told with its reasons, and as pages; it stands also when keys were left.
