@@ -80,6 +80,14 @@ func TestRunEcho(t *testing.T) {
 	}
 }
 
+// TestRunPebble: so has the store beneath, which needs no server.
+func TestRunPebble(t *testing.T) {
+	for _, args := range []string{"--workload a", "--workload e", "--workload pipeline-put --depth 8"} {
+		_, r := short(t, append(strings.Fields(args), "--target", "pebble", "--endpoints", t.TempDir())...)
+		require.Zero(t, r.Missed)
+	}
+}
+
 // TestRefused: what does not fit together is refused before anything is sent, with field and bound.
 func TestRefused(t *testing.T) {
 	for args, want := range map[string]string{

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// fillCallers and fillDepth are how records are put before a run.
-	fillCallers, fillDepth = 32, 64
+	// fillCallers put the records before a run.
+	fillCallers = 32
 	// warmMax bounds the load that does not count.
 	warmMax = time.Hour
 )
@@ -83,17 +83,12 @@ func (t *trial) putRecords(ctx context.Context) (err error) {
 	if !t.fill || len(t.workload.Trace) > 0 {
 		return nil
 	}
-	c := t.target
-	c.Callers, c.Depth, c.Pipelined = fillCallers, 1, target.Pipelines(c.Kind)
-	if c.Pipelined {
-		c.Depth = fillDepth
-	}
-	to, err := target.Open(c)
-	if err != nil {
+	to, depth, err := target.OpenToFill(t.target, fillCallers)
+	if to == nil || err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
-	return load.Fill(ctx, &t.workload, to, c.Callers, c.Depth)
+	return load.Fill(ctx, &t.workload, to, fillCallers, depth)
 }
 
 // measure runs what counts.

@@ -113,7 +113,6 @@ const (
 type echoTurn struct {
 	ops  []load.Op
 	left int
-	err  error
 	done chan struct{}
 }
 
@@ -140,14 +139,13 @@ func (t *echo) open(conn *grpc.ClientConn) (*echoStream, error) {
 	return s, nil
 }
 
-func (s *echoStream) Do(ctx context.Context, ops []load.Op, results []load.Result) {
+func (s *echoStream) Do(_ context.Context, ops []load.Op, results []load.Result) {
 	turn := &echoTurn{ops: ops, left: len(ops), done: make(chan struct{})}
-	err := ctx.Err()
+	var err error
 	select {
 	case s.queue <- turn:
 		select {
 		case <-turn.done:
-			err = turn.err
 		case <-s.ctx.Done():
 			err = s.ended()
 		}

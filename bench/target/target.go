@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"github.com/kvdstore/kvd/bench/load"
-	"github.com/kvdstore/kvd/bench/measure"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -31,7 +30,7 @@ type Target interface {
 type Config struct {
 	// Kind is one of Kinds.
 	Kind string
-	// Endpoints are HOST:PORT of its servers.
+	// Endpoints are HOST:PORT of its servers; of pebble its directory.
 	Endpoints []string
 	// Pipelined uses the store's way to send requests without waiting for earlier ones.
 	Pipelined bool
@@ -43,16 +42,23 @@ type Config struct {
 	Depth int
 }
 
-// kind is what a store is made by, and what it cannot do.
+// kind is what a store is made by, and what it can do.
 type kind struct {
 	open func(Config) (Target, error)
-	// pipelined, deep and ordered tell whether it can be asked for that; oneServer that it takes one endpoint.
-	pipelined, deep, ordered, oneServer bool
+	// pipelined, deep and ordered tell whether it can be asked for that; oneServer that it takes one endpoint; local that
+	// this is a directory.
+	pipelined, deep, ordered, oneServer, local bool
+	// fillDepth is how many puts of a filling are sent at a time; 0 when there is nothing to fill.
+	fillDepth int
 }
 
 var all = map[string]kind{
-	"kvd":  {open: newKVD, pipelined: true, deep: true, ordered: true},
-	"echo": {open: newEcho, pipelined: true, deep: true},
+	"kvd":       {open: newKVD, pipelined: true, deep: true, ordered: true, fillDepth: 64},
+	"etcd":      {open: newEtcd, ordered: true, fillDepth: 64},
+	"redis":     {open: newRedis, pipelined: true, deep: true, ordered: true, oneServer: true, fillDepth: 64},
+	"memcached": {open: newMemcached, fillDepth: 1},
+	"echo":      {open: newEcho, pipelined: true, deep: true},
+	"pebble":    {open: newPebble, pipelined: true, deep: true, ordered: true, oneServer: true, local: true, fillDepth: 64},
 }
 
 // Kinds gives the names of all kinds.
@@ -64,9 +70,6 @@ func Kinds() []string {
 	slices.Sort(list)
 	return list
 }
-
-// Pipelines tells whether a kind of store can be sent several operations at a time.
-func Pipelines(name string) bool { return all[name].pipelined && all[name].deep }
 
 // Check tells of everything that is wrong at once.
 func (c *Config) Check() error {
@@ -85,7 +88,7 @@ func (c *Config) Check() error {
 		bad("endpoints", "one for %s, are %d", c.Kind, len(c.Endpoints))
 	}
 	for _, e := range c.Endpoints {
-		if _, port, err := net.SplitHostPort(e); err != nil || port == "" {
+		if _, port, err := net.SplitHostPort(e); !k.local && (err != nil || port == "") {
 			bad("endpoints", "HOST:PORT, one is %q", e)
 		}
 	}
@@ -109,21 +112,24 @@ func Open(c Config) (Target, error) {
 	return all[c.Kind].open(c)
 }
 
+// OpenToFill makes a target for the puts of a filling by some callers, and tells how many each may send at a time; nil for
+// a store that keeps nothing.
+func OpenToFill(c Config, callers int) (Target, int, error) {
+	c.Depth = 1
+	if err := c.Check(); err != nil {
+		return nil, 0, err
+	}
+	k := all[c.Kind]
+	if k.fillDepth == 0 {
+		return nil, 0, nil
+	}
+	c.Callers, c.Depth, c.Pipelined = callers, k.fillDepth, k.pipelined
+	t, err := k.open(c)
+	return t, k.fillDepth, err
+}
+
 // perServer is how many connections each of some servers gets.
 func perServer(servers int) int { return max(1, (connections+servers-1)/servers) }
-
-// judge tells of an error of a store that does not say whether a write was done: after a time-out or a break that is
-// unknown, and everything else is another error.
-func judge(op load.Op, err error) string {
-	var network net.Error
-	if !errors.As(err, &network) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
-		return measure.Other
-	}
-	if op.Kind.Writes() {
-		return measure.Unknown
-	}
-	return measure.NotDone
-}
 
 // one makes a session of a function that does one operation.
 type one func(ctx context.Context, op load.Op) load.Result
