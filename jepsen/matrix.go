@@ -100,7 +100,7 @@ func (r *row) named() []string {
 	return r.faults
 }
 
-// again makes a run, and once more if it could not be made.
+// again makes a run, and once more if it could not be begun.
 func (h *harness) again(ctx context.Context, r row) (result *result, err error) {
 	dir := r.dir
 	for i := range startsMost {
@@ -108,7 +108,7 @@ func (h *harness) again(ctx context.Context, r row) (result *result, err error) 
 			say("begun again: %v", err)
 			r.dir = fmt.Sprintf("%s-%d", dir, i+1)
 		}
-		if result, err = h.run(ctx, r); err == nil || ctx.Err() != nil {
+		if result, err = h.run(ctx, r); ctx.Err() != nil || !errors.As(err, new(unbegun)) {
 			break
 		}
 	}

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -120,4 +123,27 @@ func TestMutantList(t *testing.T) {
 func TestMissed(t *testing.T) {
 	r := &trial{row: row{rate: 1000, faults: []string{"kill"}}, cluster: &cluster.Cluster{}, nemesis: nemesis.New(nemesis.Config{})}
 	require.Equal(t, []string{"none of the faults was injected: kill"}, r.weak(workload.Verdict{Valid: true}, report.Figures{QuietRate: 500}))
+}
+
+// TestBroken: a run that comes to no end because a node has cried out is an invalid one, and no other is begun in its place; one
+// of which nothing is known is none.
+func TestBroken(t *testing.T) {
+	r := &trial{row: row{workload: "set", dir: t.TempDir()}, h: &harness{settings: &settings{}}}
+	why := unbegun{errors.New("n1 does not run")}
+	require.NoError(t, os.Mkdir(filepath.Join(r.dir, nodesDir), 0o755))
+	file := filepath.Join(r.dir, nodesDir, "n1.log")
+	require.NoError(t, os.WriteFile(file, []byte("all is well\n"), 0o644))
+	got, err := r.broken(t.Context(), why)
+	require.Nil(t, got)
+	require.ErrorAs(t, err, new(unbegun))
+	require.NoError(t, os.WriteFile(file, []byte("all is well\npanic: it is not\n"), 0o644))
+	got, err = r.broken(t.Context(), why)
+	require.NoError(t, err)
+	require.False(t, got.Valid)
+	require.Equal(t, []string{file + ": panic: it is not"}, got.Wrong)
+	require.Contains(t, got.Reasons, "n1 does not run")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = r.broken(ctx, why)
+	require.ErrorAs(t, err, new(unbegun))
 }

@@ -82,7 +82,7 @@ func (t *trial) wrong(v workload.Verdict) (list []string) {
 		list = append(list, fmt.Sprintf("%d violations, the first: %v", n, decided[0]))
 	}
 	list = append(list, first(t.cluster.Surprises())...)
-	return append(list, first(t.outcries())...)
+	return append(list, first(outcries(logs(t.cluster)))...)
 }
 
 // decided are the violations that the judge is sure of.

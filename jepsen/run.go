@@ -35,6 +35,8 @@ const (
 	skewSlack, skewExpiry, skewMost = 500 * time.Millisecond, 2 * time.Second, time.Hour
 	// nodeMemory is what each node may use.
 	nodeMemory = "256MiB"
+	// nodesDir is where a run's nodes keep their data and logs.
+	nodesDir = "nodes"
 	// prefix begins all keys.
 	prefix = "jepsen/"
 )
@@ -65,19 +67,41 @@ func (h *harness) run(ctx context.Context, r row) (*result, error) {
 	}
 	t := &trial{row: r, h: h, recorder: check.NewRecorder(), began: time.Now()}
 	if err := t.start(ctx, binary); err != nil {
-		return nil, err
+		return t.broken(ctx, unbegun{err})
 	}
 	defer func() { _ = t.stop() }() // The one below is heard; Stop may be called twice.
 	if err := t.prepare(ctx); err != nil {
-		return nil, err
+		return t.broken(ctx, unbegun{err})
 	}
 	if err := t.work(ctx); err != nil {
-		return nil, err
+		return t.broken(ctx, err)
 	}
 	if err := t.stop(); err != nil && t.whole == nil {
 		t.whole = err
 	}
 	return t.judge()
+}
+
+// unbegun is why a run did not come to its load. What comes after is not done again: that would hide what came of it.
+type unbegun struct{ error }
+
+// broken is what becomes of a run that was not finished: none, or an invalid one if a node cried out, or ended by itself once the
+// cluster was ready.
+func (t *trial) broken(ctx context.Context, err error) (*result, error) {
+	var list []string
+	if t.cluster != nil {
+		list = first(t.cluster.Surprises())
+	}
+	logs, _ := filepath.Glob(filepath.Join(t.dir, nodesDir, "*.log")) // The pattern is a good one.
+	list = append(list, first(outcries(logs))...)
+	if len(list) == 0 || ctx.Err() != nil {
+		return nil, err
+	}
+	r := &result{
+		Workload: t.row.workload, Faults: t.faults, Nodes: t.nodes, Seed: t.seed, Namespaces: t.h.namespaced, Began: t.began.UTC().Truncate(time.Second),
+		Command: t.row.command(t.h.tags), Wrong: list, Reasons: append(slices.Clone(list), err.Error()),
+	}
+	return r, nil
 }
 
 func (t *trial) start(ctx context.Context, binary string) error {
@@ -90,7 +114,7 @@ func (t *trial) start(ctx context.Context, binary string) error {
 	}
 	var err error
 	t.cluster, err = cluster.Start(ctx, cluster.Config{
-		Nodes: t.nodes, Dir: filepath.Join(t.dir, "nodes"), Binary: binary, Namespaces: t.h.namespaced, Proxied: nemesis.NeedsProxy(t.faults),
+		Nodes: t.nodes, Dir: filepath.Join(t.dir, nodesDir), Binary: binary, Namespaces: t.h.namespaced, Proxied: nemesis.NeedsProxy(t.faults),
 		TestBuild: slices.Contains(t.h.tagsFor(t.faults), testTag),
 		Flags:     []string{"--memory", nodeMemory, "--initial-shards", cuts},
 		Ended: func(n *cluster.Node, why string) {
@@ -236,10 +260,18 @@ func write(name string, f func(*bufio.Writer) error) error {
 // cries are words in a node's log that no run may leave.
 var cries = []string{"panic:", "fatal error:", "DATA RACE", "differs from the majority"}
 
-// outcries are lines of the nodes' logs with such words.
-func (t *trial) outcries() (list []string) {
-	for _, n := range t.cluster.Nodes() {
-		text, err := os.ReadFile(n.Log())
+// logs are the files that the nodes' logs are in.
+func logs(c *cluster.Cluster) (files []string) {
+	for _, n := range c.Nodes() {
+		files = append(files, n.Log())
+	}
+	return files
+}
+
+// outcries are lines of logs with such words.
+func outcries(files []string) (list []string) {
+	for _, file := range files {
+		text, err := os.ReadFile(file)
 		if err != nil {
 			list = append(list, err.Error())
 			continue
@@ -247,7 +279,7 @@ func (t *trial) outcries() (list []string) {
 		for line := range bytes.Lines(text) {
 			for _, c := range cries {
 				if bytes.Contains(line, []byte(c)) {
-					list = append(list, fmt.Sprintf("%s: %s", n.Log(), bytes.TrimSpace(line)))
+					list = append(list, fmt.Sprintf("%s: %s", file, bytes.TrimSpace(line)))
 				}
 			}
 		}

@@ -168,10 +168,14 @@ func (h *harness) overload(ctx context.Context) error {
 	}
 	defer func() { _ = c.Stop() }()
 	figures, err := h.storm(ctx, c)
+	wrong := append(c.Surprises(), first(outcries(logs(c)))...)
+	if err != nil && len(wrong) > 0 && ctx.Err() == nil {
+		return fmt.Errorf("%w: %s; and then: %w; logs: %s", errInvalid, strings.Join(wrong, "; "), err, h.out)
+	}
 	if err != nil {
 		return err
 	}
-	reasons := append(figures.Reasons(), c.Surprises()...)
+	reasons := append(figures.Reasons(), wrong...)
 	if err := c.Stop(); err != nil {
 		reasons = append(reasons, err.Error())
 	}
