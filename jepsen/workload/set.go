@@ -51,5 +51,14 @@ func (d *set) readBack(ctx context.Context) error {
 func judgeSet(j *judging) {
 	h, scans := j.scans()
 	j.found(check.Scans(h, scans)...)
-	j.found(check.Revisions(check.Scanned(h, scans))...)
+	read := check.Scanned(h, scans)
+	j.found(check.Revisions(read)...)
+	// An insert is refused only if the key is there.
+	refused := map[string]bool{}
+	for i := range h {
+		if o := &h[i]; o.Kind == check.CAS && o.Outcome == check.Done && !o.Succeeded {
+			refused[o.Key] = true
+		}
+	}
+	j.found(check.Linearizable(read.Of(refused), searchMax)...)
 }
