@@ -71,12 +71,21 @@ func Scans(h History, scans []Scan) []Violation {
 	if bad := refuse(h); bad != nil {
 		return bad
 	}
+	all, bare := scanned(h, scans)
+	shown := map[string][]*Operation{}
+	for i := range bare {
+		shown[bare[i].Key] = append(shown[bare[i].Key], &bare[i])
+	}
 	keys := map[string]*presence{}
-	for _, k := range Scanned(h, scans).byKey() {
-		keys[k.key] = presenceOf(k)
+	var found []Violation
+	for _, k := range all.byKey() {
+		keys[k.key] = presenceOf(k, shown[k.key])
+		if more := shown[k.key]; more != nil {
+			known := slices.DeleteFunc(slices.Concat(k.ops, more), func(o *Operation) bool { return o.revision() == 0 })
+			found = append(found, revisionOrder(k.key, known)...)
+		}
 	}
 	sorted := slices.Sorted(maps.Keys(keys))
-	var found []Violation
 	for i := range scans {
 		s := &scans[i]
 		found = append(found, s.form()...)
@@ -167,7 +176,8 @@ type presence struct {
 	expiring                bool
 }
 
-func presenceOf(k keyHistory) *presence {
+// presenceOf takes also reads that show that the key was there, and not its value.
+func presenceOf(k keyHistory, bare []*Operation) *presence {
 	p := &presence{expiring: k.expiring() != nil}
 	for _, o := range k.ops {
 		happened := o.wrote() || o.mayHaveWritten()
@@ -182,6 +192,7 @@ func presenceOf(k keyHistory) *presence {
 			p.shows = append(p.shows, o)
 		}
 	}
+	p.shows = append(p.shows, bare...)
 	slices.SortStableFunc(p.shows, func(a, b *Operation) int { return cmp.Compare(a.Return, b.Return) })
 	return p
 }
@@ -220,8 +231,14 @@ func (o *Operation) before(shown *Operation) bool {
 }
 
 // Scanned adds to a history the reads that scans are: of each key that it names, in the part of the span of which the
-// scan gave everything. A read of a value that is not known, from keys only, is left out.
+// scan gave everything. A read of a value that is not known, from keys only, is left out: for Scans to judge.
 func Scanned(h History, scans []Scan) History {
+	all, _ := scanned(h, scans)
+	return all
+}
+
+// scanned gives also the reads whose values are not known.
+func scanned(h History, scans []Scan) (all, bare History) {
 	type version struct {
 		key      string
 		revision kv.Revision
@@ -245,20 +262,23 @@ func Scanned(h History, scans []Scan) History {
 		}
 	}
 	sorted := slices.Sorted(maps.Keys(keys))
-	all := slices.Clone(h)
+	all = slices.Clone(h)
 	for i := range scans {
 		s := &scans[i]
 		given := map[string]bool{}
 		read := Operation{Process: process + i, Kind: Get, Call: s.Call, Return: s.Return, Outcome: Done}
 		for _, item := range s.Items {
 			value, known := values[version{item.Key, item.Revision}]
-			if given[item.Key] || s.KeysOnly && !known {
-				given[item.Key] = true
+			if given[item.Key] {
 				continue
 			}
 			given[item.Key] = true
 			o := read
 			o.Key, o.Found, o.Observed, o.Revision = item.Key, true, value, item.Revision
+			if s.KeysOnly && !known {
+				bare = append(bare, o)
+				continue
+			}
 			if !s.KeysOnly {
 				o.Observed = item.Value
 			}
@@ -275,5 +295,5 @@ func Scanned(h History, scans []Scan) History {
 			}
 		}
 	}
-	return all
+	return all, bare
 }

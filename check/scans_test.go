@@ -200,3 +200,38 @@ func TestScansHold(t *testing.T) {
 		require.Empty(t, Linearizable(read, patience), "seed %d", seed)
 	}
 }
+
+// TestScanOfKeysTellsOfUnknownWrites: keys only, of a write whose value nobody was told, are shown at its revision: the key is
+// there from then on, and not again at an older revision.
+func TestScanOfKeysTellsOfUnknownWrites(t *testing.T) {
+	insert := Operation{Process: 1, Kind: Put, Key: "k", Value: "a", Call: 1, Outcome: Unknown}
+	put := Operation{Process: 2, Kind: Put, Key: "k", Value: "b", Call: 3, Return: 4, Outcome: Done, Revision: 7}
+	remove := Operation{Process: 2, Kind: Delete, Key: "k", Call: 3, Return: 4, Outcome: Done, Found: true, Revision: 7}
+	scan := func(call int64, items ...ScanItem) Scan {
+		return Scan{Process: 3, From: "a", To: "z", KeysOnly: true, Call: call, Return: call + 1, Items: items}
+	}
+	at := func(revision kv.Revision) ScanItem { return ScanItem{Key: "k", Revision: revision} }
+	for _, c := range []struct {
+		name  string
+		h     History
+		scans []Scan
+		rules []Rule
+	}{
+		{"seen, and there", History{insert}, []Scan{scan(5), scan(7, at(1)), scan(9, at(1))}, nil},
+		{"seen, and missing", History{insert}, []Scan{scan(5, at(1)), scan(7)}, []Rule{MissingInScan}},
+		{"seen while it is overwritten", History{insert, put}, []Scan{scan(2, at(1)), scan(3, at(1)), scan(5, at(7))}, nil},
+		{"seen, and overwritten later", History{insert, put}, []Scan{scan(5, at(7)), scan(7, at(9))}, nil},
+		{"back after another write", History{insert, put}, []Scan{scan(5, at(1))}, []Rule{RevisionWentBack}},
+		{"back after it was removed", History{insert, remove}, []Scan{scan(5, at(1))}, []Rule{RevisionWentBack}},
+		{"seen, and removed", History{insert, remove}, []Scan{scan(2, at(1)), scan(5)}, nil},
+		{"seen at a revision, and at an older one", History{insert, {Process: 4, Kind: Put, Key: "k", Value: "c", Call: 1, Outcome: Unknown}}, []Scan{scan(5, at(9)), scan(7, at(8))}, []Rule{RevisionWentBack}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var rules []Rule
+			for _, v := range Scans(c.h, c.scans) {
+				rules = append(rules, v.Rule)
+			}
+			require.Equal(t, c.rules, rules)
+		})
+	}
+}
