@@ -196,7 +196,7 @@ func (c *Call) Type() EventType {
 }
 
 // Calls pairs the beginnings and ends of the clients' operations, in the order of their beginnings. A history that no
-// recorder could have written is refused: an end without a beginning, another's name, or a process that goes on after an Info.
+// recorder could have written is refused: an end without a beginning or before it, another's name, or a process that goes on after an Info.
 func Calls(events []Event) ([]Call, error) {
 	var calls []Call
 	open := map[int]int{}
@@ -220,6 +220,8 @@ func Calls(events []Event) ([]Call, error) {
 			calls = append(calls, Call{Invoke: *e})
 		case !running || calls[at].Invoke.F != e.F:
 			return nil, fmt.Errorf("event %d: %w", e.Index, &kv.InvalidError{Field: "f", Bound: fmt.Sprintf("what process %d does, is %s", e.Process, e.F)})
+		case e.Time < calls[at].Invoke.Time:
+			return nil, fmt.Errorf("event %d: %w", e.Index, &kv.InvalidError{Field: "time", Bound: fmt.Sprintf("not before that of its beginning (%d), is %d", calls[at].Invoke.Time, e.Time)})
 		default:
 			calls[at].Done = e
 			delete(open, e.Process)

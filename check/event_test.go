@@ -51,11 +51,12 @@ func TestCallsRefused(t *testing.T) {
 		return check.Event{Process: p, Type: kind, F: f}
 	}
 	for name, events := range map[string][]check.Event{
-		"an end without a beginning": {end(0, check.OK, "get")},
-		"another's end":              {invoke(0, "get"), end(0, check.OK, "put")},
-		"two at a time":              {invoke(0, "get"), invoke(0, "get")},
-		"a process after its end":    {invoke(0, "get"), end(0, check.Info, "get"), invoke(0, "get")},
-		"no type":                    {{F: "get"}},
+		"an end without a beginning":  {end(0, check.OK, "get")},
+		"another's end":               {invoke(0, "get"), end(0, check.OK, "put")},
+		"two at a time":               {invoke(0, "get"), invoke(0, "get")},
+		"a process after its end":     {invoke(0, "get"), end(0, check.Info, "get"), invoke(0, "get")},
+		"no type":                     {{F: "get"}},
+		"an end before its beginning": {{Process: 0, Type: check.Invoked, F: "scan", Time: 2}, {Process: 0, Type: check.OK, F: "scan", Time: 1}},
 	} {
 		_, err := check.Calls(events)
 		require.Error(t, err, name)
