@@ -3,6 +3,7 @@ package workload
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -104,18 +105,24 @@ func (t *thread) balances(ctx context.Context, asked check.BankAsked) (told chec
 	}
 	err = t.read(ctx, check.BankReadName, &asked, func(ctx context.Context) (any, error) {
 		resp, err := t.client.Txn(ctx, r)
-		told = balancesOf(resp)
+		if err == nil {
+			told, err = balancesOf(resp, len(asked.Keys))
+		}
 		return told, err
 	})
 	return told, err
 }
 
-func balancesOf(resp *kvdv1.TxnResponse) (told check.BankTold) {
+// balancesOf are what a transaction on so many accounts tells.
+func balancesOf(resp *kvdv1.TxnResponse, accounts int) (told check.BankTold, err error) {
+	if n := len(resp.GetResults()); n != accounts {
+		return told, fmt.Errorf("a transaction on %d accounts has %d results", accounts, n)
+	}
 	for _, x := range resp.GetResults() {
 		told.Values = append(told.Values, string(x.GetValue()))
 		told.Revisions = append(told.Revisions, kv.Revision(x.GetRevision()))
 	}
-	return told
+	return told, nil
 }
 
 // setBalances writes accounts in one transaction, if they have the revisions that are expected.
@@ -127,10 +134,14 @@ func (t *thread) setBalances(ctx context.Context, asked check.BankAsked) error {
 	}
 	return t.write(ctx, check.BankWriteName, &asked, func(ctx context.Context) (any, error) {
 		resp, err := t.client.Txn(ctx, r)
-		if err == nil && !resp.GetSucceeded() {
-			err = errConditions
+		switch {
+		case err != nil:
+			return nil, err
+		case !resp.GetSucceeded():
+			return nil, errConditions
 		}
-		return check.BankTold{Revisions: balancesOf(resp).Revisions}, err
+		told, err := balancesOf(resp, len(asked.Keys))
+		return check.BankTold{Revisions: told.Revisions}, err
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/client"
 	"github.com/kvdstore/kvd/kv"
@@ -208,6 +209,16 @@ func TestStoredLists(t *testing.T) {
 	require.Equal(t, []int64{}, parseList(""))
 	require.Equal(t, []int64{1, 20}, parseList(appended(appended("", 1), 20)))
 	require.Equal(t, []int64{1, notAnElement}, parseList("1,x"))
+}
+
+// TestResults: an answer with other results than were asked for is none.
+func TestResults(t *testing.T) {
+	resp := &kvdv1.TxnResponse{Succeeded: true, Results: []*kvdv1.TxnOpResult{{Value: []byte("7"), Revision: 3}}}
+	told, err := balancesOf(resp, 1)
+	require.NoError(t, err)
+	require.Equal(t, check.BankTold{Values: []string{"7"}, Revisions: []kv.Revision{3}}, told)
+	_, err = balancesOf(resp, 2)
+	require.ErrorContains(t, err, "a transaction on 2 accounts has 1 results")
 }
 
 // TestNotServed: a cluster without reads of any replica gets a note, and no figures of their age.
