@@ -64,7 +64,7 @@ var allowed = map[string][]string{
 
 	"sim/cmd/simulate": {"kv", "sim"},
 	"jepsen/report":    {"kv", "check", "jepsen/workload"},
-	"internal/faults":  {}, // Of test builds alone: TestNormalBuild.
+	"internal/faults":  {"kv", "check"}, // Of test builds alone: TestNormalBuild.
 }
 
 // pure lists what starts no goroutine, takes no lock, reads no clock, draws nothing by chance and does no I/O: whole

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,7 +83,29 @@ func (t *trial) wrong(v workload.Verdict) (list []string) {
 		list = append(list, fmt.Sprintf("%d violations, the first: %v", n, decided[0]))
 	}
 	list = append(list, first(t.cluster.Surprises())...)
+	list = append(list, first(overlappingLeases(t.cluster.Leases()))...)
 	return append(list, first(outcries(logs(t.cluster)))...)
+}
+
+// overlappingLeases tells of leases that two nodes had over a key at one moment, from what nodes of test builds have recorded.
+func overlappingLeases(files []string) (list []string) {
+	var all []check.Lease
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			continue // Its kvd records none.
+		}
+		leases, err := check.ReadLeases(f)
+		_ = f.Close()
+		if err != nil {
+			list = append(list, fmt.Sprintf("%s: %v", name, err))
+		}
+		all = append(all, leases...)
+	}
+	for _, v := range check.Leases(all) {
+		list = append(list, v.Error())
+	}
+	return list
 }
 
 // decided are the violations that the judge is sure of.

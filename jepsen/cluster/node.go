@@ -162,6 +162,14 @@ func (n *Node) environment() []string {
 // testDir holds what a kvd of a build for tests is told.
 func (n *Node) testDir() string { return n.DataDir() + ".faults" }
 
+// Leases names the files in which kvds of builds for tests record their leases.
+func (c *Cluster) Leases() (files []string) {
+	for _, n := range c.Nodes() {
+		files = append(files, n.testDir()+".leases")
+	}
+	return files
+}
+
 // Tamper tells a kvd of a build for tests what is to happen to it: the content of a file, as docs/proof.md has them.
 func (n *Node) Tamper(file, content string) error {
 	if !n.c.cfg.TestBuild {
