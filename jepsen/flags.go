@@ -54,7 +54,7 @@ func parse(args []string) (*settings, error) {
 	f.StringSliceVar(&s.tags, "tags", nil, "build tags for kvd")
 	f.StringVar(&s.namespaces, "namespaces", "auto", "network namespaces for the nodes: on, off, or auto: if this is root and they can be had")
 	f.BoolVar(&s.keep, "keep-data", false, "keep the nodes' data also after a valid run")
-	f.BoolVar(&s.hasty, "hasty", false, "one round of faults soon after the other")
+	f.BoolVar(&s.hasty, "hasty", false, "one round of faults soon after the other; shards keep little of their logs, and sleep soon")
 	f.BoolVar(&s.hunt, "mutants", false, "build kvd with each of sim's mutants and run rows that should catch it until one does, at most 10 minutes each; a table in mutants.md")
 	f.BoolVar(&s.all, "all", false, "every workload with every fault for 20 s, and with all together for a minute; a table of it all, also in table.md")
 	f.BoolVar(&s.short, "short", false, "the form for CI: every workload with "+strings.Join(shortFaults, ", ")+", on 3 nodes")

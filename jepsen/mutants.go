@@ -94,7 +94,7 @@ var (
 	// moves: replicas that come and go.
 	moves = []string{"move", "drain", "partition", "kill", "slow", "pause"}
 	// clocks: wall clocks that step, and new leaders.
-	clocks = []string{"clock", "transfer", "kill"}
+	clocks = []string{"clock", "transfer", "split", "kill"}
 )
 
 // everywhere is for mutants that are not known here.
@@ -112,7 +112,7 @@ var huntsOf = map[string][]hunt{
 	"mutant_sync_skipped":              hunts("set", lost...),
 	"mutant_vote_before_sync":          hunts("register,set", append([]string{"partition", "pause"}, lost...)...),
 	"mutant_answer_before_quorum":      hunts("register", "partition", "kill"),
-	"mutant_overwritten_is_not_done":   hunts("append,register", "partition", "pause", "slow"),
+	"mutant_overwritten_is_not_done":   hunts("counter,append", "partition:halves", "partition:one", "partition:leaders", "slow", "pause"),
 	"mutant_applied_apart":             hunts("counter,append", lost...),
 	"mutant_truncated_past_applied":    hunts("set,register", lost...),
 	"mutant_cache_without_stamps":      hunts("register", "transfer", "pause", "partition"),

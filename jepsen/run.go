@@ -44,6 +44,9 @@ const (
 // clusterSettings make a cluster check itself often, and do with little disk.
 var clusterSettings = map[string]string{"checksum-interval": "3s", "disk-reserve": "67108864"}
 
+// hastySettings have followers that are behind get snapshots, and shards sleep.
+var hastySettings = map[string]string{"log-keep": "16", "sleep-after": "1s"}
+
 // trial is a run under way.
 type trial struct {
 	row
@@ -146,6 +149,9 @@ func (t *trial) prepare(ctx context.Context) error {
 	wanted := maps.Clone(clusterSettings)
 	if slices.Contains(t.faults, "flip") {
 		wanted["dead-after"] = "8s" // One that is lost is replaced within the run.
+	}
+	if t.hasty {
+		maps.Copy(wanted, hastySettings)
 	}
 	for name, value := range wanted {
 		if _, err := t.operator.SetSetting(ctx, name, value); err != nil {
