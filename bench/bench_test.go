@@ -67,7 +67,7 @@ func TestRunEcho(t *testing.T) {
 	for range 2 {
 		lis, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
-		s := echo.New(128)
+		s := echo.New()
 		go func() { _ = s.Serve(lis) }()
 		t.Cleanup(s.Stop)
 		list = append(list, lis.Addr().String())
@@ -101,7 +101,6 @@ func TestRefused(t *testing.T) {
 		"run --depth 8":                  "depth: 1 without a pipeline, is 8",
 		"run --warm -1s":                 "warm: 0s to 1h, is -1s",
 		"run --target echo --workload e": "workload: one that echo can do: it has no scans",
-		"echo --value 0":                 "value: 1 to 1048576 bytes, is 0",
 		"echo --gogc 1":                  "gogc: 10 to 10000, is 1",
 	} {
 		if want != "" {

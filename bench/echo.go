@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kvdstore/kvd/bench/echo"
-	"github.com/kvdstore/kvd/bench/load"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -18,16 +17,12 @@ import (
 func echoCommand(ctx context.Context, args []string, out io.Writer) error {
 	f := pflag.NewFlagSet("bench echo", pflag.ContinueOnError)
 	listen := f.String("listen", "127.0.0.1:7500", "HOST:PORT")
-	value := f.Int("value", 128, "length of the values that it answers with, in bytes")
 	percent := f.Int("gogc", 300, "of the collector, as kvd has it, 10 to 10000")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if err := noMore(f.Args()); err != nil {
 		return err
-	}
-	if *value < 1 || *value > load.ValueMax {
-		return &kv.InvalidError{Field: "value", Bound: fmt.Sprintf("1 to %d bytes, is %d", load.ValueMax, *value)}
 	}
 	if *percent < 10 || *percent > 10_000 {
 		return &kv.InvalidError{Field: "gogc", Bound: fmt.Sprintf("10 to 10000, is %d", *percent)}
@@ -37,7 +32,7 @@ func echoCommand(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s := echo.New(*value)
+	s := echo.New()
 	defer context.AfterFunc(ctx, s.Stop)()
 	_, _ = fmt.Fprintln(out, "serving at", lis.Addr())
 	return s.Serve(lis)

@@ -1,6 +1,7 @@
 // Bench measures kvd, and beside it what a user would take instead.
 //
 //	go run ./bench run --target kvd --endpoints 127.0.0.1:7400 --workload a --clients 64 --time 20s
+//	go run ./bench compare --only kvd-3,etcd-3,echo-3,get-256,put-256
 //	go run ./bench echo --listen 127.0.0.1:7500        # the server that stores nothing
 //
 // docs/performance.md says how to measure, and what the figures mean.
@@ -31,6 +32,8 @@ type command struct {
 
 var commands = []command{
 	{"run", "measure a store that runs", runCommand},
+	{"compare", "start kvd and its peers, and measure them in turn", compareCommand},
+	{"report", "tell again what compare has found", reportCommand},
 	{"echo", "serve the ceiling: gRPC that stores nothing", echoCommand},
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 	"syscall"
 	"time"
 
@@ -32,6 +33,8 @@ type trial struct {
 	// pids and metrics are where the figures of the servers come from.
 	pids    []int
 	metrics []string
+	// during is called beside the run, if it is set, and is waited for.
+	during func(context.Context)
 }
 
 // prepare checks everything and fills in what follows from the workload.
@@ -41,7 +44,7 @@ func (t *trial) prepare() error {
 	}
 	t.target.Pipelined = t.target.Pipelined || t.workload.Pipelined()
 	t.target.Ordered = t.workload.Ordered()
-	t.target.Callers, t.target.Depth = t.clients, t.depth
+	t.target.Callers, t.target.Depth, t.target.Value = t.clients, t.depth, t.workload.Value
 	c := t.config(nil, nil, t.length)
 	errs := []error{c.Check(), t.target.Check()}
 	if t.warm < 0 || t.warm > warmMax {
@@ -100,15 +103,16 @@ func (t *trial) measure(ctx context.Context, to target.Target) (*report.Run, err
 	}
 	r := t.describe()
 	own := ownCPU()
-	ended, stop := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		t.follow(stop, recorder, watch, r, sum)
-	}()
+	stop := make(chan struct{})
+	var beside sync.WaitGroup
+	beside.Go(func() { t.follow(stop, recorder, watch, r, sum) })
+	if t.during != nil {
+		beside.Go(func() { t.during(ctx) })
+	}
 	outcome, err := load.Run(ctx, t.config(to, recorder, t.length))
 	r.Seconds = time.Since(r.Began).Seconds()
 	close(stop)
-	<-ended
+	beside.Wait()
 	if err != nil {
 		return nil, err
 	}

@@ -15,18 +15,19 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// Server answers every get with the same value, and every put that it was done.
+// Server answers every get with a value, and every put that it was done. The request says in the place of the map's version
+// how long the value is to be, in bytes.
 type Server struct {
 	kvdv1.UnimplementedKVServer
-	value  []byte
+	values []byte
 	header *kvdv1.ResponseHeader
 	grpc   *grpc.Server
 }
 
-// New makes a server whose values have a length in bytes.
-func New(value int) *Server {
+// New makes a server.
+func New() *Server {
 	s := &Server{
-		value:  make([]byte, value),
+		values: make([]byte, kv.ValueBytesMax),
 		header: &kvdv1.ResponseHeader{Shard: 1000, Epoch: &kvdv1.Epoch{Version: 1, Config: 1}, Revision: 1 << 20, Node: 1},
 		grpc: grpc.NewServer(
 			grpc.ForceServerCodecV2(wire.ServerCodec()), grpc.MaxRecvMsgSize(kv.MessageBytesMax), grpc.MaxSendMsgSize(kv.MessageBytesMax),
@@ -43,8 +44,8 @@ func (s *Server) Serve(lis net.Listener) error { return s.grpc.Serve(lis) }
 func (s *Server) Stop() { s.grpc.Stop() }
 
 // Get answers with the value.
-func (s *Server) Get(context.Context, *kvdv1.GetRequest) (*kvdv1.GetResponse, error) {
-	return s.got(), nil
+func (s *Server) Get(_ context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error) {
+	return s.got(r), nil
 }
 
 // Put answers that it was done.
@@ -52,8 +53,9 @@ func (s *Server) Put(context.Context, *kvdv1.PutRequest) (*kvdv1.PutResponse, er
 	return s.put(), nil
 }
 
-func (s *Server) got() *kvdv1.GetResponse {
-	return &kvdv1.GetResponse{Header: s.header, Found: true, Value: s.value, Revision: 1 << 20}
+func (s *Server) got(r *kvdv1.GetRequest) *kvdv1.GetResponse {
+	n := min(r.GetHeader().GetVersion(), uint64(len(s.values)))
+	return &kvdv1.GetResponse{Header: s.header, Found: true, Value: s.values[:n], Revision: 1 << 20}
 }
 
 func (s *Server) put() *kvdv1.PutResponse {
@@ -76,7 +78,7 @@ func (s *Server) Pipeline(stream kvdv1.KV_PipelineServer) error {
 			if op.GetPut() != nil {
 				r.Result = &kvdv1.PipelineResult_Put{Put: s.put()}
 			} else {
-				r.Result = &kvdv1.PipelineResult_Get{Get: s.got()}
+				r.Result = &kvdv1.PipelineResult_Get{Get: s.got(op.GetGet())}
 			}
 			answer.Results[i] = r
 		}

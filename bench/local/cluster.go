@@ -2,24 +2,23 @@
 package local
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"math"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/kvdstore/kvd/kv"
 )
 
 const (
-	// nodeMemory is what each node may use.
+	// cutsFile has the keys at which shards begin.
+	cutsFile = "cuts"
+	// nodeMemory is what each node may use, unless it is told.
 	nodeMemory = "512MiB"
 	// readyMax is how long the nodes may take until every shard has a leader, and stopMax until they have stopped.
 	readyMax, stopMax = time.Minute, 15 * time.Second
@@ -35,20 +34,22 @@ type Config struct {
 	Dir string
 	// Ports are taken from here on, as far as they are free; 0 for any that are.
 	Ports int
+	// Memory of each node, as kvd's --memory takes it; 512MiB if it is empty.
+	Memory string
+	// Cuts are the keys at which shards begin, besides the first.
+	Cuts [][]byte
 }
 
 // Cluster is some processes of kvd on loopback.
 type Cluster struct {
 	cfg   Config
-	nodes []*process
+	nodes []*node
 }
 
-// process is one of them.
-type process struct {
+// node is one of them.
+type node struct {
+	*Process
 	name, listen, http string
-	log                *os.File
-	command            *exec.Cmd
-	ended              chan error
 }
 
 // Start builds kvd, starts nodes and waits until they are ready. What it gives is to be stopped also after an error, unless
@@ -72,71 +73,76 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/kvdstore/kvd/cmd/kvd").CombinedOutput(); err != nil {
 		return c, fmt.Errorf("build kvd: %w\n%s", err, out)
 	}
-	ports, err := freePorts(2*n, cfg.Ports)
+	if err := c.writeCuts(); err != nil {
+		return c, err
+	}
+	ports, err := FreePorts(2*n, cfg.Ports)
 	if err != nil {
 		return c, err
 	}
 	var list []string
 	for i := range n {
-		p := &process{
-			name: fmt.Sprintf("n%d", i+1), listen: ports[2*i], http: ports[2*i+1], ended: make(chan error, 1),
-		}
-		c.nodes = append(c.nodes, p)
-		list = append(list, p.name+"="+p.listen)
+		x := &node{name: fmt.Sprintf("n%d", i+1), listen: ports[2*i], http: ports[2*i+1]}
+		c.nodes = append(c.nodes, x)
+		list = append(list, x.name+"="+x.listen)
 	}
-	for _, p := range c.nodes {
-		if err := p.start(binary, dir, strings.Join(list, ",")); err != nil {
+	for _, x := range c.nodes {
+		if err := c.start(x, binary, strings.Join(list, ",")); err != nil {
 			return c, err
 		}
 	}
 	return c, c.awaitReady(ctx)
 }
 
-// freePorts gives addresses that were free a moment ago, from a port on; 0 for any.
-func freePorts(n, from int) ([]string, error) {
-	var list []string
-	for port := from; len(list) < n; port++ {
-		if from == 0 {
-			port = 0
-		}
-		lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if from > 0 && errors.Is(err, syscall.EADDRINUSE) && port < math.MaxUint16 {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = lis.Close() }() // All at the end, so that they differ.
-		list = append(list, lis.Addr().String())
-	}
-	return list, nil
-}
-
-func (p *process) start(binary, dir, list string) error {
-	var err error
-	if p.log, err = os.Create(filepath.Join(dir, p.name+".log")); err != nil {
-		return err
-	}
-	// A list of one node is none.
-	args := []string{"--name", p.name, "--data-dir", filepath.Join(dir, p.name), "--listen", p.listen, "--http", p.http, "--memory", nodeMemory}
-	if strings.Contains(list, ",") {
+// start starts a node.
+func (c *Cluster) start(n *node, binary, list string) (err error) {
+	dir := c.cfg.Dir
+	args := []string{"--name", n.name, "--data-dir", filepath.Join(dir, n.name), "--listen", n.listen, "--http", n.http, "--memory", cmp.Or(c.cfg.Memory, nodeMemory)}
+	if strings.Contains(list, ",") { // A list of one node is none.
 		args = append(args, "--initial-cluster", list)
 	}
-	p.command = exec.Command(binary, args...)
-	p.command.Stdout, p.command.Stderr = p.log, p.log
-	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this program alone.
-	if err := p.command.Start(); err != nil {
-		return err
+	if len(c.cfg.Cuts) > 0 {
+		args = append(args, "--initial-shards", filepath.Join(dir, cutsFile))
 	}
-	go func() { p.ended <- p.command.Wait() }()
-	return nil
+	n.Process, err = StartProcess(n.name, filepath.Join(dir, n.name+".log"), binary, args...)
+	return err
+}
+
+// writeCuts writes the file of cuts, if there are any.
+func (c *Cluster) writeCuts() error {
+	if len(c.cfg.Cuts) == 0 {
+		return nil
+	}
+	var text strings.Builder
+	for _, key := range c.cfg.Cuts {
+		text.WriteString(kv.FormatKey(key) + "\n")
+	}
+	return os.WriteFile(filepath.Join(c.cfg.Dir, cutsFile), []byte(text.String()), 0o644)
 }
 
 // Addresses are those that clients reach the nodes at.
 func (c *Cluster) Addresses() []string {
 	var list []string
-	for _, p := range c.nodes {
-		list = append(list, p.listen)
+	for _, n := range c.nodes {
+		list = append(list, n.listen)
+	}
+	return list
+}
+
+// Processes are the nodes that were started.
+func (c *Cluster) Processes() (list []*Process) {
+	for _, n := range c.nodes {
+		if n.Process != nil {
+			list = append(list, n.Process)
+		}
+	}
+	return list
+}
+
+// Metrics are the URLs of the nodes' metrics.
+func (c *Cluster) Metrics() (list []string) {
+	for _, n := range c.nodes {
+		list = append(list, "http://"+n.http+"/metrics")
 	}
 	return list
 }
@@ -144,15 +150,14 @@ func (c *Cluster) Addresses() []string {
 func (c *Cluster) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyMax)
 	defer cancel()
-	for _, p := range c.nodes {
-		for !p.ready(ctx) {
-			if ctx.Err() != nil {
-				return fmt.Errorf("%s did not become ready, see %s: %w", p.name, p.log.Name(), ctx.Err())
+	for _, n := range c.nodes {
+		for !n.ready(ctx) {
+			if err := n.Ended(); err != nil {
+				return err
 			}
 			select {
-			case err := <-p.ended:
-				p.ended <- err
-				return fmt.Errorf("%s has ended, see %s: %w", p.name, p.log.Name(), errors.Join(err))
+			case <-ctx.Done():
+				return fmt.Errorf("%s did not become ready, see %s: %w", n.name, n.log.Name(), ctx.Err())
 			case <-time.After(50 * time.Millisecond):
 			}
 		}
@@ -160,8 +165,8 @@ func (c *Cluster) awaitReady(ctx context.Context) error {
 	return nil
 }
 
-func (p *process) ready(ctx context.Context) bool {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.http+"/readyz", nil)
+func (n *node) ready(ctx context.Context) bool {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.http+"/readyz", nil)
 	if err != nil {
 		return false
 	}
@@ -175,35 +180,10 @@ func (p *process) ready(ctx context.Context) bool {
 
 // Stop ends the processes, and removes what they leave if that is wanted. A node that had ended before is an error.
 func (c *Cluster) Stop(remove bool) error {
-	var errs []error
-	for _, p := range c.nodes {
-		if p.command == nil || p.command.Process == nil {
-			continue
-		}
-		select {
-		case err := <-p.ended:
-			errs = append(errs, fmt.Errorf("%s had ended before it was stopped, see %s: %w", p.name, p.log.Name(), errors.Join(err)))
-			p.ended <- err
-		default:
-			_ = p.command.Process.Signal(syscall.SIGTERM)
-		}
-	}
-	for _, p := range c.nodes {
-		if p.command == nil || p.command.Process == nil {
-			continue
-		}
-		select {
-		case <-p.ended:
-		case <-time.After(stopMax):
-			errs = append(errs, fmt.Errorf("%s did not stop, see %s", p.name, p.log.Name()))
-			_ = p.command.Process.Kill()
-			<-p.ended
-		}
-		_ = p.log.Close()
-	}
-	if remove && len(errs) == 0 {
+	err := StopAll(c.Processes())
+	if remove && err == nil {
 		return os.RemoveAll(c.cfg.Dir)
 	}
 	fmt.Fprintln(os.Stderr, c.cfg.Name+": data and logs of the nodes:", c.cfg.Dir)
-	return errors.Join(errs...)
+	return err
 }

@@ -5,7 +5,6 @@ package report
 import (
 	"encoding/json"
 	"io"
-	"math"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -15,10 +14,11 @@ import (
 
 // Run is one run: its line in runs.jsonl. Times are in milliseconds unless their name says otherwise.
 type Run struct {
-	// System is the store with its servers, as compare names it; Target its kind.
+	// System is the store with its servers and Case what was compared, as compare names them; Target is the kind of store.
 	System  string `json:"system,omitempty"`
 	Target  string `json:"target"`
 	Servers int    `json:"servers"`
+	Case    string `json:"case,omitempty"`
 	Round   int    `json:"round,omitempty"`
 
 	Workload  string  `json:"workload"`
@@ -69,13 +69,12 @@ type Latency struct {
 
 // LatencyOf sums up a histogram of nanoseconds.
 func LatencyOf(h *hdrhistogram.Histogram) Latency {
-	at := func(percent float64) float64 { return float64(h.ValueAtQuantile(percent)) / 1e6 }
-	mean := h.Mean()
-	if math.IsNaN(mean) {
-		mean = 0
+	if h.TotalCount() == 0 {
+		return Latency{}
 	}
+	at := func(percent float64) float64 { return float64(h.ValueAtQuantile(percent)) / 1e6 }
 	return Latency{
-		Count: uint64(h.TotalCount()), Mean: mean / 1e6, P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), P9999: at(99.99),
+		Count: uint64(h.TotalCount()), Mean: h.Mean() / 1e6, P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), P9999: at(99.99),
 		Max: float64(h.Max()) / 1e6,
 	}
 }

@@ -23,6 +23,8 @@ type echo struct {
 	pipelined bool
 	depth     int
 	conns     []*grpc.ClientConn
+	// header is as long as what kvd's client sends, and says how long values are to be.
+	header *kvdv1.RequestHeader
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -33,7 +35,7 @@ type echo struct {
 }
 
 func newEcho(c Config) (Target, error) {
-	t := &echo{pipelined: c.Pipelined, depth: c.Depth}
+	t := &echo{pipelined: c.Pipelined, depth: c.Depth, header: &kvdv1.RequestHeader{Shard: 1000, Version: uint64(c.Value)}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	for range perServer(len(c.Endpoints)) {
 		for _, e := range c.Endpoints {
@@ -71,7 +73,7 @@ func (t *echo) Session(caller int) (load.Session, error) {
 	at := caller % len(t.conns)
 	if !t.pipelined {
 		api := kvdv1.NewKVClient(t.conns[at])
-		return one(func(ctx context.Context, op load.Op) load.Result { return echoUnary(ctx, api, op) }), nil
+		return one(func(ctx context.Context, op load.Op) load.Result { return t.unary(ctx, api, op) }), nil
 	}
 	if t.depth > 1 { // A stream of its own, and a message for each turn.
 		return t.open(t.conns[at])
@@ -88,16 +90,13 @@ func (t *echo) Session(caller int) (load.Session, error) {
 	return t.shared[at], nil
 }
 
-// echoHeader is what kvd's client sends with a request.
-var echoHeader = &kvdv1.RequestHeader{Shard: 1000, Version: 1}
-
-func echoUnary(ctx context.Context, api kvdv1.KVClient, op load.Op) load.Result {
+func (t *echo) unary(ctx context.Context, api kvdv1.KVClient, op load.Op) load.Result {
 	var err error
 	switch op.Kind {
 	case load.Read:
-		_, err = api.Get(ctx, &kvdv1.GetRequest{Header: echoHeader, Key: op.Key})
+		_, err = api.Get(ctx, &kvdv1.GetRequest{Header: t.header, Key: op.Key})
 	case load.Update, load.Insert:
-		_, err = api.Put(ctx, &kvdv1.PutRequest{Header: echoHeader, Key: op.Key, Value: op.Value})
+		_, err = api.Put(ctx, &kvdv1.PutRequest{Header: t.header, Key: op.Key, Value: op.Value})
 	default:
 		return cannot(op, "echo")
 	}
@@ -118,9 +117,10 @@ type echoTurn struct {
 
 // echoStream carries the operations of some callers: whatever is queued travels as one message.
 type echoStream struct {
-	rpc   kvdv1.KV_PipelineClient
-	ctx   context.Context
-	queue chan *echoTurn
+	rpc    kvdv1.KV_PipelineClient
+	ctx    context.Context
+	header *kvdv1.RequestHeader
+	queue  chan *echoTurn
 
 	mu      sync.Mutex // Guards the rest.
 	next    uint64
@@ -133,7 +133,7 @@ func (t *echo) open(conn *grpc.ClientConn) (*echoStream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &echoStream{rpc: rpc, ctx: rpc.Context(), queue: make(chan *echoTurn, echoQueue), flights: map[uint64]*echoTurn{}}
+	s := &echoStream{rpc: rpc, ctx: rpc.Context(), header: t.header, queue: make(chan *echoTurn, echoQueue), flights: map[uint64]*echoTurn{}}
 	t.running.Go(s.send)
 	t.running.Go(s.receive)
 	return s, nil
@@ -188,7 +188,7 @@ func (s *echoStream) message(turn *echoTurn) *kvdv1.PipelineRequest {
 		for _, op := range turn.ops {
 			s.next++
 			s.flights[s.next] = turn
-			m.Ops = append(m.Ops, echoOp(s.next, op))
+			m.Ops = append(m.Ops, s.op(s.next, op))
 		}
 		if len(m.Ops) >= echoMost {
 			return m
@@ -201,11 +201,11 @@ func (s *echoStream) message(turn *echoTurn) *kvdv1.PipelineRequest {
 	}
 }
 
-func echoOp(id uint64, op load.Op) *kvdv1.PipelineOp {
+func (s *echoStream) op(id uint64, op load.Op) *kvdv1.PipelineOp {
 	if op.Kind.Writes() {
-		return &kvdv1.PipelineOp{Id: id, Op: &kvdv1.PipelineOp_Put{Put: &kvdv1.PutRequest{Header: echoHeader, Key: op.Key, Value: op.Value}}}
+		return &kvdv1.PipelineOp{Id: id, Op: &kvdv1.PipelineOp_Put{Put: &kvdv1.PutRequest{Header: s.header, Key: op.Key, Value: op.Value}}}
 	}
-	return &kvdv1.PipelineOp{Id: id, Op: &kvdv1.PipelineOp_Get{Get: &kvdv1.GetRequest{Header: echoHeader, Key: op.Key}}}
+	return &kvdv1.PipelineOp{Id: id, Op: &kvdv1.PipelineOp_Get{Get: &kvdv1.GetRequest{Header: s.header, Key: op.Key}}}
 }
 
 func (s *echoStream) receive() {

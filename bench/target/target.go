@@ -40,6 +40,8 @@ type Config struct {
 	Callers int
 	// Depth is how many operations a session gets at a time.
 	Depth int
+	// Value is the length of values, in bytes.
+	Value int
 }
 
 // kind is what a store is made by, and what it can do.
