@@ -110,13 +110,15 @@ func (t *trial) measure(ctx context.Context, to target.Target) (*report.Run, err
 		beside.Go(func() { t.during(ctx) })
 	}
 	outcome, err := load.Run(ctx, t.config(to, recorder, t.length))
-	r.Seconds = time.Since(r.Began).Seconds()
+	lasted := time.Since(r.Began)
 	close(stop)
 	beside.Wait()
 	if err != nil {
 		return nil, err
 	}
-	r.ClientCores = (ownCPU() - own).Seconds() / r.Seconds
+	// Callers may wait long for their last answers; nothing was sent meanwhile.
+	r.Seconds = min(lasted, t.length).Seconds()
+	r.ClientCores = (ownCPU() - own).Seconds() / lasted.Seconds()
 	if r.Processes, r.SyncsPerSecond, err = watch.End(ctx); err != nil {
 		return nil, err
 	}

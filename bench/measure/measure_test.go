@@ -1,7 +1,7 @@
 package measure
 
 import (
-	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -25,7 +25,7 @@ func TestRecorder(t *testing.T) {
 					}
 					r.Done(worker, kind, time.Duration(1+i+100*worker+part)*time.Microsecond, i%10 == 0)
 				}
-				r.Failed(worker, Unknown, errors.New("lost"))
+				r.Failed(worker, Unknown, fmt.Errorf("lost %d", worker%(1+4*part*worker)))
 			})
 		}
 		all.Wait()

@@ -34,7 +34,7 @@ func NewHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(latencyMin
 type Interval struct {
 	// Latencies of what succeeded, by kind of operation.
 	Latencies map[string]*hdrhistogram.Histogram
-	// Errors by their kind, and the texts of some.
+	// Errors by their kind, and some different texts.
 	Errors map[string]uint64
 	Shown  []string
 	// Missed counts reads that found nothing.
@@ -54,8 +54,17 @@ func (i *Interval) Merge(o *Interval) {
 	for kind, n := range o.Errors {
 		i.Errors[kind] += n
 	}
-	i.Shown = append(i.Shown, o.Shown[:min(len(o.Shown), shownMax-len(i.Shown))]...)
+	for _, text := range o.Shown {
+		i.show(text)
+	}
 	i.Missed += o.Missed
+}
+
+// show keeps a text that is not kept yet.
+func (i *Interval) show(text string) {
+	if len(i.Shown) < shownMax && !slices.Contains(i.Shown, text) {
+		i.Shown = append(i.Shown, text)
+	}
 }
 
 // of is the histogram of a kind.
@@ -120,9 +129,7 @@ func (r *Recorder) Failed(worker int, kind string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.now.Errors[kind]++
-	if len(l.now.Shown) < shownMax {
-		l.now.Shown = append(l.now.Shown, kind+": "+err.Error())
-	}
+	l.now.show(kind + ": " + err.Error())
 }
 
 // Take gives what was noted since it was last called.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -24,7 +26,7 @@ type etcd struct {
 func newEtcd(c Config) (Target, error) {
 	t := &etcd{}
 	for range perServer(len(c.Endpoints)) { // Each has a connection to every server.
-		x, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints, DialTimeout: callMax})
+		x, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints, DialTimeout: callMax, Logger: zap.NewNop()})
 		if err != nil {
 			return nil, errors.Join(err, t.Close())
 		}
@@ -43,7 +45,11 @@ func (t *etcd) Close() error {
 
 // Judge goes by the code: a call that ran out of time, or whose server went away, may have been done.
 func (t *etcd) Judge(op load.Op, err error) string {
-	switch code := status.Code(err); {
+	code := status.Code(err)
+	if told, ok := errors.AsType[rpctypes.EtcdError](err); ok { // The server's own errors carry none that gRPC would find.
+		code = told.Code()
+	}
+	switch {
 	case code == codes.ResourceExhausted:
 		return measure.NotDone
 	case code == codes.Unavailable, code == codes.DeadlineExceeded, code == codes.Canceled, errors.Is(err, context.DeadlineExceeded):

@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -50,6 +51,9 @@ func TestJudge(t *testing.T) {
 		{&etcd{}, status.Error(codes.Unavailable, "gone"), measure.Unknown, measure.NotDone},
 		{&etcd{}, context.DeadlineExceeded, measure.Unknown, measure.NotDone},
 		{&etcd{}, status.Error(codes.ResourceExhausted, "too many requests"), measure.NotDone, measure.NotDone},
+		{&etcd{}, rpctypes.ErrTimeoutDueToLeaderFail, measure.Unknown, measure.NotDone},
+		{&etcd{}, rpctypes.ErrTooManyRequests, measure.NotDone, measure.NotDone},
+		{&etcd{}, rpctypes.ErrEmptyKey, measure.Other, measure.Other},
 		{&etcd{}, status.Error(codes.InvalidArgument, "no"), measure.Other, measure.Other},
 		{&redisStore{}, late, measure.Unknown, measure.NotDone},
 		{&redisStore{}, io.EOF, measure.Unknown, measure.NotDone},

@@ -1,0 +1,71 @@
+package hitrate
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvdstore/kvd/bench/load"
+)
+
+func keys(names string) (list [][]byte) {
+	for _, c := range names {
+		list = append(list, []byte(string(c)))
+	}
+	return list
+}
+
+// TestLRU: by hand.
+func TestLRU(t *testing.T) {
+	require.Equal(t, Rates{Hits: 2.0 / 8}, LRU(keys("abacbaca"), 2, 0)) // The second a and the last.
+	require.Equal(t, Rates{Hits: 5.0 / 8}, LRU(keys("abacbaca"), 3, 0))
+	require.Equal(t, Rates{}, LRU(nil, 2, 0))
+	require.Equal(t, Rates{}, LRU(keys("aaaa"), 2, 100), "nothing is read")
+}
+
+// TestSized: there is room for as many entries as were asked for.
+func TestSized(t *testing.T) {
+	for _, n := range []int{1, 100, 1000, 5000, 100_000} {
+		s, each, err := sized(n)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, each, int64(entryBytes))
+		require.InEpsilon(t, float64(n), float64(s.Metrics().CapacityBytes)/float64(each), 0.005)
+		s.Close()
+	}
+}
+
+// TestCache: what fits is found again; of what does not, no more than there is room for.
+func TestCache(t *testing.T) {
+	var some, many [][]byte
+	for i := range 20_000 {
+		some = append(some, fmt.Appendf(nil, "k%d", i%100))
+		many = append(many, fmt.Appendf(nil, "k%d", i%4000))
+	}
+	r, err := Cache(some, 1000, 0)
+	require.NoError(t, err)
+	require.InDelta(t, 0.99, r.Hits, 0.01)
+	require.Zero(t, r.Stale)
+	r, err = Cache(many, 1000, 0)
+	require.NoError(t, err)
+	require.LessOrEqual(t, r.Hits, 0.25)
+	require.Zero(t, LRU(many, 1000, 0).Hits)
+	r, err = Cache(some, 1000, 10)
+	require.NoError(t, err)
+	require.InDelta(t, 0.99, r.Hits, 0.02)
+}
+
+// TestWeb: the LRU's rates are those that are known of the trace.
+func TestWeb(t *testing.T) {
+	dir := os.Getenv("KVD_TRACES")
+	if dir == "" {
+		t.Skip("KVD_TRACES names no directory with the trace web12.gz")
+	}
+	trace, err := load.ReadTrace(filepath.Join(dir, "web12.gz"))
+	require.NoError(t, err)
+	require.Len(t, trace, 95_607)
+	require.InDelta(t, 0.6473, LRU(trace, 1000, 0).Hits, 0.0001)
+	require.InDelta(t, 0.8070, LRU(trace, 5000, 0).Hits, 0.0001)
+}
