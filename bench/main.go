@@ -33,6 +33,7 @@ type command struct {
 var commands = []command{
 	{"run", "measure a store that runs", runCommand},
 	{"compare", "start kvd and its peers, and measure them in turn", compareCommand},
+	{"micro", "run the packages' benchmarks, and compare with an earlier run", microCommand},
 	{"traces", "hit rates of kvd's cache and of an LRU", tracesCommand},
 	{"report", "tell again what compare has found", reportCommand},
 	{"echo", "serve the ceiling: gRPC that stores nothing", echoCommand},
