@@ -250,6 +250,7 @@ var (
 	diskFree     = describeMetric("disk_free_bytes", "Free room of the data directory's file system.", prometheus.GaugeValue)
 	diskFull     = describeMetric("disk_full", "1 while writes are refused for want of room.", prometheus.GaugeValue)
 	logBytes     = describeMetric("log_disk_bytes", "Disk use of the log store.", prometheus.GaugeValue)
+	logSyncs     = describeMetric("log_syncs_total", "Synced writes of the log store.", prometheus.CounterValue)
 	stateBytes   = describeMetric("state_disk_bytes", "Disk use of the state store.", prometheus.GaugeValue)
 	stateAmp     = describeMetric("state_read_amplification", "Levels that a read of the state store may touch.", prometheus.GaugeValue)
 	memoryBudget = describeMetric("memory_budget_bytes", "What --memory allows.", prometheus.GaugeValue)
@@ -272,7 +273,7 @@ func (c nodeCollector) Collect(out chan<- prometheus.Metric) {
 		{cacheHits, float64(m.Cache.Hits)}, {cacheMisses, float64(m.Cache.Misses)}, {cacheStale, float64(m.Cache.Stale)},
 		{cacheBytes, float64(m.Cache.Store.Bytes)}, {queued, float64(m.Queued)}, {queuedBytes, float64(m.QueuedBytes)},
 		{leadersCount, float64(m.Leaders)}, {replicaCount, float64(m.Replicas)}, {diskFree, float64(m.DiskFree)}, {diskFull, full},
-		{logBytes, float64(m.Log.DiskBytes)}, {stateBytes, float64(m.State.DiskBytes)}, {stateAmp, float64(m.State.ReadAmp)},
+		{logBytes, float64(m.Log.DiskBytes)}, {logSyncs, float64(m.Log.Syncs)}, {stateBytes, float64(m.State.DiskBytes)}, {stateAmp, float64(m.State.ReadAmp)},
 		{memoryBudget, float64(m.MemoryBudget)},
 	} {
 		out <- prometheus.MustNewConstMetric(v.desc, v.kind, v.value)

@@ -180,6 +180,7 @@ func TestCallsAreCounted(t *testing.T) {
 	w := httptest.NewRecorder()
 	s.HTTP().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	require.Contains(t, w.Body.String(), `kvd_call_seconds_count{code="OK",method="/kvd.v1.KV/Put"} 3`)
+	require.Contains(t, w.Body.String(), "\nkvd_log_syncs_total 0\n", "bench reads it by this name")
 	require.Contains(t, w.Body.String(), `kvd_call_seconds_count{code="InvalidArgument",method="/kvd.v1.KV/Get"} 1`)
 	require.Contains(t, w.Body.String(), "kvd_memory_budget_bytes")
 }

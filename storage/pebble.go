@@ -12,6 +12,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/kvdstore/kvd/kv"
 )
@@ -244,7 +246,17 @@ func metricsOf(db *pebble.DB) Metrics {
 	return Metrics{
 		DiskBytes: m.DiskSpaceUsage(), MemtableBytes: m.MemTable.Size, ReadAmp: m.ReadAmp(), Compactions: m.Compact.Count,
 		FlushedBytes: total.TableBytesFlushed, CompactedBytes: total.TableBytesCompacted, WALBytes: m.WAL.BytesWritten,
+		Syncs: observations(m.LogWriter.FsyncLatency),
 	}
+}
+
+// observations counts what a histogram has seen: Pebble gives the number of its syncs in no other way.
+func observations(h prometheus.Histogram) uint64 {
+	m := &dto.Metric{}
+	if h == nil || h.Write(m) != nil {
+		return 0
+	}
+	return m.GetHistogram().GetSampleCount()
 }
 
 // tableOptions are those of a table that is to be ingested.

@@ -186,4 +186,6 @@ type Metrics struct {
 	FlushedBytes   uint64
 	CompactedBytes uint64
 	WALBytes       uint64
+	// Syncs counts those of its write-ahead log since it was opened.
+	Syncs uint64
 }

@@ -410,3 +410,19 @@ func BenchmarkStateGet(b *testing.B) {
 		}
 	}
 }
+
+// TestSyncsCounted: the metric counts synced writes, and no others.
+func TestSyncsCounted(t *testing.T) {
+	l, err := OpenLog(options(t, nil, "log"))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	id := kv.Group{Shard: 1, Replica: 2}
+	require.NoError(t, l.Write([]LogWrite{{Group: id, Reset: &Point{Index: 10, Term: 5}}}, true))
+	before := l.Metrics().Syncs
+	for i := range 5 {
+		require.NoError(t, l.Write([]LogWrite{{Group: id, Reset: &Point{Index: kv.Index(11 + i), Term: 5}}}, true))
+	}
+	require.EqualValues(t, 5, l.Metrics().Syncs-before)
+	require.NoError(t, l.Write([]LogWrite{{Group: id, Reset: &Point{Index: 20, Term: 5}}}, false))
+	require.EqualValues(t, 5, l.Metrics().Syncs-before)
+}

@@ -23,6 +23,8 @@ type Result struct {
 	Err error
 	// Missed tells that it read what was not there.
 	Missed bool
+	// Items are how many a scan gave.
+	Items int
 }
 
 // Session is one caller's way to a store.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -139,6 +140,11 @@ func TestGeo(t *testing.T) {
 		require.Equal(t, Update, op.Kind)
 		store[string(op.Key)] = true
 		place := op.Key
+		_, id, err := geo.ParseKey(geoPrefix, place)
+		require.NoError(t, err)
+		thing, err := strconv.ParseInt(id, 16, 64)
+		require.NoError(t, err)
+		require.EqualValues(t, i%callers, thing%callers, "a thing has one caller, or it would be in two places")
 		lat, lon := hotSpot(since)
 		if cell := op.Key[len(geoPrefix) : len(geoPrefix)+cellChars]; geo.Distance(centre(cell, lat, lon)) < 60_000 {
 			hot++
@@ -196,8 +202,12 @@ func TestTrace(t *testing.T) {
 	require.Equal(t, Insert, put.Kind)
 	require.Equal(t, "one", string(put.Key))
 	first.Ended(put, false)
-	require.Equal(t, "one", string(first.Next(0).Key))
-	require.Equal(t, "one", string(first.Next(0).Key), "and from the beginning again")
+	op = first.Next(0)
+	require.Equal(t, "one", string(op.Key))
+	first.Ended(op, false)
+	op = first.Next(0)
+	require.Equal(t, Read, op.Kind, "what was found is not put")
+	require.Equal(t, "one", string(op.Key), "and from the beginning again")
 	require.Equal(t, "two", string(second.Next(0).Key))
 	require.Equal(t, "three", string(second.Next(0).Key))
 

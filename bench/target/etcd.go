@@ -102,7 +102,10 @@ func (s etcdSession) one(ctx context.Context, op load.Op) load.Result {
 			end = "\x00" // To the last key.
 		}
 		r, err := s.c.Get(ctx, string(op.Key), clientv3.WithRange(end), clientv3.WithLimit(int64(op.Limit)))
-		return load.Result{Err: err, Missed: err == nil && len(r.Kvs) == 0}
+		if err != nil {
+			return load.Result{Err: err}
+		}
+		return load.Result{Missed: len(r.Kvs) == 0, Items: len(r.Kvs)}
 	}
 	return cannot(op, "etcd")
 }

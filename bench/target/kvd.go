@@ -85,7 +85,7 @@ func kvdScan(ctx context.Context, c *client.Client, op load.Op) load.Result {
 		}
 		n++
 	}
-	return load.Result{Missed: n == 0}
+	return load.Result{Missed: n == 0, Items: n}
 }
 
 // kvdPipeline has its operations under way together. Scans have a stream each in any case.

@@ -105,5 +105,5 @@ func (t *pebbleStore) scan(op load.Op) load.Result {
 		}
 		n++
 	}
-	return load.Result{Missed: n == 0, Err: i.Close()}
+	return load.Result{Missed: n == 0, Items: n, Err: i.Close()}
 }

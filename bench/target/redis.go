@@ -100,7 +100,8 @@ func (t *redisStore) values(ctx context.Context, found redis.Cmder) load.Result 
 	if !ok || len(keys.Val()) == 0 {
 		return load.Result{Missed: true}
 	}
-	return load.Result{Err: t.client.MGet(ctx, keys.Val()...).Err()}
+	values, err := t.client.MGet(ctx, keys.Val()...).Result()
+	return load.Result{Err: err, Items: len(values)}
 }
 
 // judge tells of an error of a store that does not say whether a write was done: after a time-out or a break that is

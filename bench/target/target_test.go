@@ -17,6 +17,7 @@ import (
 
 	"github.com/kvdstore/kvd/bench/load"
 	"github.com/kvdstore/kvd/bench/measure"
+	"github.com/kvdstore/kvd/internal/test"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -76,21 +77,51 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestPebble: what was put is found, scanned in order and removed; the rest of a deep turn goes on.
-func TestPebble(t *testing.T) {
-	s, err := Open(Config{Kind: "pebble", Endpoints: []string{t.TempDir()}, Pipelined: true, Depth: 5})
-	require.NoError(t, err)
-	defer func() { require.NoError(t, s.Close()) }()
+// TestStores: what was put is found, scanned in order and bounds, and removed, by a turn of one operation and by a deep one.
+func TestStores(t *testing.T) {
+	c := test.New(t, 1)
+	c.StartAll()
+	for name, config := range map[string]Config{
+		"pebble": {Kind: "pebble", Endpoints: []string{t.TempDir()}},
+		"kvd":    {Kind: "kvd", Endpoints: c.Addresses()},
+		"deep":   {Kind: "kvd", Endpoints: c.Addresses(), Pipelined: true, Depth: 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := Open(config)
+			require.NoError(t, err)
+			defer func() { require.NoError(t, s.Close()) }()
+			checkStore(t, s)
+		})
+	}
+}
+
+func checkStore(t *testing.T, s Target) {
 	x, err := s.Session(0)
 	require.NoError(t, err)
-	do := func(ops ...load.Op) []load.Result {
+	do := func(kind load.Kind, keys ...string) []load.Result {
+		var ops []load.Op
+		for _, key := range keys {
+			ops = append(ops, load.Op{Kind: kind, Key: []byte(key), Value: []byte("1")})
+		}
 		results := make([]load.Result, len(ops))
 		x.Do(t.Context(), ops, results)
 		return results
 	}
-	require.Equal(t, []load.Result{{}, {}, {Missed: true}},
-		do(load.Op{Kind: load.Insert, Key: []byte("a"), Value: []byte("1")}, load.Op{Kind: load.Update, Key: []byte("b"), Value: []byte("2")}, load.Op{Key: []byte("a")}))
-	require.Equal(t, []load.Result{{}, {}, {Missed: true}, {}},
-		do(load.Op{Key: []byte("a")}, load.Op{Kind: load.Scan, Key: []byte("b"), Limit: 3}, load.Op{Kind: load.Scan, Key: []byte("b"), End: []byte("b"), Limit: 3}, load.Op{Kind: load.Delete, Key: []byte("a")}))
-	require.Equal(t, []load.Result{{Missed: true}}, do(load.Op{Key: []byte("a")}))
+	scan := func(from, to string, limit int) load.Result {
+		results := make([]load.Result, 1)
+		x.Do(t.Context(), []load.Op{{Kind: load.Scan, Key: []byte(from), End: []byte(to), Limit: limit}}, results)
+		return results[0]
+	}
+	done := []load.Result{{}, {}, {}}
+	require.Equal(t, done, do(load.Insert, "a", "b", "c"))
+	require.Equal(t, done, do(load.Update, "a", "b", "c"))
+	require.Equal(t, []load.Result{{}, {}, {Missed: true}}, do(load.Read, "a", "c", "d"))
+	require.Equal(t, load.Result{Items: 3}, scan("a", "", 10))
+	require.Equal(t, load.Result{Items: 2}, scan("a", "", 2))
+	require.Equal(t, load.Result{Items: 1}, scan("b", "c", 10))
+	require.Equal(t, load.Result{Missed: true}, scan("d", "", 10))
+	require.Equal(t, done[:2], do(load.Delete, "a", "b"))
+	require.Equal(t, []load.Result{{Missed: true}, {Missed: true}, {}}, do(load.Read, "a", "b", "c"))
+	require.Equal(t, done[:1], do(load.Delete, "c"))
+	require.ErrorIs(t, cannot(load.Op{}, "it").Err, kv.ErrUnsupported)
 }
