@@ -413,7 +413,7 @@ func BenchmarkStateGet(b *testing.B) {
 
 // TestSyncsCounted: the metric counts synced writes, and no others.
 func TestSyncsCounted(t *testing.T) {
-	l, err := OpenLog(options(t, nil, "log"))
+	l, err := OpenLog(options(t, vfs.NewMem(), "log"))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, l.Close()) }()
 	id := kv.Group{Shard: 1, Replica: 2}
