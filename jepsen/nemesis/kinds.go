@@ -41,6 +41,8 @@ func kinds() []kind {
 		{name: "partition:leaders", begin: partition, nodesMin: 3},
 		{name: "partition:meta", begin: partition, nodesMin: 3},
 		{name: "slow", begin: slow, nodesMin: 2},
+		{name: "slow:answers", begin: lateAnswers, nodesMin: 3},
+		{name: "slow:transfer", begin: lateTransfers, nodesMin: 3, asks: true},
 		{name: "split", begin: split, asks: true},
 		{name: "merge", begin: merge, asks: true},
 		{name: "move", begin: move, nodesMin: 4, asks: true},

@@ -143,4 +143,6 @@ func NeedsTestBuild(names []string) bool {
 }
 
 // NeedsProxy tells whether one of the faults needs the cluster's proxy.
-func NeedsProxy(names []string) bool { return slices.Contains(names, "slow") }
+func NeedsProxy(names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return name == "slow" || strings.HasPrefix(name, "slow:") })
+}
