@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/kvdstore/kvd/bench/measure"
 	"github.com/kvdstore/kvd/bench/peers"
 )
 
@@ -81,6 +84,36 @@ func TestFilledOnce(t *testing.T) {
 	require.False(t, fills("f", "kvd-3"))
 	require.True(t, fills("e", "redis"), "with an index")
 	require.True(t, fills("geo", "redis"))
+}
+
+// TestMain lets the test's program be the server that compare starts of itself.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "echo" {
+		if err := bench(context.Background(), os.Args[1:], os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestCompareProcesses: a store of three processes is started, their figures are taken, and none is left.
+func TestCompareProcesses(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, bench(t.Context(), []string{
+		"compare", "--only", "echo-3,packed-get", "--rounds", "1", "--time", "300ms", "--warm", "0s", "--keys", "100", "--out", dir,
+	}, &bytes.Buffer{}))
+	runs, err := readRuns(filepath.Join(dir, runsFile))
+	require.NoError(t, err)
+	require.Len(t, runs, 1)
+	require.NotZero(t, runs[0].Done)
+	require.Len(t, runs[0].Processes, 3)
+	for _, p := range runs[0].Processes {
+		require.NotEqual(t, os.Getpid(), p.PID)
+		_, err := measure.UsageOf(p.PID)
+		require.Error(t, err, "process %d is still there", p.PID)
+	}
 }
 
 // TestCompare: Pebble needs no server: it is started, measured in every round, and reported; a program that is not there

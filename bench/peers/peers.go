@@ -128,12 +128,7 @@ func (s *Store) PIDs() (list []int) {
 }
 
 // Stop ends the processes. One that had ended before is an error.
-func (s *Store) Stop() error {
-	if s.cluster != nil {
-		return s.cluster.Stop(false)
-	}
-	return local.StopAll(s.processes)
-}
+func (s *Store) Stop() error { return local.StopAll(s.Processes()) }
 
 // awaitServing asks until there is an answer.
 func (s *Store) awaitServing(ctx context.Context) error {
