@@ -81,8 +81,6 @@ var (
 	late = []string{"slow", "pause"}
 	// apart: leaders that are cut off, and still reached by clients.
 	apart = []string{"partition:leaders", "slow"}
-	// handed: leadership that goes to and fro.
-	handed = []string{"transfer", "slow", "partition:leaders"}
 	// lost: disks that have only what was synced.
 	lost = []string{"disk-loss", "restart-all"}
 	// lostShapes: the same while shards change.
