@@ -61,6 +61,14 @@ func TestRunKVD(t *testing.T) {
 	}
 }
 
+// TestTargetAddress: an address is one of kvd.
+func TestTargetAddress(t *testing.T) {
+	x, _, err := parseRun([]string{"--target", "127.0.0.1:1,127.0.0.1:2"})
+	require.NoError(t, err)
+	require.Equal(t, "kvd", x.target.Kind)
+	require.Equal(t, []string{"127.0.0.1:1", "127.0.0.1:2"}, x.target.Endpoints)
+}
+
 // TestRunEcho: the ceiling has the same ways to be asked.
 func TestRunEcho(t *testing.T) {
 	var list []string

@@ -39,7 +39,7 @@ func runCommand(ctx context.Context, args []string, out io.Writer) error {
 func parseRun(args []string) (t *trial, file string, err error) {
 	t = &trial{}
 	f := pflag.NewFlagSet("bench run", pflag.ContinueOnError)
-	f.StringVar(&t.target.Kind, "target", "kvd", strings.Join(target.Kinds(), ", "))
+	f.StringVar(&t.target.Kind, "target", "kvd", strings.Join(target.Kinds(), ", ")+"; or HOST:PORT,… of kvd")
 	f.StringSliceVar(&t.target.Endpoints, "endpoints", []string{"127.0.0.1:7400"}, "HOST:PORT of its servers")
 	f.StringVar(&t.workload.Name, "workload", "a", strings.Join(load.Names(), ", "))
 	f.IntVar(&t.clients, "clients", 64, fmt.Sprintf("callers, 1 to %d", load.ClientsMax))
@@ -63,6 +63,9 @@ func parseRun(args []string) (t *trial, file string, err error) {
 	}
 	if err := noMore(f.Args()); err != nil {
 		return nil, "", err
+	}
+	if strings.Contains(t.target.Kind, ":") {
+		t.target.Kind, t.target.Endpoints = "kvd", strings.Split(t.target.Kind, ",")
 	}
 	if *trace != "" {
 		if t.workload.Trace, err = load.ReadTrace(*trace); err != nil {
