@@ -43,21 +43,21 @@ var allowed = map[string][]string{
 	"cmd/kvd":         {"kv", "raftmeta", "node", "server", "transport", "internal/faults"},
 	"cmd/kvcli":       {"kv", "api/kvd/v1", "api/wire", "client", "geo", "backup", "check", "jepsen/workload"},
 	"bench/local":     {"kv"},
-	"bench":           {"kv", "bench/echo", "bench/hitrate", "bench/load", "bench/measure", "bench/peers", "bench/report", "bench/target"},
+	"bench":           {"kv", "bench/echo", "bench/hitrate", "bench/load", "bench/measure", "bench/peers", "bench/report", "bench/target", "internal/wait"},
 	"bench/echo":      {"kv", "api/kvd/v1", "api/wire"},
 	"bench/hitrate":   {"kv", "cache"},
-	"bench/load":      {"kv", "geo"},
+	"bench/load":      {"kv", "geo", "internal/wait"},
 	"bench/measure":   {},
 	"bench/peers":     {"kv", "client", "bench/load", "bench/local", "bench/target"},
 	"bench/report":    {"bench/measure"},
 	"bench/target":    {"kv", "api/kvd/v1", "api/wire", "client", "bench/load", "bench/measure"},
-	"bench/changes":   {"kv", "api/kvd/v1", "client", "check", "bench/local"},
-	"bench/hotspot":   {"kv", "api/kvd/v1", "client", "geo", "bench/local"},
+	"bench/changes":   {"kv", "api/kvd/v1", "client", "check", "bench/local", "internal/wait"},
+	"bench/hotspot":   {"kv", "api/kvd/v1", "client", "geo", "bench/local", "internal/wait"},
 	"jepsen":          {"kv", "api/kvd/v1", "api/wire", "client", "check", "jepsen/cluster", "jepsen/nemesis", "jepsen/overload", "jepsen/report", "jepsen/workload"},
-	"jepsen/overload": {"kv"},
-	"jepsen/cluster":  {"kv"},
-	"jepsen/nemesis":  {"kv", "api/kvd/v1", "client", "check", "jepsen/cluster"},
-	"jepsen/workload": {"kv", "api/kvd/v1", "client", "check"},
+	"jepsen/overload": {"kv", "internal/wait"},
+	"jepsen/cluster":  {"kv", "internal/wait"},
+	"jepsen/nemesis":  {"kv", "api/kvd/v1", "client", "check", "jepsen/cluster", "internal/wait"},
+	"jepsen/workload": {"kv", "api/kvd/v1", "client", "check", "internal/wait"},
 
 	"internal/test": {"kv", "api/kvd/v1", "api/wire", "node", "server", "transport", "client"},
 
@@ -65,6 +65,7 @@ var allowed = map[string][]string{
 	"backup":         {"kv", "api/kvd/v1", "snapshot/pairs"},
 
 	"sim/cmd/simulate": {"kv", "sim"},
+	"internal/wait":    {},
 	"jepsen/report":    {"kv", "check", "jepsen/workload"},
 	"internal/faults":  {"kv", "check"}, // Of test builds alone: TestNormalBuild.
 }

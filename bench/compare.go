@@ -16,6 +16,7 @@ import (
 	"github.com/kvdstore/kvd/bench/load"
 	"github.com/kvdstore/kvd/bench/peers"
 	"github.com/kvdstore/kvd/bench/report"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -334,7 +335,7 @@ func (c *contest) killOnce(ctx context.Context, x *comparison, t *trial, s *peer
 	t.target.Endpoints, t.fill = s.Endpoints, true
 	var killed error
 	t.during = func(ctx context.Context) {
-		if !pause(ctx, t.length/3) {
+		if wait.For(ctx, t.length/3) != nil {
 			return
 		}
 		p, err := s.Leader(ctx)
@@ -344,16 +345,4 @@ func (c *contest) killOnce(ctx context.Context, x *comparison, t *trial, s *peer
 		killed = err
 	}
 	return errors.Join(c.one(ctx, x, t, s.Name, round), killed)
-}
-
-// pause waits; false when the context ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

@@ -3,7 +3,6 @@ package check
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -116,26 +115,15 @@ func WriteEvents(w io.Writer, events []Event) error {
 // ReadEvents reads a recorded history from JSON lines; empty lines are passed over. An error names the line and the field.
 func ReadEvents(r io.Reader) ([]Event, error) {
 	var events []Event
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, LineBytesMax)
-	n := 1
-	for ; lines.Scan(); n++ {
-		if len(lines.Bytes()) == 0 {
-			continue
-		}
+	err := eachLine(r, func(text []byte) error {
 		var l eventLine
-		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
-			return nil, fmt.Errorf("read a history: line %d: %w", n, err)
+		if err := json.Unmarshal(text, &l); err != nil {
+			return err
 		}
-		e := Event{l.Index, int(l.Process), l.Type, l.F, l.Value, l.Time, l.Error, l.Node}
-		if err := e.validate(); err != nil {
-			return nil, fmt.Errorf("read a history: line %d: %w", n, err)
-		}
-		events = append(events, e)
-	}
-	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return nil, fmt.Errorf("read a history: %w", &kv.InvalidError{Field: fmt.Sprintf("line %d", n), Bound: fmt.Sprintf("at most %d bytes", LineBytesMax)})
-	} else if err != nil {
+		events = append(events, Event{l.Index, int(l.Process), l.Type, l.F, l.Value, l.Time, l.Error, l.Node})
+		return events[len(events)-1].validate()
+	})
+	if err != nil {
 		return nil, fmt.Errorf("read a history: %w", err)
 	}
 	return events, nil

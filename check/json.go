@@ -59,6 +59,19 @@ func Write(w io.Writer, h History) error {
 // Read reads a history from JSON lines; empty lines are passed over. An error names the line and the field.
 func Read(r io.Reader) (History, error) {
 	var h History
+	err := eachLine(r, func(text []byte) error {
+		o, err := parse(text)
+		h = append(h, o)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read a history: %w", err)
+	}
+	return h, nil
+}
+
+// eachLine hands every line of a file on, but for empty ones. An error names the line.
+func eachLine(r io.Reader, take func(text []byte) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, LineBytesMax)
 	n := 1
@@ -66,18 +79,14 @@ func Read(r io.Reader) (History, error) {
 		if len(lines.Bytes()) == 0 {
 			continue
 		}
-		o, err := parse(lines.Bytes())
-		if err != nil {
-			return nil, fmt.Errorf("read a history: line %d: %w", n, err)
+		if err := take(lines.Bytes()); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
 		}
-		h = append(h, o)
 	}
-	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return nil, fmt.Errorf("read a history: %w", &kv.InvalidError{Field: fmt.Sprintf("line %d", n), Bound: fmt.Sprintf("at most %d bytes", LineBytesMax)})
-	} else if err != nil {
-		return nil, fmt.Errorf("read a history: %w", err)
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return &kv.InvalidError{Field: fmt.Sprintf("line %d", n), Bound: fmt.Sprintf("at most %d bytes", LineBytesMax)}
 	}
-	return h, nil
+	return lines.Err()
 }
 
 func parse(text []byte) (Operation, error) {

@@ -1,8 +1,6 @@
 package check
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,17 +31,16 @@ func ReadLeases(r io.Reader) ([]Lease, error) {
 			delete(open, shard)
 		}
 	}
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, LineBytesMax)
-	var broken error
-	for n := 1; lines.Scan(); n++ {
-		if broken != nil {
-			return nil, broken
+	var cut error
+	count := 0
+	err := eachLine(r, func(text []byte) error {
+		if cut != nil {
+			return fmt.Errorf("after line %d, which is cut: %w", count, cut)
 		}
+		count++
 		var note LeaseNote
-		if err := json.Unmarshal(bytes.TrimSpace(lines.Bytes()), &note); err != nil {
-			broken = fmt.Errorf("read leases: line %d: %w", n, err)
-			continue
+		if cut = json.Unmarshal(text, &note); cut != nil {
+			return nil
 		}
 		switch {
 		case note.Began:
@@ -61,8 +58,9 @@ func ReadLeases(r io.Reader) ([]Lease, error) {
 			}
 			l.Until = note.Lease.Until
 		}
-	}
-	if err := lines.Err(); err != nil {
+		return nil
+	})
+	if err != nil {
 		return nil, fmt.Errorf("read leases: %w", err)
 	}
 	leases := make([]Lease, len(list))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -86,28 +87,13 @@ func (w *worker) run(ctx context.Context) {
 	every := time.Duration(writers+readers) * time.Second / time.Duration(w.t.rate)
 	due := time.Now().Add(time.Duration(w.rng.Int64N(int64(every))))
 	for {
-		if wait(ctx, time.Until(due)) != nil {
+		if wait.For(ctx, time.Until(due)) != nil {
 			return
 		}
 		w.history = append(w.history, w.step(w))
 		if due = due.Add(every); time.Since(due) > 0 {
 			due = time.Now()
 		}
-	}
-}
-
-// wait waits, or until the context ends.
-func wait(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
 }
 
@@ -259,7 +245,7 @@ type scanned struct {
 
 // scan scans again and again until the context ends.
 func (t *trial) scan(ctx context.Context, c *client.Client) {
-	for wait(ctx, scanEvery) == nil {
+	for wait.For(ctx, scanEvery) == nil {
 		t.scans = append(t.scans, t.scanOnce(c))
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -75,7 +76,7 @@ func (t *trial) serial(ctx context.Context, kind string, n int, every time.Durat
 	places := make(chan struct{}, t.atOnce)
 	var all sync.WaitGroup
 	for i := range n {
-		if err := wait(ctx, time.Until(began.Add(time.Duration(i)*every))); err != nil {
+		if err := wait.For(ctx, time.Until(began.Add(time.Duration(i)*every))); err != nil {
 			break
 		}
 		places <- struct{}{}
@@ -126,7 +127,7 @@ func (s *series) one(ctx context.Context) *change {
 				break // Else it was not begun: somebody's map was old.
 			}
 		}
-		if err := wait(ctx, triesPause); err != nil {
+		if err := wait.For(ctx, triesPause); err != nil {
 			c.err = errors.Join(c.err, err)
 			break
 		}
@@ -149,7 +150,7 @@ func (s *series) make(ctx context.Context, w *wish) error {
 		return err
 	}
 	for {
-		if err := wait(ctx, lookEvery); err != nil {
+		if err := wait.For(ctx, lookEvery); err != nil {
 			return fmt.Errorf("goal %d is not reached: %w", resp.GetGoal().GetId(), err)
 		}
 		st, err := s.t.operator().GoalStatus(ctx, &kvdv1.GoalStatusRequest{Goal: resp.GetGoal().GetId()})

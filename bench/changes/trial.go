@@ -14,6 +14,7 @@ import (
 
 	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -142,11 +143,11 @@ func (t *trial) run(ctx context.Context) error {
 
 // runs are the quiet one and the one with changes.
 func (t *trial) runs(ctx context.Context) error {
-	if err := wait(ctx, t.settle); err != nil {
+	if err := wait.For(ctx, t.settle); err != nil {
 		return err
 	}
 	t.quiet.from = t.now()
-	if err := wait(ctx, t.settings.run); err != nil {
+	if err := wait.For(ctx, t.settings.run); err != nil {
 		return err
 	}
 	t.quiet.to = t.now()
@@ -161,7 +162,7 @@ func (t *trial) runs(ctx context.Context) error {
 			return err
 		}
 		t.series = append(t.series, s)
-		if err := wait(ctx, t.settle); err != nil {
+		if err := wait.For(ctx, t.settle); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/internal/wait"
 )
 
 const (
@@ -84,17 +85,6 @@ func (t *trial) run(ctx context.Context) error {
 	return t.runMoving(ctx)
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}
-
 // fill puts all keys, and waits until the load of that has faded.
 func (t *trial) fill(ctx context.Context) (err error) {
 	list, err := t.admin.Settings(ctx)
@@ -138,7 +128,7 @@ func (t *trial) fill(ctx context.Context) (err error) {
 	for range loadersMax {
 		slots <- struct{}{}
 	}
-	return errors.Join(append(errs, sleep(ctx, t.quiet))...)
+	return errors.Join(append(errs, wait.For(ctx, t.quiet))...)
 }
 
 // drive sends a kind of traffic after another, each for a time, and gives what was seen of each.

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -122,22 +123,6 @@ func (p *pace) unsent(sent int64) uint64 {
 	return uint64(max(due-sent, 0)) * uint64(p.depth)
 }
 
-// wait waits until a moment; false when the context ended.
-func wait(ctx context.Context, until time.Time) bool {
-	d := time.Until(until)
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
 // Run runs a workload, until the time is over or the context ends, and waits for the operations under way.
 func Run(ctx context.Context, c Config) (Outcome, error) {
 	if err := c.Check(); err != nil {
@@ -189,7 +174,7 @@ func (c *caller) run(ctx context.Context, p *pace) {
 	c.last = p.began
 	for {
 		due, ok := p.due()
-		if !ok || !wait(ctx, due) {
+		if !ok || wait.For(ctx, time.Until(due)) != nil {
 			break
 		}
 		c.turns++

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/kvdstore/kvd/internal/wait"
 )
 
 // Where cgroups of the first version are, which is what containers often let one write to.
@@ -90,7 +92,7 @@ func resident(pid int) int64 {
 
 // watch keeps an eye on the nodes' memory: it notes the peaks, and where no cgroup does it, ends who is above the cap.
 func (c *Cluster) watch(ctx context.Context) {
-	for wait(ctx, watchEvery) == nil {
+	for wait.For(ctx, watchEvery) == nil {
 		for _, n := range c.Nodes() {
 			n.measure(c.cfg.MemoryBytes)
 		}

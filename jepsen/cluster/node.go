@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/kvdstore/kvd/internal/wait"
 )
 
 // Node is one kvd: a data directory, a log, and a process as long as it runs.
@@ -297,7 +299,7 @@ func (n *Node) AwaitReady(ctx context.Context) error {
 		if n.Ready(ctx) {
 			return nil
 		}
-		if wait(ctx, lookEvery) != nil {
+		if wait.For(ctx, lookEvery) != nil {
 			return fmt.Errorf("%s did not become ready, see %s: %w", n.name, n.Log(), context.Cause(ctx))
 		}
 	}

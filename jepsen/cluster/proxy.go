@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/kvdstore/kvd/internal/wait"
 )
 
 const (
@@ -132,7 +134,7 @@ func (p *proxy) pump(ctx context.Context, k Link, from io.Reader, to io.Writer) 
 		p.read(ctx, k, from, queue)
 	}()
 	for c := range queue {
-		if wait(ctx, time.Until(c.due)) != nil || p.open(ctx, k) != nil {
+		if wait.For(ctx, time.Until(c.due)) != nil || p.open(ctx, k) != nil {
 			return
 		}
 		if _, err := to.Write(c.bytes); err != nil {
@@ -203,18 +205,3 @@ func through(ctx context.Context, proxy, address string) (net.Conn, error) {
 type oneByte struct{ io.Reader }
 
 func (r oneByte) Read(b []byte) (int, error) { return r.Reader.Read(b[:min(len(b), 1)]) }
-
-// wait waits for a time, or until the context ends.
-func wait(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

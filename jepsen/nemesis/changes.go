@@ -10,6 +10,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -44,7 +45,7 @@ func (n *Nemesis) goal(details map[string]any, ask func(ctx context.Context) (*k
 // reached waits for the end of a goal.
 func (n *Nemesis) reached(ctx context.Context, id uint64) (string, error) {
 	outcome := "open"
-	for wait(ctx, lookEvery) == nil {
+	for wait.For(ctx, lookEvery) == nil {
 		asking, cancel := context.WithTimeout(ctx, askMax)
 		st, err := n.Operator.GoalStatus(asking, &kvdv1.GoalStatusRequest{Goal: id})
 		cancel()
@@ -205,7 +206,7 @@ func comeBack(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, er
 				return n.Operator.MoveReplica(ctx, &kvdv1.MoveReplicaRequest{Shard: child.GetShard(), FromNode: d.GetLeader(), ToNode: to})
 			},
 			func(ctx context.Context) (*kvdv1.GoalResponse, error) {
-				if err := wait(ctx, s.Lasts); err != nil {
+				if err := wait.For(ctx, s.Lasts); err != nil {
 					return nil, err
 				}
 				return n.Operator.MergeShard(ctx, &kvdv1.MergeShardRequest{Shard: d.GetShard()})

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/jepsen/cluster"
 )
 
@@ -42,7 +43,7 @@ func (n *Nemesis) disk(names []string, how map[string]any) (*act, error) {
 	return &act{nodes: names, details: how, undo: func(ctx context.Context) error {
 		err := n.tamper(names, diskFile, "")
 		if err == nil {
-			err = wait(ctx, dyingMax)
+			err = wait.For(ctx, dyingMax)
 		}
 		if err == nil {
 			err = n.each(names, start)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/jepsen/cluster"
 )
 
@@ -144,7 +145,7 @@ func (n *Nemesis) replace(ctx context.Context, m *cluster.Node) error {
 			n.mu.Unlock()
 			return nil
 		}
-		if wait(ctx, lookEvery) != nil {
+		if wait.For(ctx, lookEvery) != nil {
 			return fmt.Errorf("%s, whose files were damaged, could not be replaced within %v: %w", m.Name(), replaceMax, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/jepsen/cluster"
 )
 
@@ -48,12 +49,12 @@ func lateAnswers(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, e
 	}
 	return &act{nodes: []string{leader}, details: map[string]any{"delay_ms": how.Delay.Milliseconds()}, over: func(ctx context.Context) (string, error) {
 		defer n.Cluster.Slow(nil)
-		err := wait(ctx, answersAfter)
+		err := wait.For(ctx, answersAfter)
 		if err == nil {
 			err = n.Cluster.Cut(cluster.Between([]string{leader}, others))
 		}
 		if err == nil {
-			err = wait(ctx, answersAfter+s.Lasts)
+			err = wait.For(ctx, answersAfter+s.Lasts)
 		}
 		if again := n.Cluster.Cut(nil); err == nil {
 			err = again
@@ -80,7 +81,7 @@ func lateTransfers(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act,
 	details := map[string]any{"delay_ms": how.Delay.Milliseconds(), "shards": len(requests)}
 	return &act{nodes: []string{leader}, details: details, over: func(ctx context.Context) (string, error) {
 		defer n.Cluster.Slow(nil)
-		if err := wait(ctx, answersAfter); err != nil {
+		if err := wait.For(ctx, answersAfter); err != nil {
 			return "", err
 		}
 		ctx, cancel := context.WithTimeout(ctx, askMax)
@@ -90,6 +91,6 @@ func lateTransfers(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act,
 			all.Go(func() { _, _ = n.Operator.TransferLeader(ctx, r) }) // What became of it, the cluster's events tell.
 		}
 		all.Wait()
-		return "done", wait(ctx, s.Lasts)
+		return "done", wait.For(ctx, s.Lasts)
 	}}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/jepsen/cluster"
 )
 
@@ -65,7 +66,7 @@ func (n *Nemesis) undrain(ctx context.Context, name string, id uint64) error {
 			n.left(name)
 			return nil
 		}
-		if wait(ctx, lookEvery) != nil {
+		if wait.For(ctx, lookEvery) != nil {
 			return fmt.Errorf("end the draining of %s: %w", name, err)
 		}
 	}
@@ -103,7 +104,7 @@ func (n *Nemesis) joined() (*cluster.Node, error) {
 // member waits until a node is one.
 func (n *Nemesis) member(ctx context.Context, m *cluster.Node) (string, error) {
 	for n.view.id(m.Name()) == 0 {
-		if wait(ctx, lookEvery) != nil {
+		if wait.For(ctx, lookEvery) != nil {
 			return "waits to be let in", nil
 		}
 	}
@@ -137,7 +138,7 @@ func remove(ctx context.Context, n *Nemesis, _ Step, rng *rand.Rand) (*act, erro
 
 // emptied waits until a node holds no replica.
 func (n *Nemesis) emptied(ctx context.Context, id uint64) bool {
-	for wait(ctx, lookEvery) == nil {
+	for wait.For(ctx, lookEvery) == nil {
 		asking, cancel := context.WithTimeout(ctx, askMax)
 		r, err := n.Operator.SetDraining(asking, &kvdv1.SetDrainingRequest{Node: id, Draining: true})
 		cancel()
@@ -159,7 +160,7 @@ func (n *Nemesis) forget(ctx context.Context, name string, id uint64) (string, e
 			n.left(name)
 			return "removed", nil
 		}
-		if wait(ctx, lookEvery) != nil {
+		if wait.For(ctx, lookEvery) != nil {
 			return "not removed in time", err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/jepsen/cluster"
 	"github.com/kvdstore/kvd/kv"
 )
@@ -73,14 +74,14 @@ func (n *Nemesis) Run(ctx context.Context) error {
 	defer looks.Wait()
 	defer stop()
 	for _, r := range n.Rounds {
-		if wait(ctx, time.Until(began.Add(r.At))) != nil {
+		if wait.For(ctx, time.Until(began.Add(r.At))) != nil {
 			break
 		}
 		n.round(ctx, r)
 		if err := n.whole(ctx); err != nil {
 			return fmt.Errorf("after a round of faults: %w", err)
 		}
-		if wait(ctx, n.Quiet) != nil {
+		if wait.For(ctx, n.Quiet) != nil {
 			break
 		}
 	}
@@ -163,7 +164,7 @@ func (n *Nemesis) round(ctx context.Context, r Round) {
 	var all sync.WaitGroup
 	for _, s := range r.Steps {
 		all.Go(func() {
-			if wait(ctx, s.After) == nil {
+			if wait.For(ctx, s.After) == nil {
 				n.step(ctx, s)
 			}
 		})
@@ -194,7 +195,7 @@ func (n *Nemesis) step(ctx context.Context, s Step) {
 			end["error"] = err.Error()
 		}
 	} else {
-		_ = wait(ctx, s.Lasts) // It ends early when the run does.
+		_ = wait.For(ctx, s.Lasts) // It ends early when the run does.
 		if err := a.undo(context.WithoutCancel(ctx)); err != nil {
 			end["error"] = err.Error()
 		}
@@ -213,19 +214,4 @@ func with(details map[string]any, key string, value any) map[string]any {
 
 func (n *Nemesis) record(name string, nodes []string, value map[string]any) {
 	n.Recorder.Record(check.Event{Process: check.Nemesis, Type: check.Info, F: name, Node: strings.Join(nodes, ",")}, value)
-}
-
-// wait waits for a time, or until the context ends.
-func wait(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -30,7 +31,7 @@ func (n *Nemesis) watch(ctx context.Context) {
 	for {
 		n.look(ctx)
 		n.news(ctx)
-		if wait(ctx, watchEvery) != nil {
+		if wait.For(ctx, watchEvery) != nil {
 			return
 		}
 	}

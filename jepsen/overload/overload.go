@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -127,7 +128,7 @@ func Run(ctx context.Context, c Config) (*Figures, error) {
 	c.Say("the cluster does %.0f operations a second; the storm begins, %v long", f.Capacity, c.Storm)
 	t.storm(ctx, f)
 	c.Say("%.0f a second were offered, %.0f done, %.0f refused; now as before", f.Offered, f.Done, f.Refused)
-	if err := wait(ctx, settle); err != nil {
+	if err := wait.For(ctx, settle); err != nil {
 		return nil, err
 	}
 	f.After = t.steady(ctx, c.Measure)
@@ -155,7 +156,7 @@ func (t *trial) steady(ctx context.Context, length time.Duration) float64 {
 				if err := t.Do(ctx, n); err == nil {
 					counts[i]++
 				} else {
-					_ = wait(ctx, 10*time.Millisecond) // As clients do who heed the hint.
+					_ = wait.For(ctx, 10*time.Millisecond) // As clients do who heed the hint.
 				}
 			}
 		})
@@ -207,7 +208,7 @@ func (t *trial) storm(ctx context.Context, f *Figures) {
 				endings <- ending{time.Since(from), err}
 			})
 		}
-		_ = wait(ctx, tick)
+		_ = wait.For(ctx, tick)
 	}
 	length := time.Since(began).Seconds()
 	open.Wait()
@@ -274,16 +275,4 @@ func at(list []time.Duration, percent int) time.Duration {
 	}
 	slices.Sort(list)
 	return list[min(len(list)-1, len(list)*percent/100)]
-}
-
-// wait waits for a time, or until the context ends.
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

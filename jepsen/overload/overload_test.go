@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/kvdstore/kvd/internal/wait"
 )
 
 // server does so many operations at a time, each in a time, and refuses what is more.
@@ -27,7 +29,7 @@ func (s *server) do(ctx context.Context, _ int) error {
 	select {
 	case s.places <- struct{}{}:
 		defer func() { <-s.places }()
-		return wait(ctx, s.takes)
+		return wait.For(ctx, s.takes)
 	default:
 		return s.refuse
 	}
@@ -94,7 +96,7 @@ func TestTooSlow(t *testing.T) {
 		var slow atomic.Bool
 		do := func(ctx context.Context, n int) error {
 			if !slow.Load() {
-				return wait(ctx, 10*time.Millisecond)
+				return wait.For(ctx, 10*time.Millisecond)
 			}
 			return s.do(ctx, n)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kvdstore/kvd/check"
 	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/internal/wait"
 )
 
 // thread does one operation at a time. Everything of it belongs to the goroutine that runs it.
@@ -113,21 +114,7 @@ func (r *Run) each(ctx context.Context, n int, f func(ctx context.Context, t *th
 const pauseBetween = 50 * time.Millisecond
 
 // pause waits; an error says that the context has ended.
-func pause(ctx context.Context) error { return wait(ctx, pauseBetween) }
-
-func wait(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}
+func pause(ctx context.Context) error { return wait.For(ctx, pauseBetween) }
 
 // pace gives out the moments at which operations should begin, evenly, whatever becomes of the operations.
 type pace struct {
@@ -144,5 +131,5 @@ func newPace(r *Run) *pace {
 // next waits for the next moment, and gives it; ok is false when the context has ended.
 func (p *pace) next(ctx context.Context) (due int64, ok bool) {
 	at := p.began + time.Duration(float64(p.taken.Add(1))*p.every)
-	return int64(at), wait(ctx, at-p.run.Recorder.Since()) == nil
+	return int64(at), wait.For(ctx, at-p.run.Recorder.Since()) == nil
 }
