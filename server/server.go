@@ -67,7 +67,10 @@ func New(c Config) *Server {
 	s.seconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "kvd_call_seconds", Help: "Calls by method and code.", Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18),
 	}, []string{"method", "code"})
-	s.registry.MustRegister(s.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), nodeCollector{c.Backend})
+	s.registry.MustRegister(
+		s.seconds, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: gcCPU})),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), runtimeCollector{}, nodeCollector{c.Backend},
+	)
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(wire.ServerCodec()), grpc.MaxRecvMsgSize(kv.MessageBytesMax), grpc.MaxSendMsgSize(kv.MessageBytesMax),
 		grpc.MaxConcurrentStreams(streamsMax), grpc.InitialWindowSize(windowBytes), grpc.InitialConnWindowSize(2 * windowBytes),
