@@ -3,7 +3,6 @@ package measure
 import (
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -89,13 +88,4 @@ func TestWatch(t *testing.T) {
 
 	_, err = NewWatch(t.Context(), []int{1 << 30}, nil)
 	require.ErrorContains(t, err, "process 1073741824")
-}
-
-func TestMetric(t *testing.T) {
-	const text = "# HELP kvd_log_syncs_total Syncs.\nkvd_log_syncs_total_more 1\nkvd_log_syncs_total 1.5e+06\n"
-	n, err := parseMetric(strings.NewReader(text), syncsMetric)
-	require.NoError(t, err)
-	require.EqualValues(t, 1_500_000, n)
-	_, err = parseMetric(strings.NewReader(text), "kvd_other")
-	require.ErrorContains(t, err, "no metric kvd_other")
 }

@@ -1,25 +1,13 @@
 package measure
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"strconv"
-	"strings"
 	"time"
 )
 
 // syncsMetric is the counter of kvd's synced writes, in its /metrics.
 const syncsMetric = "kvd_log_syncs_total"
-
-// metricsMax bounds how long an answer of /metrics is waited for, metricsBytes how long it may be.
-const (
-	metricsMax   = 2 * time.Second
-	metricsBytes = 8 << 20
-)
 
 // Process is what a server took during a run.
 type Process struct {
@@ -98,38 +86,15 @@ func syncs(ctx context.Context, urls []string) *float64 {
 	}
 	sum := 0.0
 	for _, url := range urls {
-		n, err := metricAt(ctx, url, syncsMetric)
+		m, err := Scrape(ctx, url)
+		if err != nil {
+			return nil
+		}
+		n, err := m.Value(syncsMetric)
 		if err != nil {
 			return nil
 		}
 		sum += n
 	}
 	return &sum
-}
-
-// metricAt asks for a metric without labels.
-func metricAt(ctx context.Context, url, name string) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, metricsMax)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	return parseMetric(io.LimitReader(resp.Body, metricsBytes), name)
-}
-
-// parseMetric finds a metric without labels in Prometheus' text format.
-func parseMetric(r io.Reader, name string) (float64, error) {
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(strings.TrimSpace(value), 64)
-		}
-	}
-	return 0, errors.Join(fmt.Errorf("no metric %s", name), lines.Err())
 }
