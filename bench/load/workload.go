@@ -44,10 +44,11 @@ type Op struct {
 }
 
 const (
-	// KeysMax, ValueMax and DepthMax bound a workload.
+	// KeysMax, ValueMax, DepthMax and PartsMax bound a workload.
 	KeysMax  = 1 << 30
 	ValueMax = kv.ValueBytesMax
 	DepthMax = 512
+	PartsMax = 1 << 20
 	// scanMax is how many records a scan of workload E gives at most.
 	scanMax = 100
 	// recordBytes is a record of YCSB: ten fields of a hundred bytes, kept as one value.
@@ -73,6 +74,9 @@ type Workload struct {
 	ReadPercent int
 	// Distribution of keys, for get and put: uniform, zipfian or latest.
 	Distribution string
+	// Parts and Used keep the keys of get and put in some of as many equal parts of the key space, spread evenly; without
+	// them in all of it.
+	Parts, Used int
 	// Trace are the keys of the workload trace, in their order.
 	Trace [][]byte
 	// Seed of all chances.
@@ -142,6 +146,11 @@ func (w *Workload) Prepare() error {
 	} else if w.ReadPercent >= 0 {
 		errs = append(errs, &kv.InvalidError{Field: "read-percent", Bound: "of get and put alone: the others have their own"})
 	}
+	if w.Parts != 0 && (!plain || w.Parts < 1 || w.Parts > PartsMax) {
+		errs = append(errs, &kv.InvalidError{Field: "parts", Bound: fmt.Sprintf("of get and put alone, 1 to %d, is %d", PartsMax, w.Parts)})
+	} else if w.Parts != 0 && (w.Used < 1 || w.Used > w.Parts) {
+		errs = append(errs, &kv.InvalidError{Field: "used", Bound: fmt.Sprintf("1 to %d parts, is %d", w.Parts, w.Used)})
+	}
 	if w.Name == "trace" && len(w.Trace) == 0 {
 		errs = append(errs, &kv.InvalidError{Field: "trace", Bound: "a file with at least one key"})
 	}
@@ -169,7 +178,21 @@ func (w *Workload) key(record uint64) []byte {
 	if w.ycsb {
 		return fmt.Appendf(nil, "user%019d", scatter(record))
 	}
-	return fmt.Appendf(nil, "%016x", scatter(record)<<1)
+	return fmt.Appendf(nil, "%016x", w.at(record)<<1)
+}
+
+// at is where in the key space, which has 1<<63 places, a record lies.
+func (w *Workload) at(record uint64) uint64 {
+	if w.Parts == 0 {
+		return scatter(record)
+	}
+	width := uint64(1<<63) / uint64(w.Parts)
+	return width*uint64(w.part(record)) + scatter(record)%width
+}
+
+// part is that which a record lies in: the first records lie in one each.
+func (w *Workload) part(record uint64) int {
+	return int(record%uint64(w.Used)) * w.Parts / w.Used
 }
 
 // Cuts are the keys at which the workload's key space is halved, thirded and so on: one less than the parts.

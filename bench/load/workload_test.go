@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -120,6 +121,32 @@ func TestCuts(t *testing.T) {
 	require.Empty(t, prepared(t, Workload{Name: "a"}).Cuts(1))
 }
 
+// TestParts: keys keep to the parts that are used, which lie apart and have as many each; so do those that are asked for.
+func TestParts(t *testing.T) {
+	w := prepared(t, Workload{Name: "put", Keys: 9000, ReadPercent: 50, Parts: 10, Used: 3, Distribution: Scrambled})
+	cuts := w.Cuts(10)
+	partOf := func(key []byte) int {
+		i, at := slices.BinarySearchFunc(cuts, key, bytes.Compare)
+		if at {
+			i++
+		}
+		return i
+	}
+	g, parts, seen := w.Generator(0, 1), map[int]int{}, map[string]bool{}
+	for i := range w.Keys {
+		key := w.Fill(g, i).Key
+		require.Equal(t, []int{0, 3, 6}[i%3], partOf(key))
+		require.Len(t, key, 16)
+		parts[partOf(key)]++
+		seen[string(key)] = true
+	}
+	require.Equal(t, map[int]int{0: 3000, 3: 3000, 6: 3000}, parts)
+	require.Len(t, seen, w.Keys)
+	for range 1000 {
+		require.True(t, seen[string(g.Next(0).Key)])
+	}
+}
+
 // TestGeo: a thing writes its place, removes the last one, and reads its cell, which has it; the store ends with one place
 // a thing. Most are in the hot spot, which is elsewhere later.
 func TestGeo(t *testing.T) {
@@ -226,6 +253,9 @@ func TestRefused(t *testing.T) {
 		"read-percent: of get and put alone":             {Name: "a", Keys: 1, ReadPercent: 1},
 		"distribution: of get and put alone":             {Name: "a", Keys: 1, ReadPercent: -1, Distribution: "uniform"},
 		`distribution: uniform, zipfian or latest, is "`: {Name: "put", Keys: 1, ReadPercent: -1, Distribution: "even"},
+		"parts: of get and put alone":                    {Name: "a", Keys: 1, ReadPercent: -1, Parts: 2, Used: 1},
+		"parts: of get and put alone, 1 to 1048576, is ": {Name: "get", Keys: 1, ReadPercent: -1, Parts: -1, Used: 1},
+		"used: 1 to 2 parts, is 3":                       {Name: "get", Keys: 1, ReadPercent: -1, Parts: 2, Used: 3},
 		"trace: a file with at least one key":            {Name: "trace", Keys: 1, ReadPercent: -1},
 	} {
 		err := w.Prepare()
