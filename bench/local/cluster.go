@@ -16,12 +16,16 @@ import (
 )
 
 const (
-	// cutsFile has the keys at which shards begin.
-	cutsFile = "cuts"
+	// binaryFile is kvd, and cutsFile has the keys at which shards begin.
+	binaryFile, cutsFile = "kvd", "cuts"
 	// nodeMemory is what each node may use, unless it is told.
 	nodeMemory = "512MiB"
+	// OwnMemory has kvd choose how much each node may use.
+	OwnMemory = "default"
 	// readyMax is how long the nodes may take until every shard has a leader, and stopMax until they have stopped.
-	readyMax, stopMax = time.Minute, 15 * time.Second
+	readyMax, stopMax = 3 * time.Minute, time.Minute
+	// readyEvery is the time between two looks whether they are ready.
+	readyEvery = 10 * time.Millisecond
 )
 
 // Config is what a cluster is made of.
@@ -34,7 +38,7 @@ type Config struct {
 	Dir string
 	// Ports are taken from here on, as far as they are free; 0 for any that are.
 	Ports int
-	// Memory of each node, as kvd's --memory takes it; 512MiB if it is empty.
+	// Memory of each node, as kvd's --memory takes it; 512MiB if it is empty, what kvd chooses if it is OwnMemory.
 	Memory string
 	// Cuts are the keys at which shards begin, besides the first.
 	Cuts [][]byte
@@ -42,8 +46,9 @@ type Config struct {
 
 // Cluster is some processes of kvd on loopback.
 type Cluster struct {
-	cfg   Config
-	nodes []*node
+	cfg    Config
+	nodes  []*node
+	starts int // How often they were started.
 }
 
 // node is one of them.
@@ -69,8 +74,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if _, err := os.Stat(filepath.Join(dir, "n1")); err == nil {
 		return nil, &kv.InvalidError{Field: "dir", Bound: fmt.Sprintf("a directory without the data of an earlier cluster; %s has some", dir)}
 	}
-	binary := filepath.Join(dir, "kvd")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/kvdstore/kvd/cmd/kvd").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, binaryFile), "github.com/kvdstore/kvd/cmd/kvd").CombinedOutput(); err != nil {
 		return c, fmt.Errorf("build kvd: %w\n%s", err, out)
 	}
 	if err := c.writeCuts(); err != nil {
@@ -80,31 +84,54 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return c, err
 	}
-	var list []string
 	for i := range n {
-		x := &node{name: fmt.Sprintf("n%d", i+1), listen: ports[2*i], http: ports[2*i+1]}
-		c.nodes = append(c.nodes, x)
+		c.nodes = append(c.nodes, &node{name: fmt.Sprintf("n%d", i+1), listen: ports[2*i], http: ports[2*i+1]})
+	}
+	return c, c.Up(ctx)
+}
+
+// Up starts the nodes, the first time or after Down, and waits until they are ready.
+func (c *Cluster) Up(ctx context.Context) error {
+	var list []string
+	for _, x := range c.nodes {
 		list = append(list, x.name+"="+x.listen)
 	}
+	c.starts++
 	for _, x := range c.nodes {
-		if err := c.start(x, binary, strings.Join(list, ",")); err != nil {
-			return c, err
+		if err := c.start(x, strings.Join(list, ",")); err != nil {
+			return err
 		}
 	}
-	return c, c.awaitReady(ctx)
+	return c.awaitReady(ctx)
+}
+
+// Down stops the nodes, which keep what they have. A node that had ended before is an error.
+func (c *Cluster) Down() error {
+	err := StopAll(c.Processes())
+	for _, n := range c.nodes {
+		n.Process = nil
+	}
+	return err
 }
 
 // start starts a node.
-func (c *Cluster) start(n *node, binary, list string) (err error) {
+func (c *Cluster) start(n *node, list string) (err error) {
 	dir := c.cfg.Dir
-	args := []string{"--name", n.name, "--data-dir", filepath.Join(dir, n.name), "--listen", n.listen, "--http", n.http, "--memory", cmp.Or(c.cfg.Memory, nodeMemory)}
+	args := []string{"--name", n.name, "--data-dir", filepath.Join(dir, n.name), "--listen", n.listen, "--http", n.http}
+	if memory := cmp.Or(c.cfg.Memory, nodeMemory); memory != OwnMemory {
+		args = append(args, "--memory", memory)
+	}
 	if strings.Contains(list, ",") { // A list of one node is none.
 		args = append(args, "--initial-cluster", list)
 	}
 	if len(c.cfg.Cuts) > 0 {
 		args = append(args, "--initial-shards", filepath.Join(dir, cutsFile))
 	}
-	n.Process, err = StartProcess(n.name, filepath.Join(dir, n.name+".log"), binary, args...)
+	log := n.name + ".log"
+	if c.starts > 1 {
+		log = fmt.Sprintf("%s.%d.log", n.name, c.starts)
+	}
+	n.Process, err = StartProcess(n.name, filepath.Join(dir, log), filepath.Join(dir, binaryFile), args...)
 	return err
 }
 
@@ -158,7 +185,7 @@ func (c *Cluster) awaitReady(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return fmt.Errorf("%s did not become ready, see %s: %w", n.name, n.log.Name(), ctx.Err())
-			case <-time.After(50 * time.Millisecond):
+			case <-time.After(readyEvery):
 			}
 		}
 	}
