@@ -96,50 +96,28 @@ func compareCommand(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c := &contest{settings: s, out: out, self: self, filled: map[string]bool{}}
-	return c.compare(ctx)
+	c := &contest{settings: s, self: self, filled: map[string]bool{}}
+	if c.journal, err = openJournal(s.out, runsFile, out); err != nil {
+		return err
+	}
+	return c.close(s.keep, c.compare(ctx))
 }
 
 // contest is a comparison that is under way.
 type contest struct {
 	*settings
-	out  io.Writer
-	self string
-
-	data   string
+	*journal
+	self   string
 	stores []*peers.Store
-	file   *os.File
-	runs   []*report.Run
 	filled map[string]bool // Stores with records, by name and kind of records.
-	failed []error
 }
 
-func (c *contest) say(format string, args ...any) { _, _ = fmt.Fprintf(c.out, format+"\n", args...) }
-
-func (c *contest) compare(ctx context.Context) (err error) {
-	if err := os.MkdirAll(c.settings.out, 0o755); err != nil {
-		return err
-	}
-	if c.data, err = os.MkdirTemp(c.settings.out, "data-"); err != nil {
-		return err
-	}
-	if c.data, err = filepath.Abs(c.data); err != nil {
-		return err
-	}
-	if c.file, err = os.Create(filepath.Join(c.settings.out, runsFile)); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.file.Close()) }()
-	err = c.all(ctx)
-	err = errors.Join(append(c.failed, err, c.stop())...)
+func (c *contest) compare(ctx context.Context) error {
+	err := errors.Join(c.all(ctx), c.stop())
 	if len(c.runs) > 0 {
-		err = errors.Join(err, report.TellAll(c.out, c.runs), c.page())
+		err = errors.Join(err, report.TellAll(c.told, c.runs), c.page())
 	}
-	if err != nil || c.keep {
-		c.say("data and logs of the servers: %s", c.data)
-		return err
-	}
-	return os.RemoveAll(c.data)
+	return err
 }
 
 func (c *contest) page() error {
@@ -267,7 +245,7 @@ func (c *contest) round(ctx context.Context, x *comparison, round int) error {
 		}
 		t.target.Endpoints, t.metrics, t.pids = s.Endpoints, s.Metrics, s.PIDs()
 		t.fill = c.toFill(s.Name, t)
-		if err := c.one(ctx, x, t, s.Name, round); err != nil {
+		if err := c.one(ctx, t, x.name, s.Name, round); err != nil {
 			return err
 		}
 	}
@@ -289,24 +267,6 @@ func (c *contest) toFill(store string, t *trial) bool {
 	}
 	c.filled[key] = true
 	return true
-}
-
-// one runs a trial and takes it down. A store that fails is told of at the end; the others go on.
-func (c *contest) one(ctx context.Context, x *comparison, t *trial, store string, round int) error {
-	r, err := t.run(ctx)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err != nil {
-		err = fmt.Errorf("%s of %s, round %d: %w", x.name, store, round, err)
-		c.say("%v", err)
-		c.failed = append(c.failed, err)
-		return nil
-	}
-	r.System, r.Case, r.Round = store, x.name, round
-	c.runs = append(c.runs, r)
-	c.say("%-18s round %d  %-13s %9.0f/s  p50 %8.3f  p99 %8.3f ms  errors %v", x.name, round, store, r.PerSecond, r.Latency.P50, r.Latency.P99, r.Errors)
-	return r.Write(c.file)
 }
 
 // killRound kills the leader of stores that were started for that, a third into the run.
@@ -344,5 +304,5 @@ func (c *contest) killOnce(ctx context.Context, x *comparison, t *trial, s *peer
 		}
 		killed = err
 	}
-	return errors.Join(c.one(ctx, x, t, s.Name, round), killed)
+	return errors.Join(c.one(ctx, t, x.name, s.Name, round), killed)
 }
