@@ -1,6 +1,6 @@
 // Package cache keeps records in memory in front of the state store and never serves a stale one.
 //
-// The store behind it (Ristretto) queues inserts, drops some, and may keep the older of two. So nothing that it
+// The store behind it (Ristretto, with a window before it) queues inserts, drops some, and may keep the older of two. So nothing that it
 // returns is believed as such: the Guard stamps every entry, and serves it only when the stamp shows that it is
 // current (rules C1 to C4 of docs/protocols.md). A table of stripes holds one word each, and a key belongs to
 // the stripe that its hash picks:

@@ -18,6 +18,7 @@ import (
 func TestNoStaleRead(t *testing.T) {
 	stores := map[string]func(t *testing.T) Store{
 		"ristretto": func(t *testing.T) Store { return newRistretto(t, 4<<20) },
+		"cramped":   func(t *testing.T) Store { return cramped(t) },
 		"chaotic":   func(*testing.T) Store { return NewChaotic(1) },
 	}
 	for name, open := range stores {
@@ -27,6 +28,17 @@ func TestNoStaleRead(t *testing.T) {
 			})
 		}
 	}
+}
+
+// cramped has room for four entries in Ristretto and for four in the window, so that they pass from one to the other all the
+// time.
+func cramped(t *testing.T) *Ristretto {
+	const bytes = 4 * (EntryOverheadBytes + 20)
+	store := newRistretto(t, 1<<20)
+	store.cache.UpdateMaxCost(bytes)
+	store.remaining.Store(bytes)
+	store.window.shards[0].most = bytes
+	return store
 }
 
 const (
@@ -195,28 +207,44 @@ func TestHashCollision(t *testing.T) {
 }
 
 func BenchmarkHit(b *testing.B) {
-	benchmarkGet(b, func(guard *Guard, keys [][]byte) {
-		for _, key := range keys {
-			_, word, _ := guard.Get(1, key, 0)
-			guard.Fill(1, key, kv.Record{Value: make([]byte, 128), Revision: 1}, word)
-		}
-	})
+	benchmarkGet(b, fillBenchmark)
 }
 
+// BenchmarkHitAlone is one reader's, with a processor of its own.
+func BenchmarkHitAlone(b *testing.B) {
+	guard, keys := benchmarkGuard(b, fillBenchmark)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		guard.Get(1, keys[i%len(keys)], 0)
+	}
+}
+
+// BenchmarkMiss finds no key in either part of the store.
 func BenchmarkMiss(b *testing.B) {
 	benchmarkGet(b, func(*Guard, [][]byte) {})
 }
 
-func benchmarkGet(b *testing.B, prepare func(*Guard, [][]byte)) {
+func fillBenchmark(guard *Guard, keys [][]byte) {
+	for _, key := range keys {
+		_, word, _ := guard.Get(1, key, 0)
+		guard.Fill(1, key, kv.Record{Value: make([]byte, 128), Revision: 1}, word)
+	}
+}
+
+func benchmarkGuard(b *testing.B, prepare func(*Guard, [][]byte)) (*Guard, [][]byte) {
 	store := newRistretto(b, 64<<20)
 	guard := New(store, StripesDefault)
-	defer guard.Close()
 	keys := make([][]byte, 1024)
 	for i := range keys {
 		keys[i] = fmt.Appendf(nil, "benchmark-%06d", i)
 	}
 	prepare(guard, keys)
 	store.cache.Wait()
+	return guard, keys
+}
+
+func benchmarkGet(b *testing.B, prepare func(*Guard, [][]byte)) {
+	guard, keys := benchmarkGuard(b, prepare)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
@@ -237,4 +265,23 @@ func BenchmarkWrite(b *testing.B) {
 	for b.Loop() {
 		guard.Lower(guard.Raise(key), 1, key, &rec)
 	}
+}
+
+// BenchmarkHitWindow hits what Ristretto has not admitted.
+func BenchmarkHitWindow(b *testing.B) {
+	benchmarkGet(b, fillWindow)
+}
+
+// BenchmarkHitWindowAlone is one reader's.
+func BenchmarkHitWindowAlone(b *testing.B) {
+	guard, keys := benchmarkGuard(b, fillWindow)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		guard.Get(1, keys[i%len(keys)], 0)
+	}
+}
+
+func fillWindow(guard *Guard, keys [][]byte) {
+	guard.store.(*Ristretto).remaining.Store(0)
+	fillBenchmark(guard, keys)
 }

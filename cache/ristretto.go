@@ -17,19 +17,29 @@ const (
 	// pendingItemsMax bounds the inserts that wait in Ristretto's queue. It is below the queue's own length
 	// (32 Ki), so that Ristretto never drops one by itself: the count of what waits stays exact.
 	pendingItemsMax = 16 << 10
-	// counterBytes is what Ristretto's sketch and doorkeeper take a counter, in bytes, rounded up.
-	counterBytes = 4
+	// windowPercent is the window's share of the bytes.
+	windowPercent = 30
+	// sketchPart of the bytes, one by that number, go to counters at most.
+	sketchPart = 12
 )
 
-// Ristretto keeps entries in memory in a bounded number of bytes.
+// Ristretto keeps entries in memory in a bounded number of bytes: in Ristretto itself, and in a window in front of it. An
+// entry goes into Ristretto while there is room, and later by way of the window (window.go). What Ristretto evicts comes
+// back to the window once: of entries with equal counts it evicts any, and the window knows which are still read.
 //
 // Ristretto by itself bounds neither the bytes of the inserts that wait in its queue nor what updates of resident
 // keys add, and it panics when it is closed beside a call. All three are mended here. An insert is refused when too
 // many bytes wait already; when updates have pushed the sum over the bound, an offered entry is
 // replaced by an empty one, which takes its key's bytes out; and Close waits for the calls that are under way.
 type Ristretto struct {
-	cache    *ristretto.Cache[uint64, *Entry]
-	capacity int64 // Of entries, in bytes of cost.
+	cache  *ristretto.Cache[uint64, *Entry]
+	window *window
+	most   int64 // Of entries in cache, in bytes of cost.
+	// capacity is of both, in bytes of cost.
+	capacity int64
+	// remaining is what was left of most when an item last left the queue: to ask Ristretto takes its policy's lock, for
+	// which a writer would wait while the counters are halved.
+	remaining atomic.Int64
 
 	pendingItems, pendingBytes atomic.Int64
 	pendingBytesMax            int64
@@ -48,26 +58,39 @@ func NewRistretto(maxBytes int64) (*Ristretto, error) {
 	if maxBytes < RistrettoBytesMin {
 		return nil, &kv.InvalidError{Field: "cache bytes", Bound: fmt.Sprintf("at least %d, is %d", RistrettoBytesMin, maxBytes)}
 	}
-	// A counter for each 64 to 128 bytes is three to six an entry of 364 bytes (16 of key, 128 of value), and
-	// at most a sixteenth of the memory. Ristretto would round up to a power of two: here it is rounded down.
-	counters := int64(1) << (bits.Len64(uint64(maxBytes)/64) - 1)
+	counters, counterBytes := sketchSize(maxBytes / sketchPart)
 	// The largest entry must be able to wait, if it is not out of proportion.
 	largest := int64(kv.KeyBytesMax + kv.ValueBytesMax + EntryOverheadBytes)
 	r := &Ristretto{pendingBytesMax: max(maxBytes/16, min(maxBytes/4, largest))}
-	r.capacity = maxBytes - counters*counterBytes - r.pendingBytesMax
+	r.capacity = maxBytes - counterBytes - maxBytes/ghostBytes*4 - r.pendingBytesMax
+	r.window = newWindow(r.capacity*windowPercent/100, maxBytes, r.offer)
+	r.most = r.capacity - r.capacity*windowPercent/100
+	r.remaining.Store(r.most)
 	cache, err := ristretto.NewCache(&ristretto.Config[uint64, *Entry]{
 		NumCounters:        counters,
-		MaxCost:            r.capacity,
+		MaxCost:            r.most,
 		BufferItems:        64,
 		IgnoreInternalCost: true,
 		KeyToHash:          func(hash uint64) (uint64, uint64) { return hash, 0 },
 		Cost:               r.taken,
+		OnEvict:            r.evicted,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the cache: %w", err)
 	}
 	r.cache = cache
 	return r, nil
+}
+
+// sketchSize is how many counters Ristretto can have for so many bytes, and what they take. It has two bytes of sketch for
+// each, and 9.6 bits of doorkeeper, both rounded up to a power of two: so powers of two, and five sixths of them, waste
+// nothing.
+func sketchSize(bytesMax int64) (counters, bytes int64) {
+	power := int64(1) << (bits.Len64(uint64(bytesMax/3)) - 1)
+	if 4*power <= bytesMax {
+		return power, 4 * power
+	}
+	return power * 5 / 6, 3 * power
 }
 
 // Get gives what is held under a hash.
@@ -77,19 +100,41 @@ func (r *Ristretto) Get(hash uint64) (*Entry, bool) {
 	if !ok {
 		return nil, false
 	}
-	return r.cache.Get(hash)
+	// First Ristretto, which counts what it is asked for.
+	if e, ok := r.cache.Get(hash); ok {
+		return e, true
+	}
+	return r.window.get(hash)
 }
 
-// Set offers an entry.
+// Set takes an entry in, where there is one of its key already, where there is room, or into the window.
 func (r *Ristretto) Set(hash uint64, e *Entry, cost int64) {
 	pass, ok := r.gate.enter()
 	defer pass.leave()
-	if !ok || cost > r.capacity {
-		return
+	switch {
+	case !ok || cost > r.most:
+	case r.resident(hash):
+		r.insert(hash, e)
+	case r.window.replace(hash, e):
+	case cost <= r.remaining.Load()-r.pendingBytes.Load() || cost > r.window.largest():
+		r.insert(hash, e)
+	default:
+		r.window.put(hash, e, false)
 	}
-	if r.cache.RemainingCost() < 0 {
-		e, cost = emptyEntry, emptyEntry.cost()
+}
+
+// resident tells whether Ristretto holds an entry under a hash. Unlike Get it is no read that counts.
+func (r *Ristretto) resident(hash uint64) bool {
+	_, ok := r.cache.GetTTL(hash)
+	return ok
+}
+
+// insert gives an entry to Ristretto. Under a hash that it holds, it is there at once; another waits in the queue.
+func (r *Ristretto) insert(hash uint64, e *Entry) {
+	if r.remaining.Load() < 0 {
+		e = emptyEntry
 	}
+	cost := e.cost()
 	if !r.reserve(cost) {
 		r.dropped.Add(1)
 		return
@@ -101,9 +146,26 @@ func (r *Ristretto) Set(hash uint64, e *Entry, cost int64) {
 	}
 }
 
+// offer is called by the window with an entry that leaves it. What Ristretto holds of its key came later.
+func (r *Ristretto) offer(hash uint64, e *Entry) {
+	if !r.resident(hash) {
+		r.insert(hash, e)
+	}
+}
+
+// evicted is called by Ristretto with what it evicts, in the goroutine that takes items from its queue.
+func (r *Ristretto) evicted(i *ristretto.Item[*Entry]) {
+	e := i.Value
+	if e == nil || e == emptyEntry || r.gate.closed.Load() || e.cost() > r.window.largest() {
+		return
+	}
+	r.window.put(i.Key, e, true)
+}
+
 // taken is called by Ristretto when an item leaves its queue.
 func (r *Ristretto) taken(e *Entry) int64 {
 	cost := e.cost()
+	r.remaining.Store(r.cache.RemainingCost())
 	r.release(cost)
 	return cost
 }
@@ -129,7 +191,7 @@ func (r *Ristretto) Metrics() StoreMetrics {
 	pass, ok := r.gate.enter()
 	defer pass.leave()
 	if ok {
-		m.Bytes = r.capacity - r.cache.RemainingCost()
+		m.Bytes = r.most - r.cache.RemainingCost() + r.window.heldBytes()
 	}
 	return m
 }
@@ -139,5 +201,6 @@ func (r *Ristretto) Close() {
 	r.close.Do(func() {
 		r.gate.shut()
 		r.cache.Close()
+		r.window = nil
 	})
 }

@@ -3,9 +3,11 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 
+	"github.com/dgraph-io/ristretto/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvdstore/kvd/kv"
@@ -75,7 +77,10 @@ func TestDroppedInsert(t *testing.T) {
 func TestRistrettoBytes(t *testing.T) {
 	const maxBytes = 2 << 20
 	store := newRistretto(t, maxBytes)
+	passed := false
 	resident := func() (bytes int64) {
+		bytes = store.window.heldBytes()
+		passed = passed || bytes > 0
 		store.cache.IterValues(func(e *Entry) bool {
 			bytes += e.cost()
 			return false
@@ -83,7 +88,7 @@ func TestRistrettoBytes(t *testing.T) {
 		return bytes
 	}
 	var most int64
-	for _, size := range []int{10, 1000, 20_000, 200_000} {
+	for _, size := range []int{10, 1000, 5001, 20_000, 20_001, 200_000} {
 		for round := range 3 {
 			for i := range 400 {
 				e := &Entry{Key: fmt.Appendf(nil, "key-%d", i), Record: kv.Record{Value: make([]byte, size)}}
@@ -98,6 +103,7 @@ func TestRistrettoBytes(t *testing.T) {
 	}
 	require.LessOrEqual(t, most, int64(maxBytes))
 	require.NotZero(t, most)
+	require.True(t, passed, "nothing was in the window")
 	require.Zero(t, store.pendingItems.Load())
 	require.Zero(t, store.pendingBytes.Load())
 	require.LessOrEqual(t, store.Metrics().Bytes, store.capacity+store.pendingBytesMax)
@@ -131,6 +137,139 @@ func TestRistrettoLargest(t *testing.T) {
 	small.cache.Wait()
 	_, found = small.Get(1)
 	require.False(t, found)
+}
+
+// full fills a store with entries of hashes from 1000 on, until one goes into the window.
+func full(t *testing.T, store *Ristretto) {
+	hash := uint64(1000)
+	for ; store.window.heldBytes() == 0; hash++ {
+		e := &Entry{Key: []byte("k"), Record: kv.Record{Value: make([]byte, 500)}}
+		store.Set(hash, e, e.cost())
+		store.cache.Wait()
+	}
+	require.GreaterOrEqual(t, int64(hash-1000)*(501+EntryOverheadBytes), store.most-1000, "there was room")
+}
+
+// TestNewKeyInFullStore: it is found at once, and found again after it was read, however many others come.
+func TestNewKeyInFullStore(t *testing.T) {
+	store := newRistretto(t, 1<<20)
+	full(t, store)
+	set := func(hash uint64) {
+		e := &Entry{Key: []byte("k"), Record: kv.Record{Value: make([]byte, 500)}}
+		store.Set(hash, e, e.cost())
+	}
+	for round := range uint64(20) {
+		hash := round + 1
+		set(hash)
+		for range 3 {
+			_, found := store.Get(hash)
+			require.True(t, found)
+		}
+	}
+	for hash := range uint64(5000) {
+		set(hash + 1_000_000)
+		store.cache.Wait()
+	}
+	found := 0
+	for hash := range uint64(20) {
+		if _, ok := store.Get(hash + 1); ok {
+			found++
+		}
+	}
+	require.GreaterOrEqual(t, found, 15, "those that were read are in Ristretto, beside thousands that were not")
+}
+
+// TestEvictedComesBack: what Ristretto evicts is found in the window.
+func TestEvictedComesBack(t *testing.T) {
+	store := newRistretto(t, 1<<20)
+	e := &Entry{Key: []byte("k")}
+	store.evicted(&ristretto.Item[*Entry]{Key: 7, Value: e})
+	got, found := store.Get(7)
+	require.True(t, found)
+	require.Same(t, e, got)
+	for _, none := range []*Entry{nil, emptyEntry, {Key: make([]byte, store.window.largest())}} {
+		store.evicted(&ristretto.Item[*Entry]{Key: 8, Value: none})
+		_, found = store.Get(8)
+		require.False(t, found)
+	}
+}
+
+// TestUpdateWhereItIs: a new record of a key takes the place of the old one, in Ristretto and in the window.
+func TestUpdateWhereItIs(t *testing.T) {
+	store := newRistretto(t, 1<<20)
+	full(t, store)
+	update := func(hash uint64) {
+		e := &Entry{Key: []byte("new"), Record: kv.Record{Value: make([]byte, 500)}}
+		store.Set(hash, e, e.cost())
+		got, found := store.Get(hash)
+		require.True(t, found)
+		require.Same(t, e, got)
+	}
+	before := store.window.heldBytes()
+	hash := uint64(1000)
+	for !store.resident(hash) {
+		hash++
+	}
+	update(hash)
+	require.Equal(t, before, store.window.heldBytes())
+	update(1)
+	update(1)
+	require.EqualValues(t, before+500+3+EntryOverheadBytes, store.window.heldBytes())
+}
+
+// TestOfferKeepsTheNewer: an entry that leaves the window does not replace what Ristretto holds of its key.
+func TestOfferKeepsTheNewer(t *testing.T) {
+	store := newRistretto(t, 1<<20)
+	full(t, store)
+	hash := uint64(1000)
+	for !store.resident(hash) {
+		hash++
+	}
+	newer, _ := store.Get(hash)
+	store.offer(hash, &Entry{Key: []byte("older")})
+	got, _ := store.Get(hash)
+	require.Same(t, newer, got)
+}
+
+// TestSketchBytes: Ristretto's counters take what was reckoned.
+func TestSketchBytes(t *testing.T) {
+	for _, most := range []int64{100_000, 1 << 20, 3 << 20, 4<<20 - 1, 5_000_000} {
+		counters, bytes := sketchSize(most)
+		require.LessOrEqual(t, bytes, most)
+		require.Greater(t, bytes, most*2/3)
+		allocated := func(counters int64) int64 {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			c, err := ristretto.NewCache(&ristretto.Config[uint64, int]{NumCounters: counters, MaxCost: 1, BufferItems: 64})
+			require.NoError(t, err)
+			runtime.ReadMemStats(&after)
+			c.Close()
+			return int64(after.TotalAlloc - before.TotalAlloc)
+		}
+		require.InDelta(t, bytes, allocated(counters)-allocated(1), float64(bytes)/20+8192)
+	}
+}
+
+// TestHitAllocatesNothing, wherever the entry is.
+func TestHitAllocatesNothing(t *testing.T) {
+	store := newRistretto(t, 1<<20)
+	guard := New(store, 16)
+	hit := func(key string) {
+		k := []byte(key)
+		_, word, _ := guard.Get(1, k, 0)
+		guard.Fill(1, k, kv.Record{Value: make([]byte, 500)}, word)
+		store.cache.Wait()
+		require.Less(t, testing.AllocsPerRun(1000, func() {
+			if _, _, hit := guard.Get(1, k, 0); !hit {
+				t.Fatal("a miss")
+			}
+		}), 1.0) // Ristretto's buffer of reads is renewed now and then.
+	}
+	hit("in Ristretto")
+	require.True(t, store.resident(guard.Hash([]byte("in Ristretto"))))
+	full(t, store)
+	hit("in the window")
+	require.False(t, store.resident(guard.Hash([]byte("in the window"))))
 }
 
 // TestCloseBesideCalls: Ristretto itself panics when it is closed beside a Set.

@@ -2,6 +2,7 @@ package hitrate
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -57,14 +58,59 @@ func TestCache(t *testing.T) {
 	require.InDelta(t, 0.99, r.Hits, 0.02)
 }
 
-// TestWeb: the LRU's rates are those that are known of the trace.
-func TestWeb(t *testing.T) {
+// TestAgainstLRU: kvd's cache has more than an LRU, of keys that are read a few times within a short while and never again, and
+// of keys some of which are read often, among others that are read once.
+func TestAgainstLRU(t *testing.T) {
+	const accesses, entries = 150_000, 1000
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var recent, frequent [][]byte
+	zipf := rand.NewZipf(rnd, 1.2, 10, 20_000)
+	for i := range accesses {
+		recent = append(recent, fmt.Appendf(nil, "r%d", max(i/4-rnd.IntN(200), 0)))
+		key := fmt.Appendf(nil, "z%d", zipf.Uint64())
+		if i%2 == 0 {
+			key = fmt.Appendf(nil, "once%d", i)
+		}
+		frequent = append(frequent, key)
+	}
+	for name, c := range map[string]struct {
+		trace  [][]byte
+		better float64
+	}{"recent": {recent, -0.01}, "frequent": {frequent, 0.02}} {
+		ours, err := Cache(c.trace, entries, 0)
+		require.NoError(t, err)
+		lru := LRU(c.trace, entries, 0)
+		t.Logf("%s: %.4f, LRU %.4f", name, ours.Hits, lru.Hits)
+		require.Greater(t, ours.Hits, lru.Hits+c.better, name)
+	}
+}
+
+// readTrace skips the test where there are no traces.
+func readTrace(t *testing.T, name string) [][]byte {
 	dir := os.Getenv("KVD_TRACES")
 	if dir == "" {
-		t.Skip("KVD_TRACES names no directory with the trace web12.gz")
+		t.Skip("KVD_TRACES names no directory with traces")
 	}
-	trace, err := load.ReadTrace(filepath.Join(dir, "web12.gz"))
+	trace, err := load.ReadTrace(filepath.Join(dir, name))
 	require.NoError(t, err)
+	return trace
+}
+
+// TestTraces: kvd's cache has more than an LRU of the traces that docs/performance.md tells of.
+func TestTraces(t *testing.T) {
+	for _, name := range []string{"web12.gz", "arc-oltp.gz"} {
+		trace := readTrace(t, name)
+		for _, entries := range []int{1000, 5000, 10_000} {
+			ours, err := Cache(trace, entries, 0)
+			require.NoError(t, err)
+			require.Greater(t, ours.Hits, LRU(trace, entries, 0).Hits, "%s with %d entries", name, entries)
+		}
+	}
+}
+
+// TestWeb: the LRU's rates are those that are known of the trace.
+func TestWeb(t *testing.T) {
+	trace := readTrace(t, "web12.gz")
 	require.Len(t, trace, 95_607)
 	require.InDelta(t, 0.6473, LRU(trace, 1000, 0).Hits, 0.0001)
 	require.InDelta(t, 0.8070, LRU(trace, 5000, 0).Hits, 0.0001)
