@@ -8,8 +8,8 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// LeaseNote is a line of what a node records of its leases: that its process began; that one has begun, or goes on for longer;
-// or that one has ended, if not by itself before.
+// LeaseNote is a line of what a node records of its leases and leaderships: that its process began; that a lease has begun, or goes on
+// for longer; that one has ended, if not by itself before; or that a leadership has begun.
 type LeaseNote struct {
 	Node kv.NodeID `json:"node"`
 	// At is a moment of the clock of leases, in nanoseconds.
@@ -18,11 +18,12 @@ type LeaseNote struct {
 	Shard kv.ShardID `json:"shard"`
 	Ended bool       `json:"ended,omitempty"`
 	Lease *Lease     `json:"lease,omitempty"`
+	Lead  *Lead      `json:"lead,omitempty"`
 }
 
-// ReadLeases gives the leases of one node from what it has recorded, in the order in which it did. The last line may be cut:
-// the process was killed.
-func ReadLeases(r io.Reader) ([]Lease, error) {
+// ReadLeases gives the leases and leaderships of one node from what it has recorded, in the order in which it did. The last line may
+// be cut: the process was killed.
+func ReadLeases(r io.Reader) (leases []Lease, leads []Lead, err error) {
 	open := map[kv.ShardID]*Lease{}
 	var list []*Lease
 	end := func(shard kv.ShardID, at int64) {
@@ -33,7 +34,7 @@ func ReadLeases(r io.Reader) ([]Lease, error) {
 	}
 	var cut error
 	count := 0
-	err := eachLine(r, func(text []byte) error {
+	err = eachLine(r, func(text []byte) error {
 		if cut != nil {
 			return fmt.Errorf("after line %d, which is cut: %w", count, cut)
 		}
@@ -49,6 +50,8 @@ func ReadLeases(r io.Reader) ([]Lease, error) {
 			}
 		case note.Ended:
 			end(note.Shard, note.At)
+		case note.Lead != nil:
+			leads = append(leads, *note.Lead)
 		case note.Lease != nil:
 			l := open[note.Shard]
 			if l == nil || l.Term != note.Lease.Term || !l.Span.Equal(note.Lease.Span) {
@@ -61,11 +64,11 @@ func ReadLeases(r io.Reader) ([]Lease, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read leases: %w", err)
+		return nil, nil, fmt.Errorf("read leases: %w", err)
 	}
-	leases := make([]Lease, len(list))
+	leases = make([]Lease, len(list))
 	for i, l := range list {
 		leases[i] = *l
 	}
-	return leases, nil
+	return leases, leads, nil
 }

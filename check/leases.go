@@ -12,10 +12,11 @@ import (
 // the same term, which may overlap. A shard whose span changes has one lease before and another one after.
 type Lease struct {
 	Shard kv.ShardID
-	// Span is what the shard held in that time.
-	Span kv.Span
-	Node kv.NodeID
-	Term kv.Term
+	// Span is what the shard held in that time, and Version that of its epoch, which Leases does not ask for.
+	Span    kv.Span
+	Version uint64
+	Node    kv.NodeID
+	Term    kv.Term
 	// From and Until are moments of one clock that all nodes' leases are measured by. Until is not part of the lease;
 	// it is when the lease ran out, or when it was taken back if that came first.
 	From, Until int64

@@ -73,7 +73,9 @@ const (
 	FutureRead Rule = "read from the future"
 	// LeasesOverlap: two leases over a key ran at one moment.
 	LeasesOverlap Rule = "two leases at one moment"
-	// TermShared: two nodes had a lease in one term.
+	// LeaseOutlived: a lease ran when another leadership over its keys had begun.
+	LeaseOutlived Rule = "lease runs after an election"
+	// TermShared: two nodes led, or had a lease, in one term.
 	TermShared Rule = "two leaders in one term"
 	// TermWentBack: a lease began after one of a later term.
 	TermWentBack Rule = "lease of an earlier term"

@@ -13,8 +13,8 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// TestOverlappingLeases: what two nodes have recorded is put together.
-func TestOverlappingLeases(t *testing.T) {
+// TestWrongLeases: what two nodes have recorded is put together.
+func TestWrongLeases(t *testing.T) {
 	dir := t.TempDir()
 	record := func(node kv.NodeID, term kv.Term, from, until int64) string {
 		name := filepath.Join(dir, fmt.Sprint(node))
@@ -24,8 +24,13 @@ func TestOverlappingLeases(t *testing.T) {
 		return name
 	}
 	none := filepath.Join(dir, "none")
-	require.Empty(t, overlappingLeases([]string{record(1, 5, 10, 20), none, record(2, 6, 20, 30)}))
-	require.Len(t, overlappingLeases([]string{record(1, 5, 10, 21), none, record(2, 6, 20, 30)}), 1)
+	require.Empty(t, wrongLeases([]string{record(1, 5, 10, 20), none, record(2, 6, 20, 30)}))
+	require.Len(t, wrongLeases([]string{record(1, 5, 10, 21), none, record(2, 6, 20, 30)}), 1)
+	led := filepath.Join(dir, "led")
+	line, err := json.Marshal(check.LeaseNote{Node: 3, Shard: 3, At: 19, Lead: &check.Lead{Shard: 3, Node: 3, Term: 6, At: 19}})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(led, append(line, '\n'), 0o644))
+	require.Len(t, wrongLeases([]string{record(1, 5, 10, 20), led}), 1)
 	require.NoError(t, os.WriteFile(none, []byte("{\n{}\n"), 0o644))
-	require.Len(t, overlappingLeases([]string{none}), 1)
+	require.Len(t, wrongLeases([]string{none}), 1)
 }

@@ -83,26 +83,28 @@ func (t *trial) wrong(v workload.Verdict) (list []string) {
 		list = append(list, fmt.Sprintf("%d violations, the first: %v", n, decided[0]))
 	}
 	list = append(list, first(t.cluster.Surprises())...)
-	list = append(list, first(overlappingLeases(t.cluster.Leases()))...)
+	list = append(list, first(wrongLeases(t.cluster.Leases()))...)
 	return append(list, first(outcries(logs(t.cluster)))...)
 }
 
-// overlappingLeases tells of leases that two nodes had over a key at one moment, from what nodes of test builds have recorded.
-func overlappingLeases(files []string) (list []string) {
-	var all []check.Lease
+// wrongLeases tells of leases that two nodes had over a key at one moment, or that ran when another led, from what nodes of test
+// builds have recorded.
+func wrongLeases(files []string) (list []string) {
+	var leases []check.Lease
+	var leads []check.Lead
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {
 			continue // Its kvd records none.
 		}
-		leases, err := check.ReadLeases(f)
+		l, d, err := check.ReadLeases(f)
 		_ = f.Close()
 		if err != nil {
 			list = append(list, fmt.Sprintf("%s: %v", name, err))
 		}
-		all = append(all, leases...)
+		leases, leads = append(leases, l...), append(leads, d...)
 	}
-	for _, v := range check.Leases(all) {
+	for _, v := range append(check.Leases(leases), check.Leads(leads, leases)...) {
 		list = append(list, v.Error())
 	}
 	return list

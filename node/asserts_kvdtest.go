@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/internal/faults"
 	"github.com/kvdstore/kvd/kv"
 )
@@ -14,11 +15,12 @@ import (
 // assertEvery is the time between two looks of a test build at what must always hold.
 const assertEvery = 50 * time.Millisecond
 
-// asserts looks at the core after turns, and records the leases that readers see: those of all nodes of a machine have one
-// clock, and must not overlap.
+// asserts looks at the core after turns, and records the leases that readers see, and which leaderships begin: all nodes of a
+// machine have one clock, and no lease must run on when another leads.
 type asserts struct {
 	last   time.Duration
 	leases map[kv.ShardID]*faults.Lease
+	leads  map[kv.ShardID]faults.Lead
 }
 
 func (a *asserts) turned(c *Core, now time.Duration) error {
@@ -32,21 +34,30 @@ func (a *asserts) turned(c *Core, now time.Duration) error {
 	return c.Check()
 }
 
-// record notes which leases have begun, go on for longer, or have ended since it looked last; a turn that began at now was the
-// last one.
+// leaving looks at messages before they leave.
+func leaving(c *Core, messages []*kvdv1.RaftMessage) error {
+	return c.CheckLeaving(bootTime(), messages)
+}
+
+// record notes which leases have begun, go on for longer, or have ended since it looked last, and which leaderships have begun; a
+// turn that began at now was the last one. What it took away counts from its begin, and what it gave from its end; but who was
+// elected in it had the votes when it began.
 func (a *asserts) record(c *Core, now time.Duration) {
+	end := bootTime()
 	if a.leases == nil {
-		a.leases = map[kv.ShardID]*faults.Lease{}
-		faults.Began(c.Node, bootTime())
+		a.leases, a.leads = map[kv.ShardID]*faults.Lease{}, map[kv.ShardID]faults.Lead{}
+		faults.Began(c.Node, end)
 	}
+	a.recordLeads(c, now)
 	seen := map[kv.ShardID]bool{}
 	for _, g := range c.order {
 		lead, term, until := g.view.Lead()
-		if lead != c.Node || until <= now {
+		if lead != c.Node || until <= end {
 			continue
 		}
 		seen[g.shard] = true
-		l := faults.Lease{Shard: g.shard, Span: g.machine.Descriptor().Span, Node: c.Node, Term: term, From: int64(bootTime()), Until: int64(until)}
+		d := g.machine.Descriptor()
+		l := faults.Lease{Shard: g.shard, Span: d.Span, Version: d.Epoch.Version, Node: c.Node, Term: term, From: int64(end), Until: int64(until)}
 		old := a.leases[g.shard]
 		if old != nil && old.Term == l.Term && old.Span.Equal(l.Span) {
 			if old.Until == l.Until {
@@ -63,6 +74,23 @@ func (a *asserts) record(c *Core, now time.Duration) {
 		if !seen[shard] {
 			delete(a.leases, shard)
 			faults.Ended(c.Node, shard, now)
+		}
+	}
+}
+
+// recordLeads notes which leaderships have begun in a turn.
+func (a *asserts) recordLeads(c *Core, now time.Duration) {
+	for _, g := range c.order {
+		term, leads := g.replica.Leading()
+		d := g.machine.Descriptor()
+		old, led := a.leads[g.shard]
+		switch {
+		case !leads:
+			delete(a.leads, g.shard)
+		case !led || old.Term != term || old.Version != d.Epoch.Version:
+			l := faults.Lead{Shard: g.shard, Span: d.Span, Version: d.Epoch.Version, Node: c.Node, Term: term, At: int64(now)}
+			a.leads[g.shard] = l
+			faults.Led(l)
 		}
 	}
 }

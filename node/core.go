@@ -768,6 +768,22 @@ func (c *Core) Check() error {
 	return nil
 }
 
+// CheckLeaving reports a message that takes a lease away while readers still see it, at a time since the machine's boot (T4): once
+// it has left, another may lead.
+func (c *Core) CheckLeaving(boot time.Duration, messages []*kvdv1.RaftMessage) error {
+	for _, m := range messages {
+		g := c.groups[kv.ShardID(m.GetShard())]
+		if g == nil {
+			continue
+		}
+		kind := raftpb.MessageType(m.GetType())
+		if _, term, until := g.view.Lead(); until > boot && (kv.Term(m.GetTerm()) > term || kind == raftpb.MsgTimeoutNow) {
+			return fmt.Errorf("shard %d: node %d sends a %v of term %d while readers see its lease of term %d", g.shard, c.Node, kind, m.GetTerm(), term)
+		}
+	}
+	return nil
+}
+
 func hardState(h *raftpb.HardState) *storage.HardState {
 	if h == nil {
 		return nil

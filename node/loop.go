@@ -136,7 +136,13 @@ func (n *Node) WriteLog(id uint64, writes []storage.LogWrite, sync bool) {
 }
 
 // Send sends Raft's messages to another node.
-func (n *Node) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) { n.network.Send(to, messages) }
+func (n *Node) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
+	if err := leaving(n.core, messages); err != nil {
+		n.fatal(fmt.Errorf("what must always hold does not: %w", err))
+		return
+	}
+	n.network.Send(to, messages)
+}
 
 // SyncState makes the state store durable, beside the loop.
 func (n *Node) SyncState() {

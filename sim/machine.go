@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
-	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/cache"
@@ -312,7 +311,9 @@ func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 		return
 	}
 	h.note('m', h.id, uint64(to), xxhash.Sum64(data))
-	h.checkPublished(messages)
+	if err := h.core.CheckLeaving(h.boot(), messages); err != nil {
+		h.fail("%v", err)
+	}
 	if h.tapped(to, &e.Messages) {
 		if data, err = e.MarshalVT(); err != nil {
 			h.fail("node %d: %v", h.id, err)
@@ -359,18 +360,6 @@ func (h host) echo(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 		return
 	}
 	h.after(between(h.chance, 100*time.Millisecond, 5*time.Second), func() { h.transmit(to, data) })
-}
-
-// checkPublished fails if a message leaves that takes a lease away while readers still see it (T4): once it has left,
-// another may lead.
-func (h host) checkPublished(messages []*kvdv1.RaftMessage) {
-	for _, m := range messages {
-		_, term, until := h.lead(kv.ShardID(m.Shard))
-		if until > h.boot() && (kv.Term(m.Term) > term || raftpb.MessageType(m.Type) == raftpb.MsgTimeoutNow) {
-			h.fail("shard %d: node %d sends a %v of term %d while readers see its lease of term %d", m.Shard, h.id,
-				raftpb.MessageType(m.Type), m.Term, term)
-		}
-	}
 }
 
 // transmit carries an envelope over the network, or loses it.

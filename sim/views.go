@@ -107,23 +107,30 @@ func (m *machine) checkLeases() {
 				m.elected(shard, m)
 			}
 		}
+		d := v.Descriptor()
+		leads := check.Lead{Shard: shard, Span: d.Span, Version: d.Epoch.Version, Node: m.id, Term: term, At: int64(m.now)}
 		for _, other := range m.nodes {
 			if other == m || other.core == nil {
 				continue
 			}
 			for _, o := range other.views {
-				_, old, until := o.Lead()
-				if until <= other.boot() {
-					continue
-				}
-				// Of a key the versions of its shards rise, whichever they are.
-				if o.Shard() == shard && old < term || o.Shard() != shard && share(v, o) && o.Descriptor().Epoch.Version < v.Descriptor().Epoch.Version {
-					m.fail("shard %d: node %d leads in term %d over %v while the lease of node %d of shard %d, term %d, over %v runs for %v",
-						shard, m.id, term, v.Descriptor().Span, other.id, o.Shard(), old, o.Descriptor().Span, until-other.boot())
+				if l, left := other.lease(o); left > 0 && leads.Ends(l) {
+					m.fail("%v, while shard %d has the lease %v for %v", leads, l.Shard, l, left)
 				}
 			}
 		}
 	}
+}
+
+// lease is what readers see of a replica's lease, and how long it runs yet by the clock here.
+func (m *machine) lease(v *node.View) (l check.Lease, left time.Duration) {
+	_, term, until := v.Lead()
+	d := v.Descriptor()
+	left = until - m.boot()
+	return check.Lease{
+		Shard: v.Shard(), Span: d.Span, Version: d.Epoch.Version, Node: m.id, Term: term,
+		From: int64(m.now), Until: int64(m.now) + int64(float64(left)/m.rate),
+	}, left
 }
 
 // noteLeases records which leases readers see, in the time of the world.

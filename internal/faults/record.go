@@ -45,6 +45,11 @@ func Ended(node kv.NodeID, shard kv.ShardID, at time.Duration) {
 	put(check.LeaseNote{Node: node, Shard: shard, At: int64(at), Ended: true})
 }
 
+// Led records that a leadership has begun.
+func Led(d check.Lead) {
+	put(check.LeaseNote{Node: d.Node, Shard: d.Shard, At: d.At, Lead: &d})
+}
+
 // put adds a line, which outlives a kill.
 func put(n check.LeaseNote) {
 	f := record()
@@ -56,5 +61,8 @@ func put(n check.LeaseNote) {
 	}
 }
 
-// Lease is one as it is recorded.
-type Lease = check.Lease
+// Lease and Lead are those as they are recorded.
+type (
+	Lease = check.Lease
+	Lead  = check.Lead
+)
