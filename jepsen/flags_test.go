@@ -28,6 +28,7 @@ func TestFlags(t *testing.T) {
 		"time":       {"--time", "10ms"},
 		"rate":       {"--rate", "0"},
 		"processes":  {"--processes", "0"},
+		"shards":     {"--shards", "257"},
 		"namespaces": {"--namespaces", "perhaps"},
 		"flags only": {"now"},
 	} {

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -66,11 +67,22 @@ type hunt struct {
 	workload string
 	faults   []string
 	keys     int // As Config.Keys of the workload.
+	// Others than of all rows, if they are not 0.
+	shards int
+	rate   float64
 }
 
 func hunts(workloads string, faults ...string) (list []hunt) {
 	for _, w := range strings.Split(workloads, ",") {
 		list = append(list, hunt{workload: w, faults: faults})
+	}
+	return list
+}
+
+// ofShards are such hunts with more shards.
+func ofShards(shards int, list []hunt) []hunt {
+	for i := range list {
+		list[i].shards = shards
 	}
 	return list
 }
@@ -100,13 +112,13 @@ var everywhere = slices.Concat(hunts("register", shapes...), hunts("set,counter"
 
 // huntsOf has the rows that should catch a mutant.
 var huntsOf = map[string][]hunt{
-	"mutant_lease_from_the_answer":     slices.Concat(hunts("register", late...), hunts("register", apart...)),
-	"mutant_context_used_again":        slices.Concat(hunts("register", late...), hunts("register", apart...)),
+	"mutant_lease_from_the_answer":     ofShards(12, hunts("register", "slow:answers")),
+	"mutant_context_used_again":        ofShards(12, hunts("register", "slow:answers")),
 	"mutant_clock_not_read":            slices.Concat(hunts("register", late...), hunts("register", apart...)),
 	"mutant_proposed_twice":            hunts("counter,append", "slow", "partition", "transfer", "kill"),
-	"mutant_promise_left_to_raft":      slices.Concat(hunts("register", late...), hunts("register", apart...)),
-	"mutant_ticks_after_messages":      hunts("register", "pause", "partition:leaders"),
-	"mutant_lease_through_hand_over":   hunts("register", "slow:transfer"),
+	"mutant_promise_left_to_raft":      ofShards(12, hunts("register", "kill:voter")),
+	"mutant_ticks_after_messages":      ofShards(12, hunts("register", "pause:voter")),
+	"mutant_lease_through_hand_over":   hunts("register", "transfer"),
 	"mutant_sync_skipped":              hunts("set", lost...),
 	"mutant_vote_before_sync":          hunts("register,set", append([]string{"partition", "pause"}, lost...)...),
 	"mutant_answer_before_quorum":      hunts("register", "partition", "kill"),
@@ -114,7 +126,7 @@ var huntsOf = map[string][]hunt{
 	"mutant_applied_apart":             hunts("counter,append", lost...),
 	"mutant_truncated_past_applied":    hunts("set,register", lost...),
 	"mutant_cache_without_stamps":      hunts("register", "transfer", "pause", "partition"),
-	"mutant_read_state_published_last": hunts("register", "slow:transfer", "partition:leaders"),
+	"mutant_read_state_published_last": hunts("register", "transfer"),
 	"mutant_revision_by_index":         hunts("register", merges...),
 	"mutant_time_goes_back":            hunts("expiry", clocks...),
 	"mutant_due_believed":              hunts("expiry", clocks...),
@@ -128,11 +140,11 @@ var huntsOf = map[string][]hunt{
 	"mutant_unfreeze_before_abort":     hunts("register", merges...),
 	"mutant_epoch_unchecked":           hunts("register", shapes...),
 	"mutant_late_unfreeze":             hunts("register", merges...),
-	"mutant_incarnation_through_merge": {{"register", []string{"move:return"}, 3000}},
+	"mutant_incarnation_through_merge": {{workload: "register", faults: []string{"move:return"}, keys: 3000}},
 	"mutant_scan_ends_with_shard":      hunts("scan", "split", "merge"),
-	"mutant_stranger_elected":          hunts("register", shapes...),
-	"mutant_exemption_kept":            hunts("register", shapes...),
-	"mutant_waking_campaigns":          slices.Concat(hunts("register", late...), hunts("register", apart...)),
+	"mutant_stranger_elected":          hunts("register", "split:slow-disk"),
+	"mutant_exemption_kept":            hunts("register", "split:transfer"),
+	"mutant_waking_campaigns":          {{workload: "register", faults: []string{"kill:sleeper"}, shards: 24, rate: 2}},
 	"mutant_old_tail_kept":             hunts("register", append([]string{"disk-loss"}, moves...)...),
 	"mutant_merge_before_freeze":       hunts("register", merges...),
 	"mutant_birth_overwrites":          hunts("register,set", lostShapes...),
@@ -199,7 +211,7 @@ func (h *harness) hunt(ctx context.Context, m *mutant) (catch, error) {
 	for time.Since(began) < mutantMax {
 		of := m.hunts[c.runs%len(m.hunts)]
 		c.row = row{
-			workload: of.workload, faults: of.faults, nodes: h.nodes, length: mutantLength, rate: huntRate, processes: huntProcesses, keys: of.keys,
+			workload: of.workload, faults: of.faults, nodes: h.nodes, length: mutantLength, rate: cmp.Or(of.rate, huntRate), processes: huntProcesses, keys: of.keys, shards: cmp.Or(of.shards, h.shards),
 			seed: h.seed*1000 + uint64(c.runs), dir: filepath.Join(own.out, fmt.Sprint(c.runs)), hasty: true,
 		}
 		c.runs++

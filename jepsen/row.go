@@ -18,6 +18,7 @@ type row struct {
 	rate      float64
 	processes int
 	keys      int
+	shards    int
 	seed      uint64
 	dir       string
 	// name is what the table of many calls the faults.
@@ -46,6 +47,9 @@ func (r *row) command(tags []string) string {
 	}
 	if r.keys > 0 {
 		c += fmt.Sprintf(" --keys %d", r.keys)
+	}
+	if r.shards != shardsBefore {
+		c += fmt.Sprintf(" --shards %d", r.shards)
 	}
 	if r.hasty {
 		c += " --hasty"

@@ -24,7 +24,7 @@ import (
 const (
 	// clientsCount is how many clients the processes of a workload share, besides the operator's.
 	clientsCount = 5
-	// shardsBefore is how many shards the keys of a workload are cut into from the start.
+	// shardsBefore is how many shards the keys of a workload are cut into from the start, unless the row says otherwise.
 	shardsBefore = 4
 	// operationMax bounds an operation, setupMax the set-up, and readBackMax the reading at the end.
 	operationMax = 5 * time.Second
@@ -112,7 +112,7 @@ func (t *trial) start(ctx context.Context, binary string) error {
 		return err
 	}
 	cuts := filepath.Join(t.dir, "cuts")
-	if err := os.WriteFile(cuts, []byte(strings.Join(workload.Cuts(prefix, shardsBefore), "\n")+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(cuts, []byte(strings.Join(workload.Cuts(prefix, t.shards), "\n")+"\n"), 0o644); err != nil {
 		return err
 	}
 	var err error

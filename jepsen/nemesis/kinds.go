@@ -12,6 +12,8 @@ type kind struct {
 	begin     func(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error)
 	nodesMin  int
 	testBuild bool
+	// proxied: it needs the cluster's proxy.
+	proxied bool
 	// asks: it is an operator's request, which a cluster with other faults may refuse.
 	asks bool
 }
@@ -31,7 +33,10 @@ type act struct {
 func kinds() []kind {
 	return []kind{
 		{name: "kill", begin: kill},
+		{name: "kill:voter", begin: killVoter, nodesMin: 3},
+		{name: "kill:sleeper", begin: killSleeper, nodesMin: 3},
 		{name: "pause", begin: pause},
+		{name: "pause:voter", begin: pauseVoter, nodesMin: 3, proxied: true},
 		{name: "restart-all", begin: restartAll},
 		{name: "partition", begin: partition, nodesMin: 3},
 		{name: "partition:one", begin: partition, nodesMin: 3},
@@ -40,10 +45,12 @@ func kinds() []kind {
 		{name: "partition:one-way", begin: partition, nodesMin: 3},
 		{name: "partition:leaders", begin: partition, nodesMin: 3},
 		{name: "partition:meta", begin: partition, nodesMin: 3},
-		{name: "slow", begin: slow, nodesMin: 2},
-		{name: "slow:answers", begin: lateAnswers, nodesMin: 3},
-		{name: "slow:transfer", begin: lateTransfers, nodesMin: 3, asks: true},
+		{name: "slow", begin: slow, nodesMin: 2, proxied: true},
+		{name: "slow:answers", begin: lateAnswers, nodesMin: 3, proxied: true},
+		{name: "slow:transfer", begin: lateTransfers, nodesMin: 3, proxied: true, asks: true},
 		{name: "split", begin: split, asks: true},
+		{name: "split:slow-disk", begin: splitSlowly, nodesMin: 3, testBuild: true, asks: true},
+		{name: "split:transfer", begin: splitAndTransfer, nodesMin: 3, asks: true},
 		{name: "merge", begin: merge, asks: true},
 		{name: "move", begin: move, nodesMin: 4, asks: true},
 		{name: "move:return", begin: comeBack, nodesMin: 4, asks: true},

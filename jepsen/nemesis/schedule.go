@@ -136,13 +136,15 @@ func Parse(names []string, nodes int) error {
 
 // NeedsTestBuild tells whether one of the faults needs a kvd that was built with the tag kvdtest.
 func NeedsTestBuild(names []string) bool {
-	return slices.ContainsFunc(names, func(name string) bool {
-		k, _ := find(name)
-		return k.testBuild
-	})
+	return anyOf(names, func(k kind) bool { return k.testBuild })
 }
 
 // NeedsProxy tells whether one of the faults needs the cluster's proxy.
-func NeedsProxy(names []string) bool {
-	return slices.ContainsFunc(names, func(name string) bool { return name == "slow" || strings.HasPrefix(name, "slow:") })
+func NeedsProxy(names []string) bool { return anyOf(names, func(k kind) bool { return k.proxied }) }
+
+func anyOf(names []string, is func(k kind) bool) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		k, _ := find(name)
+		return is(k)
+	})
 }

@@ -67,6 +67,20 @@ func (v *view) shardsIn(s kv.Span) (list []*kvdv1.Descriptor) {
 	return list
 }
 
+// sleepers counts the shards that hold keys of a span, and those of them that sleep.
+func (v *view) sleepers(s kv.Span) (all, asleep int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, i := range v.shards {
+		if spanOf(i.GetDescriptor_()).Overlaps(s) {
+			if all++; i.GetAsleep() {
+				asleep++
+			}
+		}
+	}
+	return all, asleep
+}
+
 func spanOf(d *kvdv1.Descriptor) kv.Span { return kv.Span{Start: d.GetStart(), End: d.GetEnd()} }
 
 // name of a node by its id; empty if it is not known.
