@@ -40,6 +40,11 @@ const (
 	// ProposalLatencyMax is what an answer may take before a node lets in fewer, down to ProposalsAlways.
 	ProposalLatencyMax = 100 * time.Millisecond
 	ProposalsAlways    = 1024
+	// CallsMax bounds the calls of clients that a node has under way, unless its memory is small, and CallBytes is the memory
+	// that one is counted as. None is let in while what could run waits for a processor longer than SchedulingDelayMax.
+	CallsMax           = 64 << 10
+	CallBytes          = 64 << 10
+	SchedulingDelayMax = 20 * time.Millisecond
 	// ShardProposalBytesMax bounds the same of one shard, so that a shard without a majority does not fill the node's.
 	ShardProposalBytesMax = 16 << 20
 	// ReadsWaitingMax bounds the reads of one shard that wait for a ReadIndex.

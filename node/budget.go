@@ -68,6 +68,9 @@ func (b *budget) full() bool {
 // Busy reports whether a write would be refused now wherever its shard is led.
 func (n *Node) Busy() bool { return n.budget.full() }
 
+// BusyHere reports whether a write would be refused now if its shard is led here.
+func (n *Node) BusyHere() bool { return n.budget.writes.full() }
+
 // now is a clock for how long requests wait.
 func (n *Node) now() time.Duration { return time.Since(n.began) }
 
@@ -105,6 +108,9 @@ type waiting struct {
 	// since is when it was let in.
 	since time.Duration
 	done  func(kv.Result, error)
+	// command is nil of a read, and once the loop has it; before is the one that was submitted before, until then.
+	command *kvdv1.Command
+	before  *waiting
 }
 
 func (w *waiting) Done(r kv.Result, err error) {
@@ -127,8 +133,7 @@ func (n *Node) submit(v *View, command *kvdv1.Command, size int, done func(kv.Re
 		done(kv.Result{}, err)
 		return
 	}
-	s := Submission{Shard: v.shard, Command: command, Bytes: size, Waiter: &waiting{n, v, int64(size), n.now(), done}}
-	n.inbox.add(func(in *Input) { in.Submissions = append(in.Submissions, s) })
+	n.inbox.submit(&waiting{node: n, view: v, size: int64(size), since: n.now(), done: done, command: command})
 }
 
 var _ replica.Waiter = (*waiting)(nil)

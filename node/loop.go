@@ -15,53 +15,6 @@ import (
 	"github.com/kvdstore/kvd/storage"
 )
 
-// inbox gathers what the next turn takes in. Envelopes are bounded here, submissions before.
-type inbox struct {
-	mu    sync.Mutex
-	in    Input
-	bytes int // Of envelopes.
-	wake  chan struct{}
-}
-
-func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
-
-// add changes the input of the next turn, and wakes the loop.
-func (b *inbox) add(f func(in *Input)) {
-	b.mu.Lock()
-	f(&b.in)
-	b.mu.Unlock()
-	b.signal()
-}
-
-func (b *inbox) signal() {
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
-}
-
-// envelope adds what a neighbour said, unless too much waits already.
-func (b *inbox) envelope(e *kvdv1.Envelope) bool {
-	size := e.SizeVT()
-	b.mu.Lock()
-	fits := b.bytes+size <= kv.InboxBytesMax
-	if fits {
-		b.bytes += size
-		b.in.Envelopes = append(b.in.Envelopes, e)
-	}
-	b.mu.Unlock()
-	b.signal()
-	return fits
-}
-
-func (b *inbox) take() Input {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	in := b.in
-	b.in, b.bytes = Input{}, 0
-	return in
-}
-
 // loop runs the turns until the context ends.
 func (n *Node) loop(ctx context.Context) {
 	timer := time.NewTimer(0)

@@ -328,7 +328,16 @@ func (n *Node) newestMeta() (*kvdv1.MetaState, error) {
 	return newest, nil
 }
 
-// memory divides --memory: half for the cache of records, an eighth for Pebble's blocks, an eighth for memtables, the
+// fixedMemory is what a node needs of its memory before there is any cache: code, connections, what is on its way.
+const fixedMemory = 64 << 20
+
+// cacheBytes is the share of the memory that the cache of records has: a third of what is not needed by everything. It is memory
+// that the collector looks at, and which with garbage of as much again stays below the limit that the daemon sets.
+func cacheBytes(memory int64) int64 {
+	return max((memory-fixedMemory)/3, cache.RistrettoBytesMin)
+}
+
+// openStores divides the memory: a third for the cache of records, an eighth for Pebble's blocks, an eighth for memtables, the
 // rest for queues and the collector.
 func (n *Node) openStores() error {
 	n.blocks = pebble.NewCache(max(n.MemoryBytes/8, 8<<20))
@@ -346,7 +355,7 @@ func (n *Node) openStores() error {
 	if n.state, err = storage.OpenState(options("state", n.MemoryBytes/64)); err != nil {
 		return err
 	}
-	store, err := cache.NewRistretto(max(n.MemoryBytes/3, cache.RistrettoBytesMin))
+	store, err := cache.NewRistretto(cacheBytes(n.MemoryBytes))
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,10 @@ func (n *Node) learn(id kv.ShardID, leader kv.NodeID) {
 			return
 		}
 	}
-	n.leaders.Store(id, leader)
+	// Many learn the same at a time.
+	if known, ok := n.leaders.Load(id); !ok || known != leader {
+		n.leaders.Store(id, leader)
+	}
 }
 
 // route picks the node for an attempt: the leader if it is known, else one replica after the other. A learner may not have

@@ -21,6 +21,8 @@ type Backend interface {
 	Submit(ctx context.Context, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error))
 	// Busy reports whether a write would be refused now for want of room, whichever it is.
 	Busy() bool
+	// BusyHere is Busy, for a write that this node would carry out itself.
+	BusyHere() bool
 	ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest) (kv.Chunk, error)
 	// Stale gives the right descriptors when a request was routed by an old map, else nil.
 	Stale(route kv.Route, key []byte) []*kv.Descriptor

@@ -23,8 +23,10 @@ type method struct {
 	// awaited calls keep a server that stops waiting for their end. A Pipeline does by its operations: it may stay open
 	// for ever, like the streams of other nodes and the watch of the health service.
 	awaited bool
-	ok      prometheus.Observer
-	seconds *prometheus.HistogramVec
+	// gated calls may be refused before they are read, if the node has more to do than it can; writes write.
+	gated, writes bool
+	ok            prometheus.Observer
+	seconds       *prometheus.HistogramVec
 }
 
 // describeMethods describes the methods of all services that are registered.
@@ -35,7 +37,8 @@ func (s *Server) describeMethods() {
 			s.methods[name] = &method{
 				name: name, nodesOnly: s.Certificates != nil && !slices.Contains(open, service),
 				awaited: slices.Contains(ofClients, service) && name != kvdv1.KV_Pipeline_FullMethodName,
-				ok:      s.seconds.WithLabelValues(name, codes.OK.String()), seconds: s.seconds,
+				gated:   service == kvdv1.KV_ServiceDesc.ServiceName && !m.IsClientStream && name != kvdv1.KV_Map_FullMethodName, writes: slices.Contains(writing, name),
+				ok: s.seconds.WithLabelValues(name, codes.OK.String()), seconds: s.seconds,
 			}
 		}
 	}

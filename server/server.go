@@ -44,7 +44,9 @@ type Config struct {
 	Nodes kvdv1.NodeServiceServer
 	// Certificates are nil without TLS.
 	Certificates *Certificates
-	Logger       *slog.Logger
+	// CallsMax bounds the calls of clients under way, streams aside; 0 is kv.CallsMax.
+	CallsMax int64
+	Logger   *slog.Logger
 }
 
 // Server serves gRPC, and HTTP.
@@ -59,6 +61,7 @@ type Server struct {
 	api     *service
 	// calls counts the awaited ones under way.
 	calls atomic.Int64
+	gate  *gate
 }
 
 // New makes a server with all services.
@@ -71,12 +74,16 @@ func New(c Config) *Server {
 		s.seconds, collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: gcCPU})),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), runtimeCollector{}, nodeCollector{c.Backend},
 	)
+	if s.CallsMax == 0 {
+		s.CallsMax = kv.CallsMax
+	}
+	s.gate = newGate(s.CallsMax, &s.calls, c.Backend.BusyHere, s.registry)
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(wire.ServerCodec()), grpc.MaxRecvMsgSize(kv.MessageBytesMax), grpc.MaxSendMsgSize(kv.MessageBytesMax),
 		grpc.MaxConcurrentStreams(streamsMax), grpc.InitialWindowSize(windowBytes), grpc.InitialConnWindowSize(2 * windowBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 500 * time.Millisecond, PermitWithoutStream: true}),
-		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream), grpc.WaitForHandlers(true),
+		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream), grpc.WaitForHandlers(true), grpc.InTapHandle(s.tap),
 	}
 	if c.Certificates != nil {
 		options = append(options, grpc.Creds(c.Certificates.Server()))
@@ -137,7 +144,12 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 }
 
 // Serve serves gRPC until Stop.
-func (s *Server) Serve(lis net.Listener) error { return s.grpc.Serve(lis) }
+func (s *Server) Serve(lis net.Listener) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go s.gate.watch(ctx)
+	return s.grpc.Serve(lis)
+}
 
 // WatchReady keeps the health service honest until the context ends.
 func (s *Server) WatchReady(ctx context.Context) {

@@ -22,6 +22,7 @@ type memory struct {
 	revision kv.Revision
 	ready    error
 	fail     error
+	busy     bool
 	operator
 }
 
@@ -64,6 +65,7 @@ func (m *memory) Stale(r kv.Route, _ []byte) []*kv.Descriptor {
 }
 func (m *memory) Meta() (*kvdv1.MetaState, <-chan struct{}) { return nil, nil }
 func (m *memory) Busy() bool                                { return false }
+func (m *memory) BusyHere() bool                            { return m.busy }
 func (m *memory) Leader(kv.ShardID) kv.NodeID               { return 1 }
 func (m *memory) NodeAddress(kv.NodeID) string              { return "127.0.0.1:1" }
 func (m *memory) Shards(context.Context) ([]*kvdv1.ShardInfo, []kv.NodeID, error) {

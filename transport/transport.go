@@ -87,7 +87,8 @@ type Transport struct {
 	incoming atomic.Int64                        // Snapshots.
 	warned   atomic.Int64                        // When a stranger was last logged.
 
-	mu    sync.Mutex
+	// mu is read-locked for each message and each forwarded request, of which there are many at a time.
+	mu    sync.RWMutex
 	peers map[kv.NodeID]*peer
 	bulk  map[string]*grpc.ClientConn // By address.
 
@@ -151,9 +152,19 @@ type peer struct {
 
 // peer gives the neighbour of that id; nil if there is no such member, or the transport is closed.
 func (t *Transport) peer(id kv.NodeID) *peer {
+	if p := t.known(id); p != nil {
+		return p
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.openPeer(id)
+}
+
+// known is the neighbour of that id if there is one already.
+func (t *Transport) known(id kv.NodeID) *peer {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.peers[id]
 }
 
 func (t *Transport) openPeer(id kv.NodeID) *peer {
@@ -239,9 +250,7 @@ func (t *Transport) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 
 // LastHeard is when a node last said that it reads, in nanoseconds of Unix time; 0 for never.
 func (t *Transport) LastHeard(id kv.NodeID) int64 {
-	t.mu.Lock()
-	p := t.peers[id]
-	t.mu.Unlock()
+	p := t.known(id)
 	if p == nil {
 		return 0
 	}
@@ -492,17 +501,22 @@ func (t *Transport) refuse(from uint64, why string) error {
 
 // bulkConn gives the connection for everything but Raft's messages.
 func (t *Transport) bulkConn(id kv.NodeID) (kvdv1.NodeServiceClient, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	address, ok := t.Address(id)
 	if !ok {
 		return nil, fmt.Errorf("the address of node %d is not known", id)
 	}
+	t.mu.RLock()
+	conn := t.bulk[address]
+	t.mu.RUnlock()
+	if conn != nil {
+		return kvdv1.NewNodeServiceClient(conn), nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.ctx.Err() != nil {
 		return nil, kv.ErrStopping
 	}
-	conn := t.bulk[address]
-	if conn == nil {
+	if conn = t.bulk[address]; conn == nil {
 		var err error
 		if conn, err = Dial(address, t.Credentials); err != nil {
 			return nil, err

@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/node"
 	"github.com/kvdstore/kvd/server"
 	"github.com/kvdstore/kvd/transport"
@@ -98,7 +99,7 @@ func (d *daemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	nodes.Founding, nodes.Joining = d.node.Found, d.node.Join
-	d.server = server.New(server.Config{Backend: d.node, Nodes: nodes, Certificates: d.certs, Logger: d.logger})
+	d.server = server.New(server.Config{Backend: d.node, Nodes: nodes, Certificates: d.certs, CallsMax: min(kv.CallsMax, d.memory/kv.CallBytes), Logger: d.logger})
 	return nil
 }
 
