@@ -33,6 +33,9 @@ type command struct {
 var commands = []command{
 	{"run", "measure a store that runs", runCommand},
 	{"compare", "start kvd and its peers, and measure them in turn", compareCommand},
+	{"shards", "measure what many shards cost", shardsCommand},
+	{"keys", "measure what many keys cost", keysCommand},
+	{"gc", "measure what a large cache costs the collector", gcCommand},
 	{"micro", "run the packages' benchmarks, and compare with an earlier run", microCommand},
 	{"traces", "hit rates of kvd's cache and of an LRU", tracesCommand},
 	{"report", "tell again what compare has found", reportCommand},

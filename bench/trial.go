@@ -33,6 +33,10 @@ type trial struct {
 	// pids and metrics are where the figures of the servers come from.
 	pids    []int
 	metrics []string
+	// gc has the servers' collectors looked at, by their metrics.
+	gc bool
+	// standing is how the servers were before, if somebody has looked; it goes into the report.
+	standing *report.Standing
 	// during is called beside the run, if it is set, and is waited for.
 	during func(context.Context)
 }
@@ -73,12 +77,28 @@ func (t *trial) run(ctx context.Context) (r *report.Run, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
-	if t.warm > 0 {
-		if _, err := load.Run(ctx, t.config(to, measure.NewRecorder(), t.warm)); err != nil {
-			return nil, err
-		}
+	if err := t.warmUp(ctx, to); err != nil {
+		return nil, err
 	}
 	return t.measure(ctx, to)
+}
+
+// heat warms up, and measures nothing.
+func (t *trial) heat(ctx context.Context) error {
+	to, err := target.Open(t.target)
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.warmUp(ctx, to), to.Close())
+}
+
+// warmUp runs the load without counting.
+func (t *trial) warmUp(ctx context.Context, to target.Target) error {
+	if t.warm == 0 {
+		return nil
+	}
+	_, err := load.Run(ctx, t.config(to, measure.NewRecorder(), t.warm))
+	return err
 }
 
 // putRecords puts the records, if that is wanted, in the fastest way that the store has.
@@ -101,6 +121,12 @@ func (t *trial) measure(ctx context.Context, to target.Target) (*report.Run, err
 	if err != nil {
 		return nil, err
 	}
+	var collectors *measure.GCWatch
+	if t.gc {
+		if collectors, err = measure.NewGCWatch(ctx, t.metrics); err != nil {
+			return nil, err
+		}
+	}
 	r := t.describe()
 	own := ownCPU()
 	stop := make(chan struct{})
@@ -122,6 +148,11 @@ func (t *trial) measure(ctx context.Context, to target.Target) (*report.Run, err
 	if r.Processes, r.SyncsPerSecond, err = watch.End(ctx); err != nil {
 		return nil, err
 	}
+	if collectors != nil {
+		if r.GC, err = collectors.End(ctx); err != nil {
+			return nil, err
+		}
+	}
 	t.sumUp(r, sum, outcome)
 	return r, ctx.Err()
 }
@@ -129,7 +160,7 @@ func (t *trial) measure(ctx context.Context, to target.Target) (*report.Run, err
 func (t *trial) describe() *report.Run {
 	return &report.Run{
 		Target: t.target.Kind, Servers: len(t.target.Endpoints), Workload: t.workload.Name, Clients: t.clients, Depth: t.depth,
-		Pipelined: t.target.Pipelined, Rate: t.rate, Keys: t.workload.Keys, Value: t.workload.Value, Seed: t.workload.Seed, Began: time.Now(),
+		Pipelined: t.target.Pipelined, Rate: t.rate, Keys: t.workload.Keys, Value: t.workload.Value, Seed: t.workload.Seed, Began: time.Now(), Standing: t.standing,
 	}
 }
 

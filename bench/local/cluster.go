@@ -36,6 +36,8 @@ type Config struct {
 	Nodes int
 	// Dir is for binary, data and logs; empty for a temporary one.
 	Dir string
+	// Binary is a kvd that Build has made; without one it is built.
+	Binary string
 	// Ports are taken from here on, as far as they are free; 0 for any that are.
 	Ports int
 	// Memory of each node, as kvd's --memory takes it; 512MiB if it is empty, what kvd chooses if it is OwnMemory.
@@ -74,8 +76,11 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if _, err := os.Stat(filepath.Join(dir, "n1")); err == nil {
 		return nil, &kv.InvalidError{Field: "dir", Bound: fmt.Sprintf("a directory without the data of an earlier cluster; %s has some", dir)}
 	}
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, binaryFile), "github.com/kvdstore/kvd/cmd/kvd").CombinedOutput(); err != nil {
-		return c, fmt.Errorf("build kvd: %w\n%s", err, out)
+	if cfg.Binary == "" {
+		c.cfg.Binary = filepath.Join(dir, binaryFile)
+		if err := Build(ctx, c.cfg.Binary); err != nil {
+			return c, err
+		}
 	}
 	if err := c.writeCuts(); err != nil {
 		return c, err
@@ -88,6 +93,14 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 		c.nodes = append(c.nodes, &node{name: fmt.Sprintf("n%d", i+1), listen: ports[2*i], http: ports[2*i+1]})
 	}
 	return c, c.Up(ctx)
+}
+
+// Build builds kvd into a file.
+func Build(ctx context.Context, file string) error {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", file, "github.com/kvdstore/kvd/cmd/kvd").CombinedOutput(); err != nil {
+		return fmt.Errorf("build kvd: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // Up starts the nodes, the first time or after Down, and waits until they are ready.
@@ -131,7 +144,7 @@ func (c *Cluster) start(n *node, list string) (err error) {
 	if c.starts > 1 {
 		log = fmt.Sprintf("%s.%d.log", n.name, c.starts)
 	}
-	n.Process, err = StartProcess(n.name, filepath.Join(dir, log), filepath.Join(dir, binaryFile), args...)
+	n.Process, err = StartProcess(n.name, filepath.Join(dir, log), c.cfg.Binary, args...)
 	return err
 }
 

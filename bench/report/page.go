@@ -49,14 +49,10 @@ func Page(w io.Writer, title string, runs []*Run) error {
 		for _, g := range list {
 			row := pageRow{
 				System: g.System, Rate: g.Spread(PerSecond), P50: g.Spread(P50).Median, P99: g.Spread(P99).Median, Gap: g.Spread(Gap).Median,
-				P999:  g.Spread(func(r *Run) float64 { return r.Latency.P999 }).Median,
+				P999:  g.Spread(P999).Median,
 				P9999: g.Spread(func(r *Run) float64 { return r.Latency.P9999 }).Median, Cores: g.Spread(cores).Median,
 			}
-			for _, r := range g.Runs {
-				for _, n := range r.Errors {
-					row.Failed += n
-				}
-			}
+			row.Failed = g.failed()
 			c.Rows = append(c.Rows, row)
 		}
 		for _, x := range Ratios(groups, PerSecond) {

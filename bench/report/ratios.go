@@ -55,6 +55,7 @@ type Figure func(*Run) float64
 func PerSecond(r *Run) float64 { return r.PerSecond }
 func P50(r *Run) float64       { return r.Latency.P50 }
 func P99(r *Run) float64       { return r.Latency.P99 }
+func P999(r *Run) float64      { return r.Latency.P999 }
 func Gap(r *Run) float64       { return r.Gap }
 
 // Spread is a figure over the rounds.
@@ -195,12 +196,7 @@ func cell(groups []*Group, a *Group, other string, f Figure) string {
 
 func tellGroup(w io.Writer, g *Group) {
 	rate := g.Spread(PerSecond)
-	failed, put, syncs := uint64(0), "", ""
-	for _, r := range g.Runs {
-		for _, n := range r.Errors {
-			failed += n
-		}
-	}
+	put, syncs := "", ""
 	if x, ok := g.known(func(r *Run) *float64 { return r.WrittenByPut }); ok {
 		put = fmt.Sprintf("%.1f", x)
 	}
@@ -208,8 +204,18 @@ func tellGroup(w io.Writer, g *Group) {
 		syncs = fmt.Sprintf("%.0f", x)
 	}
 	fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f to %.0f\t%.3f\t%.3f\t%.3f\t%d\t%.0f\t%.2f\t%.0f\t%s\t%s\n", g.Case, g.System, rate.Median, rate.Least, rate.Most,
-		g.Spread(P50).Median, g.Spread(P99).Median, g.Spread(func(r *Run) float64 { return r.Latency.P999 }).Median, failed, g.Spread(Gap).Median,
+		g.Spread(P50).Median, g.Spread(P99).Median, g.Spread(P999).Median, g.failed(), g.Spread(Gap).Median,
 		g.Spread(cores).Median, g.Spread(resident).Median/(1<<20), put, syncs)
+}
+
+// failed counts the errors of all rounds.
+func (g *Group) failed() (n uint64) {
+	for _, r := range g.Runs {
+		for _, e := range r.Errors {
+			n += e
+		}
+	}
+	return n
 }
 
 // known is the median of a figure that not everybody tells.

@@ -53,6 +53,24 @@ type Run struct {
 	SyncsPerSecond *float64          `json:"syncs_per_second,omitempty"`
 	WrittenByPut   *float64          `json:"written_by_put,omitempty"`
 	ClientCores    float64           `json:"client_cores"`
+
+	// Standing is how the servers were before the load, and GC what their collectors did during it, where that was looked at.
+	Standing *Standing   `json:"standing,omitempty"`
+	GC       *measure.GC `json:"gc,omitempty"`
+}
+
+// Standing is what servers of kvd take that nobody asks anything, all together.
+type Standing struct {
+	Shards int `json:"shards"`
+	// Start is the time in seconds from the start of the processes, with all data, until every shard had a leader.
+	Start float64 `json:"start"`
+	// Cores is processor time by time, with so many shards asleep, and Resident the memory, in bytes.
+	Cores    float64 `json:"cores"`
+	Asleep   int     `json:"asleep"`
+	Resident uint64  `json:"resident"`
+	// Disk are the bytes of all stores, and Cached the bytes that the caches hold.
+	Disk   uint64 `json:"disk"`
+	Cached uint64 `json:"cached"`
 }
 
 // Latency of some operations, in milliseconds.
