@@ -24,6 +24,7 @@ type settings struct {
 	processes  int
 	keys       int
 	shards     int
+	idle       int
 	seed       uint64
 	out        string
 	tags       []string
@@ -51,6 +52,7 @@ func parse(args []string) (*settings, error) {
 	f.IntVar(&s.processes, "processes", 128, "operations under way at most, 1 to 1024")
 	f.IntVar(&s.keys, "keys", 0, "registers and counters in use at a time, 0 to 100000: 0 is as many as the processes need, or the search for an order takes long")
 	f.IntVar(&s.shards, "shards", shardsBefore, "shards that the keys are cut into from the start, 1 to 256")
+	f.IntVar(&s.idle, "idle-shards", 0, "shards beside these that the workload has no keys in, 0 to 256")
 	f.Uint64Var(&s.seed, "seed", 1, "of the faults and of what clients do")
 	f.StringVar(&s.out, "out", "", "directory for the history, the report and the nodes' data and logs; it must be new or empty (default: a temporary one)")
 	f.StringSliceVar(&s.tags, "tags", nil, "build tags for kvd")
@@ -103,6 +105,9 @@ func (s *settings) check(args []string) error {
 	}
 	if s.shards < 1 || s.shards > 256 {
 		bad("shards", "1 to 256, is %d", s.shards)
+	}
+	if s.idle < 0 || s.idle > 256 {
+		bad("idle-shards", "0 to 256, is %d", s.idle)
 	}
 	if s.processes < 1 || s.processes > 1024 {
 		bad("processes", "1 to 1024, is %d", s.processes)

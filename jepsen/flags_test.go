@@ -29,6 +29,7 @@ func TestFlags(t *testing.T) {
 		"rate":       {"--rate", "0"},
 		"processes":  {"--processes", "0"},
 		"shards":     {"--shards", "257"},
+		"idle":       {"--idle-shards", "-1"},
 		"namespaces": {"--namespaces", "perhaps"},
 		"flags only": {"now"},
 	} {

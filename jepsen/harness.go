@@ -93,7 +93,7 @@ func (h *harness) binary(ctx context.Context, faults []string) (string, error) {
 
 // one makes the run of the flags.
 func (h *harness) one(ctx context.Context) error {
-	r := row{workload: h.workload, faults: h.faults, nodes: h.nodes, length: h.length, rate: h.rate, processes: h.processes, keys: h.keys, shards: h.shards, seed: h.seed, dir: h.out, hasty: h.hasty}
+	r := row{workload: h.workload, faults: h.faults, nodes: h.nodes, length: h.length, rate: h.rate, processes: h.processes, keys: h.keys, shards: h.shards, idle: h.idle, seed: h.seed, dir: h.out, hasty: h.hasty}
 	result, err := h.run(ctx, r)
 	if err != nil {
 		return errors.Join(err, fmt.Errorf("logs: %s", h.out))

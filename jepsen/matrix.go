@@ -30,7 +30,7 @@ var shortFaults = []string{"kill", "pause", "partition", "split"}
 // matrix lists the rows: each workload with each fault, and with all. Each has a seed of its own.
 func (s *settings) matrix() (rows []row) {
 	add := func(w, name string, faults []string, length time.Duration) {
-		r := row{workload: w, name: name, faults: faults, nodes: s.nodes, length: length, rate: s.rate, processes: s.processes, keys: s.keys, shards: s.shards}
+		r := row{workload: w, name: name, faults: faults, nodes: s.nodes, length: length, rate: s.rate, processes: s.processes, keys: s.keys, shards: s.shards, idle: s.idle}
 		r.seed = s.seed*1000 + uint64(len(rows))
 		r.dir = filepath.Join(s.out, w+"-"+strings.ReplaceAll(name, " ", "-"))
 		rows = append(rows, r)

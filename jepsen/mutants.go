@@ -67,9 +67,8 @@ type hunt struct {
 	workload string
 	faults   []string
 	keys     int // As Config.Keys of the workload.
-	// Others than of all rows, if they are not 0.
-	shards int
-	rate   float64
+	shards   int // Other than in all rows, if it is not 0.
+	idle     int // Shards that the workload has no keys in.
 }
 
 func hunts(workloads string, faults ...string) (list []hunt) {
@@ -116,8 +115,8 @@ var huntsOf = map[string][]hunt{
 	"mutant_context_used_again":        ofShards(12, hunts("register", "slow:answers")),
 	"mutant_clock_not_read":            slices.Concat(hunts("register", late...), hunts("register", apart...)),
 	"mutant_proposed_twice":            hunts("counter,append", "slow", "partition", "transfer", "kill"),
-	"mutant_promise_left_to_raft":      ofShards(12, hunts("register", "kill:voter")),
-	"mutant_ticks_after_messages":      ofShards(12, hunts("register", "pause:voter")),
+	"mutant_promise_left_to_raft":      {{workload: "register", faults: []string{"kill:voter"}, idle: 36}},
+	"mutant_ticks_after_messages":      ofShards(12, hunts("register", "stall:voter")),
 	"mutant_lease_through_hand_over":   hunts("register", "transfer"),
 	"mutant_sync_skipped":              hunts("set", lost...),
 	"mutant_vote_before_sync":          hunts("register,set", append([]string{"partition", "pause"}, lost...)...),
@@ -144,7 +143,7 @@ var huntsOf = map[string][]hunt{
 	"mutant_scan_ends_with_shard":      hunts("scan", "split", "merge"),
 	"mutant_stranger_elected":          hunts("register", "split:slow-disk"),
 	"mutant_exemption_kept":            hunts("register", "split:transfer"),
-	"mutant_waking_campaigns":          {{workload: "register", faults: []string{"kill:sleeper"}, shards: 24, rate: 2}},
+	"mutant_waking_campaigns":          {{workload: "register", faults: []string{"kill:sleeper"}, idle: 36}},
 	"mutant_old_tail_kept":             hunts("register", append([]string{"disk-loss"}, moves...)...),
 	"mutant_merge_before_freeze":       hunts("register", merges...),
 	"mutant_birth_overwrites":          hunts("register,set", lostShapes...),
@@ -211,7 +210,7 @@ func (h *harness) hunt(ctx context.Context, m *mutant) (catch, error) {
 	for time.Since(began) < mutantMax {
 		of := m.hunts[c.runs%len(m.hunts)]
 		c.row = row{
-			workload: of.workload, faults: of.faults, nodes: h.nodes, length: mutantLength, rate: cmp.Or(of.rate, huntRate), processes: huntProcesses, keys: of.keys, shards: cmp.Or(of.shards, h.shards),
+			workload: of.workload, faults: of.faults, nodes: h.nodes, length: mutantLength, rate: huntRate, processes: huntProcesses, keys: of.keys, shards: cmp.Or(of.shards, h.shards), idle: of.idle,
 			seed: h.seed*1000 + uint64(c.runs), dir: filepath.Join(own.out, fmt.Sprint(c.runs)), hasty: true,
 		}
 		c.runs++

@@ -19,6 +19,7 @@ type row struct {
 	processes int
 	keys      int
 	shards    int
+	idle      int
 	seed      uint64
 	dir       string
 	// name is what the table of many calls the faults.
@@ -50,6 +51,9 @@ func (r *row) command(tags []string) string {
 	}
 	if r.shards != shardsBefore {
 		c += fmt.Sprintf(" --shards %d", r.shards)
+	}
+	if r.idle > 0 {
+		c += fmt.Sprintf(" --idle-shards %d", r.idle)
 	}
 	if r.hasty {
 		c += " --hasty"

@@ -19,6 +19,7 @@ import (
 	"github.com/kvdstore/kvd/jepsen/cluster"
 	"github.com/kvdstore/kvd/jepsen/nemesis"
 	"github.com/kvdstore/kvd/jepsen/workload"
+	"github.com/kvdstore/kvd/kv"
 )
 
 const (
@@ -112,7 +113,8 @@ func (t *trial) start(ctx context.Context, binary string) error {
 		return err
 	}
 	cuts := filepath.Join(t.dir, "cuts")
-	if err := os.WriteFile(cuts, []byte(strings.Join(workload.Cuts(prefix, t.shards), "\n")+"\n"), 0o644); err != nil {
+	keys := append(workload.Cuts(prefix, t.shards), idleCuts(t.idle)...)
+	if err := os.WriteFile(cuts, []byte(strings.Join(keys, "\n")+"\n"), 0o644); err != nil {
 		return err
 	}
 	var err error
@@ -125,6 +127,14 @@ func (t *trial) start(ctx context.Context, binary string) error {
 		},
 	})
 	return err
+}
+
+// idleCuts are keys above all of a workload's, at which to cut the cluster's shards so that there are so many more.
+func idleCuts(shards int) (cuts []string) {
+	for i := range shards {
+		cuts = append(cuts, fmt.Sprintf("%s%03d", kv.PrefixSpan([]byte(prefix)).End, i))
+	}
+	return cuts
 }
 
 // client makes a client of the cluster.
@@ -169,7 +179,7 @@ func (t *trial) prepare(ctx context.Context) error {
 		return fmt.Errorf("set up: %w", err)
 	}
 	t.nemesis = nemesis.New(nemesis.Config{
-		Cluster: t.cluster, Operator: t.operator, Recorder: t.recorder, Span: t.workload.Span(), Nodes: t.nodes,
+		Cluster: t.cluster, Operator: t.operator, Recorder: t.recorder, Span: t.workload.Span(), Idle: kv.Span{Start: t.workload.Span().End}, Nodes: t.nodes,
 		Rounds: t.schedule(), Quiet: t.pace().QuietMin, Skew: max(t.skew()-skewSlack, 0),
 	})
 	return nil

@@ -16,8 +16,9 @@ import (
 const assertEvery = 50 * time.Millisecond
 
 // asserts looks at the core after turns, and records the leases that readers see, and which leaderships begin: all nodes of a
-// machine have one clock, and no lease must run on when another leads.
+// machine have one clock, and no lease must run on when another leads. It has the loop stand still when it is told to.
 type asserts struct {
+	stall  *time.Duration // The last that was obeyed.
 	last   time.Duration
 	leases map[kv.ShardID]*faults.Lease
 	leads  map[kv.ShardID]faults.Lead
@@ -26,6 +27,10 @@ type asserts struct {
 func (a *asserts) turned(c *Core, now time.Duration) error {
 	if faults.Records() {
 		a.record(c, now)
+	}
+	if s := faults.Stall(); s != a.stall {
+		a.stall = s
+		time.Sleep(*s)
 	}
 	if now-a.last < assertEvery {
 		return nil

@@ -9,6 +9,7 @@
 //	clock   how far the wall clock is off, as a duration: -30s
 //	disk    {"slow": "50ms", "stall": true, "fail": true, "full": true, "free": 1000000}
 //	links   {"10.0.0.2:7400": "127.0.0.1:21002"}: the addresses that are dialled instead of those of nodes
+//	stall   how long the event loop stands still, once: 1s
 //
 // A file that is missing or empty says nothing. Each is looked at again when it is asked for and the last look was
 // lookInterval ago; it is to be replaced by a rename, so that nobody sees a half of it.
@@ -43,6 +44,7 @@ var process = sync.OnceValue(func() *faults { return newFaults(os.Getenv(Env), v
 type faults struct {
 	clock *told[time.Duration]
 	links *told[map[string]string]
+	stall *told[time.Duration]
 	disk  *disk
 	files *lossy
 }
@@ -50,11 +52,19 @@ type faults struct {
 func newFaults(dir string, real vfs.FS) *faults {
 	d := &disk{asked: newTold(dir, "disk", parseDisk)}
 	return &faults{
-		clock: newTold(dir, "clock", func(b []byte) (time.Duration, error) { return time.ParseDuration(strings.TrimSpace(string(b))) }),
+		clock: newTold(dir, "clock", parseDuration),
+		stall: newTold(dir, "stall", parseDuration),
 		links: newTold(dir, "links", func(b []byte) (m map[string]string, err error) { return m, json.Unmarshal(b, &m) }),
 		disk:  d, files: newLossy(real, d),
 	}
 }
+
+func parseDuration(b []byte) (time.Duration, error) {
+	return time.ParseDuration(strings.TrimSpace(string(b)))
+}
+
+// Stall is how long the event loop is to stand still. Another pointer is another time.
+func Stall() *time.Duration { return process().stall.now() }
 
 // WallOffset is how far the wall clock is off.
 func WallOffset() time.Duration { return *process().clock.now() }

@@ -39,6 +39,26 @@ func TestClock(t *testing.T) {
 	})
 }
 
+// TestStall: each text that is another asks for one more.
+func TestStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		f := newFaults(dir, vfs.Default)
+		none := f.stall.now()
+		require.Zero(t, *none)
+		say(t, dir, "stall", "1s")
+		first := f.stall.now()
+		require.Equal(t, time.Second, *first)
+		time.Sleep(time.Minute)
+		require.Same(t, first, f.stall.now())
+		say(t, dir, "stall", "")
+		require.Zero(t, *f.stall.now())
+		say(t, dir, "stall", "1s")
+		require.NotSame(t, first, f.stall.now())
+		require.Equal(t, time.Second, *f.stall.now())
+	})
+}
+
 func TestLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()

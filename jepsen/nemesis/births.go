@@ -9,7 +9,6 @@ import (
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
-	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/jepsen/cluster"
 	"github.com/kvdstore/kvd/kv"
 )
@@ -34,11 +33,11 @@ func splitSlowly(ctx context.Context, n *Nemesis, _ Step, rng *rand.Rand) (*act,
 	}}, nil
 }
 
-// splitAndTransfer splits off keys above those of the workload, and has the heir hand the new shard over. Then the two do not hear
+// splitAndTransfer splits off keys that are not those of the workload, and has the heir hand the new shard over. Then the two do not hear
 // each other any more, until the heir has stood for election again. Its log must be no shorter than that of the others, so nobody writes
 // there; but somebody reads, and who leads has a lease.
 func splitAndTransfer(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	key := fmt.Append(nil, string(n.Span.End), rng.Uint64())
+	key := fmt.Append(bytes.Clone(n.Idle.Start), rng.Uint64())
 	d := n.holder(key)
 	leader, next := n.view.name(d.GetLeader()), heir(d)
 	if leader == "" || next == 0 {
@@ -58,7 +57,12 @@ func splitAndTransfer(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*a
 			func(context.Context) error {
 				return n.Cluster.Cut(cluster.Apart([]string{leader}, []string{n.view.name(next)}))
 			},
-			func(ctx context.Context) error { return n.read(ctx, key, lonelyFor+s.Lasts) },
+			func(ctx context.Context) error {
+				reading, stop := context.WithTimeout(ctx, lonelyFor+s.Lasts)
+				defer stop()
+				n.read(reading, key)
+				return ctx.Err()
+			},
 		))
 	}}, nil
 }
@@ -70,16 +74,6 @@ func (n *Nemesis) holder(key []byte) *kvdv1.Descriptor {
 		return nil
 	}
 	return list[0]
-}
-
-// read reads a key again and again for a time; what comes of it is of no concern.
-func (n *Nemesis) read(ctx context.Context, key []byte, d time.Duration) error {
-	reading, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	for wait.For(reading, lookEvery) == nil {
-		_, _, _ = n.Operator.Get(reading, key)
-	}
-	return ctx.Err()
 }
 
 // parent draws a shard that has a leader, and a key to split it at.

@@ -15,6 +15,7 @@ import (
 const (
 	diskFile  = "disk"
 	clockFile = "clock"
+	stallFile = "stall"
 )
 
 // dyingMax is how long a process may take to end by what its disk did last.

@@ -36,7 +36,7 @@ func kinds() []kind {
 		{name: "kill:voter", begin: killVoter, nodesMin: 3},
 		{name: "kill:sleeper", begin: killSleeper, nodesMin: 3},
 		{name: "pause", begin: pause},
-		{name: "pause:voter", begin: pauseVoter, nodesMin: 3, proxied: true},
+		{name: "stall:voter", begin: stallVoter, nodesMin: 3, proxied: true, testBuild: true},
 		{name: "restart-all", begin: restartAll},
 		{name: "partition", begin: partition, nodesMin: 3},
 		{name: "partition:one", begin: partition, nodesMin: 3},

@@ -12,6 +12,7 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/jepsen/cluster"
+	"github.com/kvdstore/kvd/kv"
 )
 
 // Faults that befall a leader which does not notice in time, or the voter that its lease stands on. Nodes promise for 700 to 750 ms
@@ -52,11 +53,11 @@ func pausing(d time.Duration) func(ctx context.Context) error {
 	return func(ctx context.Context) error { return wait.For(ctx, d) }
 }
 
-// cast gives the node that leads most of the workload's shards, and the others by chance.
-func (n *Nemesis) cast(rng *rand.Rand) (leader string, others []string, err error) {
+// cast gives the node that leads most of the shards of a span, and the others by chance.
+func (n *Nemesis) cast(span kv.Span, rng *rand.Rand) (leader string, others []string, err error) {
 	counts := map[string]int{}
 	names := n.running(rng)
-	for _, d := range n.view.shardsIn(n.Span) {
+	for _, d := range n.view.shardsIn(span) {
 		counts[n.view.name(d.GetLeader())]++
 	}
 	for _, name := range names {
@@ -96,7 +97,7 @@ func (n *Nemesis) rejoin(err error) error {
 // lateAnswers: what others answer to a leader comes late, and then they do not hear it any more. Either it comes so late that the leader
 // has asked again meanwhile, and it does not hear of who leads next for as long; or before, and the leader stands still.
 func lateAnswers(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	leader, others, err := n.cast(rng)
+	leader, others, err := n.cast(n.Span, rng)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +141,7 @@ func (n *Nemesis) slower(ctx context.Context, links []cluster.Link, by time.Dura
 
 // lateTransfers: a leader hands over what it leads while it hears late of those that lead next, and not so late that it has no lease.
 func lateTransfers(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	leader, others, err := n.cast(rng)
+	leader, others, err := n.cast(n.Span, rng)
 	if err != nil {
 		return nil, err
 	}
@@ -177,47 +178,58 @@ func heir(d *kvdv1.Descriptor) uint64 {
 	return 0
 }
 
-// pauseVoter: a leader is cut off from some, who stand for election, and the voters that its lease stands on stand still for longer than an
-// election timeout, but not so long that the leader gives up. What the leader says next comes a little late, so that they are by
-// themselves when they go on.
-func pauseVoter(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	leader, others, err := n.cast(rng)
+// stallVoter: a leader is cut off from some, who stand for election, and the event loops of the voters that its lease stands on stand still for
+// longer than an election timeout, but not so long that the leader gives up. They find its messages when they go on. What it says
+// next comes a little late, so that they are by themselves until then.
+func stallVoter(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
+	leader, others, err := n.cast(n.Span, rng)
 	if err != nil {
 		return nil, err
 	}
 	some, rest := voters(others)
-	still := between(rng, 850*time.Millisecond, 1250*time.Millisecond)
+	still := between(rng, 850*time.Millisecond, 1150*time.Millisecond)
 	n.slow(cluster.Between([]string{leader}, some), headStart)
-	return &act{nodes: some, details: map[string]any{"leader": leader, "pause_ms": still.Milliseconds()}, over: func(ctx context.Context) (string, error) {
+	return &act{nodes: some, details: map[string]any{"leader": leader, "stall_ms": still.Milliseconds()}, over: func(ctx context.Context) (string, error) {
 		return "done", n.rejoin(inTurn(ctx,
 			func(context.Context) error { return n.Cluster.Cut(cluster.Apart([]string{leader}, rest)) },
 			pausing(lonelyFor),
-			func(ctx context.Context) error {
-				_ = n.each(some, func(m *cluster.Node) error { m.Pause(); return nil })
-				defer func() { _ = n.each(some, func(m *cluster.Node) error { m.Resume(); return nil }) }()
-				return wait.For(ctx, still)
-			},
-			pausing(s.Lasts),
+			func(context.Context) error { return n.tamper(some, stallFile, still.String()) },
+			pausing(still+s.Lasts),
+			func(context.Context) error { return n.tamper(some, stallFile, "") },
 		))
 	}}, nil
 }
 
 // killVoter: a leader is cut off from some, who stand for election; the voters that its lease stands on are killed, and start at once, without
-// hearing it any more.
+// hearing it any more. Whoever stands must have all that the voters have, so nobody writes; but somebody reads.
 func killVoter(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	leader, others, err := n.cast(rng)
+	leader, others, err := n.cast(n.Idle, rng)
 	if err != nil {
 		return nil, err
 	}
 	some, rest := voters(others)
 	return &act{nodes: some, details: map[string]any{"leader": leader}, over: func(ctx context.Context) (string, error) {
+		reading, stop := context.WithCancel(ctx)
+		var reads sync.WaitGroup
+		for _, d := range n.view.shardsIn(n.Idle) {
+			reads.Go(func() { n.read(reading, spanOf(d).Intersect(n.Idle).Start) })
+		}
+		defer reads.Wait()
+		defer stop()
 		return "done", n.rejoin(inTurn(ctx,
 			func(context.Context) error { return n.Cluster.Cut(cluster.Apart([]string{leader}, rest)) },
-			pausing(lonelyFor+between(rng, 0, time.Second)),
+			pausing(between(rng, time.Second, 3*time.Second/2)),
 			func(context.Context) error { return n.startAnew(some, cluster.Apart([]string{leader}, others)) },
 			pausing(s.Lasts),
 		))
 	}}, nil
+}
+
+// read reads a key again and again until the context ends; what comes of it is of no concern.
+func (n *Nemesis) read(ctx context.Context, key []byte) {
+	for wait.For(ctx, lookEvery) == nil {
+		_, _, _ = n.Operator.Get(ctx, key)
+	}
 }
 
 // startAnew kills nodes and starts them at once, while these links are cut.
@@ -234,14 +246,14 @@ func (n *Nemesis) startAnew(names []string, links []cluster.Link) error {
 }
 
 const (
-	// asleepMax is how long shards may take to fall asleep, and asleepMost how many of a hundred are to.
+	// asleepMax is how long idle shards may take to fall asleep, and asleepMost how many of a hundred are to.
 	asleepMax, asleepMost = 10 * time.Second, 60
 )
 
-// killSleeper: when most shards sleep, a node is killed and starts at once. It hears of no leader, and asks the others, which wakes
-// them; of those the leader and the rest do not hear each other. Only with few operations do shards sleep.
+// killSleeper: when most idle shards sleep, a node is killed and starts at once. It hears of no leader, and asks the others, which wakes
+// them; of those the leader and the rest do not hear each other.
 func killSleeper(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	leader, others, err := n.cast(rng)
+	leader, others, err := n.cast(n.Idle, rng)
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +271,7 @@ func (n *Nemesis) fallAsleep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, asleepMax, errAwake)
 	defer cancel()
 	for {
-		if all, asleep := n.view.sleepers(n.Span); all > 0 && asleep*100 >= all*asleepMost {
+		if all, asleep := n.view.sleepers(n.Idle); all > 0 && asleep*100 >= all*asleepMost {
 			return nil
 		}
 		if wait.For(ctx, lookEvery) != nil {

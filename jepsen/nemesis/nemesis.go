@@ -34,7 +34,9 @@ type Config struct {
 	Operator *client.Client
 	Recorder *check.Recorder
 	// Span holds the keys of the workload: shards of these are changed.
-	Span   kv.Span
+	Span kv.Span
+	// Idle holds keys that the workload does not have, and whole shards of such if there are any.
+	Idle   kv.Span
 	Rounds []Round
 	// Quiet is the least between two rounds.
 	Quiet time.Duration
