@@ -45,7 +45,7 @@ var allowed = map[string][]string{
 	"bench/local":     {"kv"},
 	"bench":           {"kv", "bench/echo", "bench/hitrate", "bench/load", "bench/measure", "bench/peers", "bench/report", "bench/target", "bench/turns", "bench/local", "cache", "internal/wait"},
 	"bench/echo":      {"kv", "api/kvd/v1", "api/wire"},
-	"bench/hitrate":   {"kv", "cache"},
+	"bench/hitrate":   {"kv", "cache", "bench/load"},
 	"bench/load":      {"kv", "geo", "internal/wait"},
 	"bench/measure":   {},
 	"bench/peers":     {"kv", "client", "bench/load", "bench/local", "bench/target"},

@@ -3,6 +3,7 @@ package cache
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -166,13 +167,30 @@ func TestVersionWraps(t *testing.T) {
 }
 
 func TestStripes(t *testing.T) {
-	for asked, want := range map[int]int{-1: 1, 0: 1, 1: 1, 2: 2, 3: 4, 1000: 1024, 1024: 1024} {
+	for asked, want := range map[int]int{-1: 1, 0: 1, 1: 1, 2: 2, 3: 3, 1000: 1000} {
 		guard := New(NewChaotic(1), asked)
 		require.Len(t, guard.stripes, want)
 		for i := range 200 {
 			guard.stripe(guard.Hash(fmt.Appendf(nil, "k%d", i))).Load() // In range.
 		}
+		require.Same(t, &guard.stripes[0], guard.stripe(0))
+		require.Same(t, &guard.stripes[want-1], guard.stripe(math.MaxUint64))
 	}
+}
+
+// TestOpen: the stripes are part of the bytes.
+func TestOpen(t *testing.T) {
+	guard, err := Open(96 << 20)
+	require.NoError(t, err)
+	defer guard.Close()
+	require.Len(t, guard.stripes, 1<<20)
+	alone := newRistretto(t, 88<<20)
+	require.Equal(t, alone.capacity, guard.Metrics().Store.CapacityBytes)
+	smallest, err := Open(BytesMin)
+	require.NoError(t, err)
+	smallest.Close()
+	_, err = Open(BytesMin - 1)
+	require.ErrorContains(t, err, "cache bytes")
 }
 
 // TestEntriesAreCopies: what the caller does with its buffers afterwards does not reach the cache.
@@ -233,7 +251,7 @@ func fillBenchmark(guard *Guard, keys [][]byte) {
 
 func benchmarkGuard(b *testing.B, prepare func(*Guard, [][]byte)) (*Guard, [][]byte) {
 	store := newRistretto(b, 64<<20)
-	guard := New(store, StripesDefault)
+	guard := New(store, 64<<10)
 	keys := make([][]byte, 1024)
 	for i := range keys {
 		keys[i] = fmt.Appendf(nil, "benchmark-%06d", i)
@@ -258,7 +276,7 @@ func benchmarkGet(b *testing.B, prepare func(*Guard, [][]byte)) {
 // BenchmarkWrite is a writer's share: raise, lower and insert.
 func BenchmarkWrite(b *testing.B) {
 	store := newRistretto(b, 64<<20)
-	guard := New(store, StripesDefault)
+	guard := New(store, 64<<10)
 	defer guard.Close()
 	key, rec := []byte("benchmark-000000"), kv.Record{Value: make([]byte, 128), Revision: 1}
 	b.ReportAllocs()

@@ -13,7 +13,7 @@ import (
 
 const (
 	// RistrettoBytesMin is the smallest cache there is.
-	RistrettoBytesMin = 1 << 20
+	RistrettoBytesMin = BytesMin * 3 / 4
 	// pendingItemsMax bounds the inserts that wait in Ristretto's queue. It is below the queue's own length
 	// (32 Ki), so that Ristretto never drops one by itself: the count of what waits stays exact.
 	pendingItemsMax = 16 << 10

@@ -334,7 +334,7 @@ const fixedMemory = 64 << 20
 // cacheBytes is the share of the memory that the cache of records has: a third of what is not needed by everything. It is memory
 // that the collector looks at, and which with garbage of as much again stays below the limit that the daemon sets.
 func cacheBytes(memory int64) int64 {
-	return max((memory-fixedMemory)/3, cache.RistrettoBytesMin)
+	return max((memory-fixedMemory)/3, cache.BytesMin)
 }
 
 // openStores divides the memory: a third for the cache of records, an eighth for Pebble's blocks, an eighth for memtables, the
@@ -355,12 +355,8 @@ func (n *Node) openStores() error {
 	if n.state, err = storage.OpenState(options("state", n.MemoryBytes/64)); err != nil {
 		return err
 	}
-	store, err := cache.NewRistretto(cacheBytes(n.MemoryBytes))
-	if err != nil {
-		return err
-	}
-	n.guard = cache.New(store, cache.StripesDefault)
-	return nil
+	n.guard, err = cache.Open(cacheBytes(n.MemoryBytes))
+	return err
 }
 
 // publishMeta publishes metadata if it is newer.

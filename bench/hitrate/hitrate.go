@@ -74,11 +74,10 @@ func share(n, of int) float64 {
 // insert: then it is taken before the next access.
 func Cache(trace [][]byte, entries, percent int) (Rates, error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	store, each, err := sized(entries)
+	guard, each, err := sized(entries)
 	if err != nil {
 		return Rates{}, err
 	}
-	guard := cache.New(store, cache.StripesDefault)
 	defer guard.Close()
 	write, value := writes(percent), make([]byte, each)
 	reads, hits := 0, 0
@@ -103,15 +102,15 @@ func Cache(trace [][]byte, entries, percent int) (Rates, error) {
 	return Rates{Hits: share(hits, reads), Stale: share(int(m.Stale), reads), Dropped: m.Store.Dropped}, nil
 }
 
-// sized makes a store with room for exactly so many entries, and tells what each of them is to cost.
-func sized(entries int) (store *cache.Ristretto, each int64, err error) {
-	for bytes := max(int64(entries)*entryBytes, cache.RistrettoBytesMin); ; bytes += bytes / 64 {
-		if store, err = cache.NewRistretto(bytes); err != nil {
+// sized makes a cache with room for exactly so many entries, and tells what each of them is to cost.
+func sized(entries int) (guard *cache.Guard, each int64, err error) {
+	for bytes := max(int64(entries)*entryBytes, cache.BytesMin); ; bytes += bytes / 64 {
+		if guard, err = cache.Open(bytes); err != nil {
 			return nil, 0, err
 		}
-		if each = store.Metrics().CapacityBytes / int64(entries); each >= entryBytes {
-			return store, each, nil
+		if each = guard.Metrics().Store.CapacityBytes / int64(entries); each >= entryBytes {
+			return guard, each, nil
 		}
-		store.Close()
+		guard.Close()
 	}
 }

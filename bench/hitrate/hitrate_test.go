@@ -33,7 +33,7 @@ func TestSized(t *testing.T) {
 		s, each, err := sized(n)
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, each, int64(entryBytes))
-		require.InEpsilon(t, float64(n), float64(s.Metrics().CapacityBytes)/float64(each), 0.005)
+		require.InEpsilon(t, float64(n), float64(s.Metrics().Store.CapacityBytes)/float64(each), 0.005)
 		s.Close()
 	}
 }
@@ -83,6 +83,17 @@ func TestAgainstLRU(t *testing.T) {
 		t.Logf("%s: %.4f, LRU %.4f", name, ours.Hits, lru.Hits)
 		require.Greater(t, ours.Hits, lru.Hits+c.better, name)
 	}
+}
+
+// TestFalseMisses: with as many stripes as a cache opens with, less than 1 % of the reads miss because of writes to other keys.
+func TestFalseMisses(t *testing.T) {
+	f, err := Zipfian(20_000, 10, 4)
+	require.NoError(t, err)
+	require.Less(t, f.Misses, 0.01)
+	require.NotZero(t, f.Misses, "nothing was written")
+	f, err = Zipfian(2000, 0, 1)
+	require.NoError(t, err)
+	require.Zero(t, f.Misses)
 }
 
 // readTrace skips the test where there are no traces.
