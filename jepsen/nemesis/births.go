@@ -36,7 +36,8 @@ func splitSlowly(ctx context.Context, n *Nemesis, _ Step, rng *rand.Rand) (*act,
 // splitAndTransfer splits off keys that are not those of the workload, and has the heir hand the new shard over. Then the two do not hear
 // each other any more, until the heir has stood for election again. Its log must be no shorter than that of the others, so nobody writes
 // there; but somebody reads, and who leads has a lease.
-func splitAndTransfer(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
+func splitAndTransfer(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
+	n.look(ctx)
 	key := fmt.Append(bytes.Clone(n.Idle.Start), rng.Uint64())
 	d := n.holder(key)
 	leader, next := n.view.name(d.GetLeader()), heir(d)

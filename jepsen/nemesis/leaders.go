@@ -53,8 +53,9 @@ func pausing(d time.Duration) func(ctx context.Context) error {
 	return func(ctx context.Context) error { return wait.For(ctx, d) }
 }
 
-// cast gives the node that leads most of the shards of a span, and the others by chance.
-func (n *Nemesis) cast(span kv.Span, rng *rand.Rand) (leader string, others []string, err error) {
+// cast gives the node that leads most of the shards of a span now, and the others by chance.
+func (n *Nemesis) cast(ctx context.Context, span kv.Span, rng *rand.Rand) (leader string, others []string, err error) {
+	n.look(ctx)
 	counts := map[string]int{}
 	names := n.running(rng)
 	for _, d := range n.view.shardsIn(span) {
@@ -96,8 +97,8 @@ func (n *Nemesis) rejoin(err error) error {
 
 // lateAnswers: what others answer to a leader comes late, and then they do not hear it any more. Either it comes so late that the leader
 // has asked again meanwhile, and it does not hear of who leads next for as long; or before, and the leader stands still.
-func lateAnswers(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	leader, others, err := n.cast(n.Span, rng)
+func lateAnswers(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
+	leader, others, err := n.cast(ctx, n.Span, rng)
 	if err != nil {
 		return nil, err
 	}
@@ -140,8 +141,8 @@ func (n *Nemesis) slower(ctx context.Context, links []cluster.Link, by time.Dura
 }
 
 // lateTransfers: a leader hands over what it leads while it hears late of those that lead next, and not so late that it has no lease.
-func lateTransfers(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	leader, others, err := n.cast(n.Span, rng)
+func lateTransfers(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
+	leader, others, err := n.cast(ctx, n.Span, rng)
 	if err != nil {
 		return nil, err
 	}
@@ -181,8 +182,8 @@ func heir(d *kvdv1.Descriptor) uint64 {
 // stallVoter: a leader is cut off from some, who stand for election, and the event loops of the voters that its lease stands on stand still for
 // longer than an election timeout, but not so long that the leader gives up. They find its messages when they go on. What it says
 // next comes a little late, so that they are by themselves until then.
-func stallVoter(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	leader, others, err := n.cast(n.Span, rng)
+func stallVoter(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
+	leader, others, err := n.cast(ctx, n.Span, rng)
 	if err != nil {
 		return nil, err
 	}
@@ -202,8 +203,8 @@ func stallVoter(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, er
 
 // killVoter: a leader is cut off from some, who stand for election; the voters that its lease stands on are killed, and start at once, without
 // hearing it any more. Whoever stands must have all that the voters have, so nobody writes; but somebody reads.
-func killVoter(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	leader, others, err := n.cast(n.Idle, rng)
+func killVoter(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
+	leader, others, err := n.cast(ctx, n.Idle, rng)
 	if err != nil {
 		return nil, err
 	}
@@ -252,8 +253,8 @@ const (
 
 // killSleeper: when most idle shards sleep, a node is killed and starts at once. It hears of no leader, and asks the others, which wakes
 // them; of those the leader and the rest do not hear each other.
-func killSleeper(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
-	leader, others, err := n.cast(n.Idle, rng)
+func killSleeper(ctx context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) {
+	leader, others, err := n.cast(ctx, n.Idle, rng)
 	if err != nil {
 		return nil, err
 	}
