@@ -6,11 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/node"
+	"github.com/kvdstore/kvd/storage"
 	"github.com/kvdstore/kvd/transport"
 )
 
@@ -76,4 +78,27 @@ func TestOperatorsAskWhileANodeStarts(t *testing.T) {
 	_, err := n.Nodes(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, n.Stop(true))
+}
+
+// TestTimingIsTheClusters: a node times as the cluster's metadata says, whatever the program would give a new cluster: nodes of
+// several versions must agree, or a lease outlives the promises that it stands on (L9).
+func TestTimingIsTheClusters(t *testing.T) {
+	dir := t.TempDir()
+	n := alone(t, dir, dial)
+	require.NoError(t, n.Start(t.Context()))
+	tick, election := n.Timing()
+	require.NoError(t, n.Stop(true))
+
+	record, _, err := storage.ReadStore(dir)
+	require.NoError(t, err)
+	record.Meta.TickMs, record.Meta.ElectionTicks, record.Meta.Version = 20, 9, record.Meta.Version+1
+	require.NoError(t, storage.WriteStore(dir, record))
+	n = alone(t, dir, dial)
+	require.NoError(t, n.Start(t.Context()))
+	now, timeout := n.Timing()
+	require.NoError(t, n.Stop(true))
+	require.Equal(t, 20*time.Millisecond, now)
+	require.Equal(t, 9, timeout)
+	require.NotEqual(t, tick, now)
+	require.NotEqual(t, election, timeout)
 }

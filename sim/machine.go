@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -61,6 +62,8 @@ type machine struct {
 	// voteless: the next write with a vote for another is lost in a crash.
 	voteless   bool
 	onVoteless func()
+	// sentTo are the nodes that this turn has sent something: all shards together one envelope each.
+	sentTo map[kv.NodeID]bool
 	// onReadIndex is called once, when the next question of a ReadIndex has left.
 	onReadIndex func()
 }
@@ -85,6 +88,9 @@ func (w *world) found() {
 	}
 	for i := 1; i < w.Shards; i++ {
 		spec.Cuts = append(spec.Cuts, []byte{byte('a' + i)})
+	}
+	for i := range w.IdleShards {
+		spec.Cuts = append(spec.Cuts, fmt.Appendf(nil, "\xff%05d", i))
 	}
 	var err error
 	if w.founding, err = raftmeta.Founding(spec); err != nil {
@@ -121,7 +127,7 @@ func (w *world) newMachine() *machine {
 	}
 	m := &machine{
 		world: w, log: log, state: state, rate: 1 + (w.fate.Float64()-0.5)*2*w.Drift, skew: between(w.fate, -w.Skew, w.Skew),
-		led: map[kv.ShardID]kv.Term{}, noted: map[kv.Group]kv.Index{}, leased: map[kv.ShardID]*check.Lease{},
+		led: map[kv.ShardID]kv.Term{}, noted: map[kv.Group]kv.Index{}, leased: map[kv.ShardID]*check.Lease{}, sentTo: map[kv.NodeID]bool{},
 	}
 	w.skewMax = max(w.skewMax, m.skew.Abs())
 	w.machines = append(w.machines, m)
@@ -277,6 +283,7 @@ func (m *machine) turn() {
 	in.Now = node.Now{Boot: m.boot(), Wall: m.wall()}
 	m.note('t', m.id, uint64(len(in.Envelopes)), in.Written, uint64(len(in.Submissions)))
 	m.stats.Turns++
+	clear(m.sentTo)
 	asleep := m.core.Asleep()
 	if m.core.Turn(in) {
 		m.wake()
@@ -311,6 +318,10 @@ func (h host) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 		return
 	}
 	h.note('m', h.id, uint64(to), xxhash.Sum64(data))
+	if h.sentTo[to] {
+		h.fail("node %d sends node %d a second envelope in one turn", h.id, to)
+	}
+	h.sentTo[to] = true
 	if err := h.core.CheckLeaving(h.boot(), messages); err != nil {
 		h.fail("%v", err)
 	}

@@ -14,6 +14,8 @@ import (
 // Plan is what a run does.
 type Plan struct {
 	Nodes, Shards, KeysPerShard, Clients int
+	// IdleShards are further ones, behind all others, whose keys no client uses.
+	IdleShards int
 	// Settings of the cluster, beside those that every run has.
 	Settings []*kvdv1.SettingValue
 	// Replicas of a shard; 0 puts one on every node.
