@@ -24,7 +24,8 @@ imports:
 test:
 	go test -race $$(go list ./... | grep -v /sim$$)
 	go test -race -tags kvdtest ./internal/faults
-	go test -tags kvdtest ./cmd/kvd -run 'TestKilled|TestFaults|TestStalledDisk|TestLinks'
+	go test -tags kvdtest ./cmd/kvd -run 'TestKilled|TestFaults|TestStalledDisk|TestLinks|TestCrashPoints'
+	go test -tags kvdtest ./node -run 'TestTermsRise|TestVotesInMessages'
 	go test -timeout 20m ./sim
 
 # jepsen: real processes under faults, the short form; two minutes or three.

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -32,17 +31,7 @@ func ReadLeases(r io.Reader) (leases []Lease, leads []Lead, err error) {
 			delete(open, shard)
 		}
 	}
-	var cut error
-	count := 0
-	err = eachLine(r, func(text []byte) error {
-		if cut != nil {
-			return fmt.Errorf("after line %d, which is cut: %w", count, cut)
-		}
-		count++
-		var note LeaseNote
-		if cut = json.Unmarshal(text, &note); cut != nil {
-			return nil
-		}
+	err = eachNote(r, func(note LeaseNote) {
 		switch {
 		case note.Began:
 			for shard := range open {
@@ -61,7 +50,6 @@ func ReadLeases(r io.Reader) (leases []Lease, leads []Lead, err error) {
 			}
 			l.Until = note.Lease.Until
 		}
-		return nil
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read leases: %w", err)

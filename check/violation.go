@@ -79,6 +79,12 @@ const (
 	TermShared Rule = "two leaders in one term"
 	// TermWentBack: a lease began after one of a later term.
 	TermWentBack Rule = "lease of an earlier term"
+	// VotedTwice: a replica voted for two candidates in one term.
+	VotedTwice Rule = "two votes in one term"
+	// VoteForgotten: a replica does not know its vote any more.
+	VoteForgotten Rule = "vote forgotten"
+	// Overtaken: an ingest outlived a crash, and a commit before it did not.
+	Overtaken Rule = "commit overtaken by an ingest"
 	// ReplicasDiffer: two replicas of a shard hold different states at one index.
 	ReplicasDiffer Rule = "replicas differ"
 	// TimeWentBack: a shard's time was lower at a later index.

@@ -69,6 +69,9 @@ type hunt struct {
 	keys     int // As Config.Keys of the workload.
 	shards   int // Other than in all rows, if it is not 0.
 	idle     int // Shards that the workload has no keys in.
+	// rate is another than in all rows if it is not 0, and there are at least so many nodes.
+	rate  float64
+	nodes int
 }
 
 func hunts(workloads string, faults ...string) (list []hunt) {
@@ -106,6 +109,9 @@ var (
 	clocks = []string{"clock", "transfer", "split", "kill"}
 )
 
+// rest is a rate at which a shard's log stands still most of the time.
+const rest = 40
+
 // everywhere is for mutants that are not known here.
 var everywhere = slices.Concat(hunts("register", shapes...), hunts("set,counter", lostShapes...), hunts("append,bank,scan", shapes...), hunts("expiry", clocks...))
 
@@ -119,7 +125,7 @@ var huntsOf = map[string][]hunt{
 	"mutant_ticks_after_messages":      ofShards(12, hunts("register", "stall:voter")),
 	"mutant_lease_through_hand_over":   hunts("register", "transfer"),
 	"mutant_sync_skipped":              hunts("set", lost...),
-	"mutant_vote_before_sync":          hunts("register,set", append([]string{"partition", "pause"}, lost...)...),
+	"mutant_vote_before_sync":          hunts("register", "crash:vote-sent", "transfer"),
 	"mutant_answer_before_quorum":      hunts("register", "partition", "kill"),
 	"mutant_overwritten_is_not_done":   hunts("counter,append", "partition:halves", "partition:one", "partition:leaders", "slow", "pause"),
 	"mutant_applied_apart":             hunts("counter,append", lost...),
@@ -131,7 +137,7 @@ var huntsOf = map[string][]hunt{
 	"mutant_due_believed":              hunts("expiry", clocks...),
 	"mutant_late_reads":                hunts("expiry", "partition", "slow", "pause"),
 	"mutant_child_without_hard_state":  hunts("register,set", lostShapes...),
-	"mutant_shape_before_commit":       hunts("register,set", lostShapes...),
+	"mutant_shape_before_commit":       {{workload: "register", faults: []string{"crash:birth-synced", "split"}, rate: rest}},
 	"mutant_snapshot_over_unsplit":     hunts("register", shapes...),
 	"mutant_no_tombstone":              hunts("register", append([]string{"remove", "join"}, moves...)...),
 	"mutant_word_without_epoch":        hunts("register", moves...),
@@ -144,12 +150,12 @@ var huntsOf = map[string][]hunt{
 	"mutant_stranger_elected":          hunts("register", "split:slow-disk"),
 	"mutant_exemption_kept":            hunts("register", "split:transfer"),
 	"mutant_waking_campaigns":          {{workload: "register", faults: []string{"kill:sleeper"}, idle: 36}},
-	"mutant_old_tail_kept":             hunts("register", append([]string{"disk-loss"}, moves...)...),
+	"mutant_old_tail_kept":             {{workload: "register", faults: []string{"partition:tail"}, rate: rest}},
 	"mutant_merge_before_freeze":       hunts("register", merges...),
-	"mutant_birth_overwrites":          hunts("register,set", lostShapes...),
+	"mutant_birth_overwrites":          hunts("register", "crash:vote-sent", "split"),
 	"mutant_good_log_reset":            hunts("register,set", append([]string{"disk-loss"}, moves...)...),
-	"mutant_early_grave":               hunts("register,set", append([]string{"disk-loss", "remove"}, moves...)...),
-	"mutant_ingest_overtakes":          hunts("register", lostShapes...),
+	"mutant_early_grave":               {{workload: "register", faults: []string{"crash:removal-synced", "move"}, nodes: 4}},
+	"mutant_ingest_overtakes":          {{workload: "register", faults: []string{"crash:installed", "move"}, nodes: 4}},
 }
 
 // catch is what became of a mutant.
@@ -210,7 +216,7 @@ func (h *harness) hunt(ctx context.Context, m *mutant) (catch, error) {
 	for time.Since(began) < mutantMax {
 		of := m.hunts[c.runs%len(m.hunts)]
 		c.row = row{
-			workload: of.workload, faults: of.faults, nodes: h.nodes, length: mutantLength, rate: huntRate, processes: huntProcesses, keys: of.keys, shards: cmp.Or(of.shards, h.shards), idle: of.idle,
+			workload: of.workload, faults: of.faults, nodes: max(h.nodes, of.nodes), length: mutantLength, rate: cmp.Or(of.rate, huntRate), processes: huntProcesses, keys: of.keys, shards: cmp.Or(of.shards, h.shards), idle: of.idle,
 			seed: h.seed*1000 + uint64(c.runs), dir: filepath.Join(own.out, fmt.Sprint(c.runs)), hasty: true,
 		}
 		c.runs++

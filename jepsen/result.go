@@ -84,30 +84,53 @@ func (t *trial) wrong(v workload.Verdict) (list []string) {
 	}
 	list = append(list, first(t.cluster.Surprises())...)
 	list = append(list, first(wrongLeases(t.cluster.Leases()))...)
+	list = append(list, first(brokenBonds(t.cluster.Bonds()))...)
 	return append(list, first(outcries(logs(t.cluster)))...)
 }
 
 // wrongLeases tells of leases that two nodes had over a key at one moment, or that ran when another led, from what nodes of test
 // builds have recorded.
-func wrongLeases(files []string) (list []string) {
+func wrongLeases(files []string) []string {
 	var leases []check.Lease
 	var leads []check.Lead
+	list := eachRecord(files, func(r io.Reader) error {
+		l, d, err := check.ReadLeases(r)
+		leases, leads = append(leases, l...), append(leads, d...)
+		return err
+	})
+	for _, v := range append(check.Leases(leases), check.Leads(leads, leases)...) {
+		list = append(list, v.Error())
+	}
+	return list
+}
+
+// brokenBonds tells of what a crash took back although others had been told of it, from what nodes of test builds have recorded.
+func brokenBonds(files []string) []string {
+	var found []check.Violation
+	list := eachRecord(files, func(r io.Reader) error {
+		bonds, err := check.ReadBonds(r)
+		found = append(found, check.Bonds(bonds)...)
+		return err
+	})
+	for _, v := range found {
+		list = append(list, v.Error())
+	}
+	return list
+}
+
+// eachRecord reads what each node has recorded, and tells what cannot be read.
+func eachRecord(files []string, read func(io.Reader) error) (unread []string) {
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {
 			continue // Its kvd records none.
 		}
-		l, d, err := check.ReadLeases(f)
-		_ = f.Close()
-		if err != nil {
-			list = append(list, fmt.Sprintf("%s: %v", name, err))
+		if err := read(f); err != nil {
+			unread = append(unread, fmt.Sprintf("%s: %v", name, err))
 		}
-		leases, leads = append(leases, l...), append(leads, d...)
+		_ = f.Close()
 	}
-	for _, v := range append(check.Leases(leases), check.Leads(leads, leases)...) {
-		list = append(list, v.Error())
-	}
-	return list
+	return unread
 }
 
 // decided are the violations that the judge is sure of.

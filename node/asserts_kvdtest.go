@@ -22,11 +22,14 @@ type asserts struct {
 	last   time.Duration
 	leases map[kv.ShardID]*faults.Lease
 	leads  map[kv.ShardID]faults.Lead
+	// open are the replicas that it has seen.
+	open map[kv.Group]bool
 }
 
 func (a *asserts) turned(c *Core, now time.Duration) error {
 	if faults.Records() {
 		a.record(c, now)
+		a.births(c)
 	}
 	if s := faults.Stall(); s != a.stall {
 		a.stall = s
@@ -96,6 +99,22 @@ func (a *asserts) recordLeads(c *Core, now time.Duration) {
 			l := faults.Lead{Shard: g.shard, Span: d.Span, Version: d.Epoch.Version, Node: c.Node, Term: term, At: int64(now)}
 			a.leads[g.shard] = l
 			faults.Led(l)
+		}
+	}
+}
+
+// births records with which votes the replicas go on that have come since it looked last.
+func (a *asserts) births(c *Core) {
+	first := a.open == nil
+	if first {
+		a.open = map[kv.Group]bool{}
+	}
+	for _, g := range c.order {
+		if id := g.replica.Group(); !a.open[id] {
+			a.open[id] = true
+			if !first { // Of those at the start, the start has told.
+				opened(c.Node, c.Log, id)
+			}
 		}
 	}
 }

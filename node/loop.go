@@ -55,6 +55,7 @@ type logWriter struct {
 
 func (n *Node) writeLogs(ctx context.Context) {
 	w := &n.logWriter
+	var probe probe
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,7 +69,12 @@ func (n *Node) writeLogs(ctx context.Context) {
 		if len(writes) == 0 {
 			continue
 		}
+		probe.writes(writes)
 		if err := n.log.Write(writes, sync); err != nil {
+			n.fatal(err)
+			return
+		}
+		if err := probe.wrote(n.log, writes, sync); err != nil {
 			n.fatal(err)
 			return
 		}
@@ -94,7 +100,9 @@ func (n *Node) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 		n.fatal(fmt.Errorf("what must always hold does not: %w", err))
 		return
 	}
+	votes := probe{}.sends(n.self.Node, messages)
 	n.network.Send(to, messages)
+	probe{}.sent(votes)
 }
 
 // SyncState makes the state store durable, beside the loop.
@@ -104,6 +112,7 @@ func (n *Node) SyncState() {
 			n.fatal(err)
 			return
 		}
+		probe{}.syncedState()
 		n.inbox.add(func(in *Input) { in.StateSynced = true })
 	})
 }
@@ -181,10 +190,12 @@ func (n *Node) expects(ctx context.Context, header *kvdv1.SnapshotHeader) error 
 // Install commits what was received, beside the loop.
 func (n *Node) Install(r *Received) {
 	n.background(func(context.Context) {
+		probe{}.installs(n.self.Node, n.state, r.State)
 		if err := r.Ingest.Commit(r.State); err != nil {
 			n.fatal(fmt.Errorf("install a snapshot: %w", err))
 			return
 		}
+		probe{}.installed()
 		n.Logger.Info("a snapshot was installed", "shard", r.State.GetDescriptor_().GetShard(), "keys", r.State.GetKeys(), "index", r.State.GetAppliedIndex())
 		n.inbox.add(func(in *Input) { in.Installed = append(in.Installed, r) })
 	})

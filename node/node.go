@@ -277,6 +277,9 @@ func (n *Node) run() (err error) {
 	if removedIn(meta, n.self.Node) {
 		return ErrRemoved
 	}
+	if err := (probe{}).starts(n.self.Node, n.log, n.state); err != nil {
+		return err
+	}
 	n.core, err = NewCore(CoreConfig{
 		Cluster: n.self.Cluster, Node: n.self.Node, Life: n.self.Life, Tick: time.Duration(meta.TickMs) * time.Millisecond,
 		ElectionTicks: int(meta.ElectionTicks), Log: n.log, State: n.state, Guard: n.guard, Host: n, Logger: n.Logger, Meta: meta,

@@ -118,3 +118,35 @@ func TestLinks(t *testing.T) {
 	p.state("READY=1")
 	q.state("READY=1")
 }
+
+// TestCrashPoints: the process ends as by kill -9 the how manieth time it comes to a point that it was told. A write whose log is
+// durable then is there at the next start, and one that was not written yet is not.
+func TestCrashPoints(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	for point, there := range map[string]bool{faults.LogUnsynced: false, faults.LogSynced: true} {
+		t.Run(point, func(t *testing.T) {
+			dir, data := t.TempDir(), t.TempDir()
+			t.Setenv(faults.Env, dir)
+			p := start(t, data, "--name", "alone")
+			p.state("READY=1")
+			api := p.api()
+			_, err := api.Put(ctx, &kvdv1.PutRequest{Key: []byte("before"), Value: []byte("v")})
+			require.NoError(t, err)
+			say(t, dir, "crash", point)
+			// The point may have been looked for just before: then this one is done.
+			var last []byte
+			for i := 0; err == nil; i++ {
+				last = fmt.Append(nil, i)
+				_, err = api.Put(ctx, &kvdv1.PutRequest{Key: last, Value: []byte("v")})
+			}
+			<-p.ended
+			say(t, dir, "crash", "")
+			p = start(t, data, "--name", "alone")
+			p.state("READY=1")
+			resp, err := p.api().Get(ctx, &kvdv1.GetRequest{Key: last})
+			require.NoError(t, err)
+			require.Equal(t, there, resp.Found)
+		})
+	}
+}

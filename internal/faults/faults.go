@@ -10,6 +10,7 @@
 //	disk    {"slow": "50ms", "stall": true, "fail": true, "full": true, "free": 1000000}
 //	links   {"10.0.0.2:7400": "127.0.0.1:21002"}: the addresses that are dialled instead of those of nodes
 //	stall   how long the event loop stands still, once: 1s
+//	crash   vote-sent 2: where the process ends, at the second time
 //
 // A file that is missing or empty says nothing. Each is looked at again when it is asked for and the last look was
 // lookInterval ago; it is to be replaced by a rename, so that nobody sees a half of it.
@@ -47,6 +48,8 @@ type faults struct {
 	stall *told[time.Duration]
 	disk  *disk
 	files *lossy
+
+	crashes *crashes
 }
 
 func newFaults(dir string, real vfs.FS) *faults {
@@ -56,6 +59,7 @@ func newFaults(dir string, real vfs.FS) *faults {
 		stall: newTold(dir, "stall", parseDuration),
 		links: newTold(dir, "links", func(b []byte) (m map[string]string, err error) { return m, json.Unmarshal(b, &m) }),
 		disk:  d, files: newLossy(real, d),
+		crashes: &crashes{asked: newTold(dir, "crash", parseCrash), end: die},
 	}
 }
 

@@ -31,6 +31,8 @@ type Node struct {
 	run    *process
 	paused bool
 	fated  bool  // It may end by itself.
+	doomed bool  // It may be killed by itself.
+	ends   int   // Of its processes, by themselves.
 	gone   bool  // It was removed from the cluster, and is not to come back.
 	peak   int64 // Of its memory, in bytes.
 }
@@ -96,6 +98,20 @@ func (n *Node) MayEnd(fated bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.fated = fated
+}
+
+// MayBeKilled tells whether it is no surprise if the process ends as by kill -9 although nobody here has killed it: it was told to.
+func (n *Node) MayBeKilled(doomed bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.doomed = doomed
+}
+
+// Ends counts how often the node's processes have ended by themselves.
+func (n *Node) Ends() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ends
 }
 
 // Leave takes the node out of the cluster's list of those that are to run.
@@ -165,9 +181,15 @@ func (n *Node) environment() []string {
 func (n *Node) testDir() string { return n.DataDir() + ".faults" }
 
 // Leases names the files in which kvds of builds for tests record their leases.
-func (c *Cluster) Leases() (files []string) {
+func (c *Cluster) Leases() []string { return c.recorded("leases") }
+
+// Bonds names those in which they record what no crash must take back.
+func (c *Cluster) Bonds() []string { return c.recorded("bonds") }
+
+// recorded names the files of all nodes' records of a kind.
+func (c *Cluster) recorded(kind string) (files []string) {
 	for _, n := range c.Nodes() {
-		files = append(files, n.testDir()+".leases")
+		files = append(files, n.testDir()+"."+kind)
 	}
 	return files
 }
@@ -201,13 +223,22 @@ func (n *Node) Untamper() error {
 func (n *Node) await(p *process) {
 	p.err = p.command.Wait()
 	n.mu.Lock()
-	surprise := !p.asked && !n.fated
+	if !p.asked {
+		n.ends++
+	}
+	surprise := !p.asked && !n.fated && !(n.doomed && killed(p.command.ProcessState))
 	n.paused = false
 	close(p.ended)
 	n.mu.Unlock()
 	if surprise {
 		n.c.surprised(n, fmt.Sprintf("%s ended by itself (%v), see %s", n.name, cmpErr(p.err), n.Log()))
 	}
+}
+
+// killed tells whether a process ended as by kill -9.
+func killed(s *os.ProcessState) bool {
+	status, ok := s.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 func cmpErr(err error) error {

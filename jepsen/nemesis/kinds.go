@@ -31,7 +31,7 @@ type act struct {
 }
 
 func kinds() []kind {
-	return []kind{
+	list := []kind{
 		{name: "kill", begin: kill},
 		{name: "kill:voter", begin: killVoter, nodesMin: 3},
 		{name: "kill:sleeper", begin: killSleeper, nodesMin: 3},
@@ -45,6 +45,7 @@ func kinds() []kind {
 		{name: "partition:one-way", begin: partition, nodesMin: 3},
 		{name: "partition:leaders", begin: partition, nodesMin: 3},
 		{name: "partition:meta", begin: partition, nodesMin: 3},
+		{name: "partition:tail", begin: longTail, nodesMin: 3},
 		{name: "slow", begin: slow, nodesMin: 2, proxied: true},
 		{name: "slow:answers", begin: lateAnswers, nodesMin: 3, proxied: true},
 		{name: "slow:transfer", begin: lateTransfers, nodesMin: 3, proxied: true, asks: true},
@@ -64,7 +65,12 @@ func kinds() []kind {
 		{name: "disk-fail", begin: diskFail, testBuild: true},
 		{name: "slow-disk", begin: slowDisk, testBuild: true},
 		{name: "flip", begin: flip, nodesMin: 3},
+		{name: "crash", begin: crash, testBuild: true},
 	}
+	for _, p := range points {
+		list = append(list, kind{name: "crash:" + p.name, begin: crash, testBuild: true})
+	}
+	return list
 }
 
 func find(name string) (kind, bool) {
