@@ -182,6 +182,19 @@ func TestNewKeyInFullStore(t *testing.T) {
 // TestEvictedComesBack: what Ristretto evicts is found in the window.
 func TestEvictedComesBack(t *testing.T) {
 	store := newRistretto(t, 1<<20)
+	full(t, store)
+	held := store.window.heldBytes()
+	large := &Entry{Key: []byte("k"), Record: kv.Record{Value: make([]byte, 10_000)}}
+	store.insert(1, large)
+	store.cache.Wait()
+	require.True(t, store.resident(1))
+	require.Greater(t, store.window.heldBytes(), held+9*721)
+	for hash := range uint64(100) {
+		_, found := store.Get(1000 + hash)
+		require.True(t, found)
+	}
+
+	store = newRistretto(t, 1<<20)
 	e := &Entry{Key: []byte("k")}
 	store.evicted(&ristretto.Item[*Entry]{Key: 7, Value: e})
 	got, found := store.Get(7)

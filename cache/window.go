@@ -3,7 +3,6 @@ package cache
 import (
 	"math/bits"
 	"sync"
-	"sync/atomic"
 )
 
 const (
@@ -24,8 +23,7 @@ const (
 // sketch knows no difference between them. (The queue in front and the ghosts are those of S3-FIFO, SOSP 2023; that a window
 // goes before the admission by frequency is W-TinyLFU's idea, ACM TOS 2017.)
 //
-// A shard has one queue, a ring of slots, and an index into it without pointers: the collector has one pointer an entry to
-// follow.
+// A shard has a table of its entries and a queue of their hashes: the collector has one pointer an entry to follow.
 type window struct {
 	shards []windowShard
 	// leave gets what leaves after it was read. It is called with the shard's lock held, so it must not call the window.
@@ -33,20 +31,14 @@ type window struct {
 }
 
 type windowShard struct {
-	mu sync.RWMutex
-	// index tells the number of an entry; it is in the slot of that number, modulo their count. Numbers wrap.
-	index       map[uint64]uint32
-	slots       []windowSlot
-	first, next uint32 // Numbers of the oldest entry, and of the next to come.
-	bytes, most int64  // Of entries, in bytes of cost.
+	table table // Read without the lock.
+	mu    sync.Mutex
+	// queue is a ring of hashes, from the oldest on, at first. Numbers wrap, modulo its length.
+	queue       []uint64
+	first, next uint32
+	bytes, most int64 // Of entries, in bytes of cost.
 	ghosts      []uint32
 	_           [64]byte
-}
-
-type windowSlot struct {
-	entry *Entry
-	hash  uint64
-	read  uint32 // Atomic: readers set it under a lock that they share. 1 after a read.
 }
 
 // newWindow makes a window of at most so many bytes, and as many ghosts as a cache of cacheBytes needs.
@@ -56,8 +48,8 @@ func newWindow(bytes, cacheBytes int64, leave func(uint64, *Entry)) *window {
 	w := &window{shards: make([]windowShard, shards), leave: leave}
 	for i := range w.shards {
 		s := &w.shards[i]
-		s.index, s.most = map[uint64]uint32{}, bytes/shards
-		s.slots = make([]windowSlot, 16)
+		s.table.init()
+		s.queue, s.most = make([]uint64, tableCellsMin), bytes/shards
 		s.ghosts = make([]uint32, int64(1)<<(bits.Len64(uint64(max(cacheBytes/ghostBytes/shards, 1)))-1))
 	}
 	return w
@@ -73,20 +65,11 @@ func (w *window) largest() int64 { return w.shards[0].most }
 
 // get gives what is held under a hash, and remembers that it was read.
 func (w *window) get(hash uint64) (*Entry, bool) {
-	s := w.shard(hash)
-	s.mu.RLock()
-	n, ok := s.index[hash]
-	if !ok {
-		s.mu.RUnlock()
-		return nil, false
+	c, e := w.shard(hash).table.find(hash)
+	if e != nil && !c.read.Load() {
+		c.read.Store(true)
 	}
-	slot := s.slot(n)
-	e := slot.entry
-	if atomic.LoadUint32(&slot.read) == 0 {
-		atomic.StoreUint32(&slot.read, 1)
-	}
-	s.mu.RUnlock()
-	return e, true
+	return e, e != nil
 }
 
 // replace puts an entry in the place of one under the same hash, if there is one.
@@ -94,13 +77,12 @@ func (w *window) replace(hash uint64, e *Entry) bool {
 	s := w.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, ok := s.index[hash]
-	if !ok {
+	c, old := s.table.find(hash)
+	if old == nil {
 		return false
 	}
-	slot := s.slot(n)
-	s.bytes += e.cost() - slot.entry.cost()
-	slot.entry = e
+	s.bytes += e.cost() - old.cost()
+	c.entry.Store(e)
 	s.shrink(s.most, w.leave)
 	return true
 }
@@ -111,65 +93,60 @@ func (w *window) put(hash uint64, e *Entry, evicted bool) {
 	s := w.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.index[hash]; ok {
+	if _, held := s.table.find(hash); held != nil || hash == 0 {
 		return
 	}
-	read := uint32(0)
-	if s.takeGhost(hash) && !evicted {
-		read = 1
-	}
+	read := s.takeGhost(hash) && !evicted
 	s.shrink(s.most-e.cost(), w.leave)
-	s.push(windowSlot{entry: e, hash: hash, read: read})
+	s.push(hash, e, read)
 }
 
 // heldBytes is the cost of what is held.
 func (w *window) heldBytes() (bytes int64) {
 	for i := range w.shards {
 		s := &w.shards[i]
-		s.mu.RLock()
+		s.mu.Lock()
 		bytes += s.bytes
-		s.mu.RUnlock()
+		s.mu.Unlock()
 	}
 	return bytes
 }
 
-func (s *windowShard) slot(number uint32) *windowSlot {
-	return &s.slots[number&uint32(len(s.slots)-1)]
+func (s *windowShard) queued(number uint32) *uint64 {
+	return &s.queue[number&uint32(len(s.queue)-1)]
 }
 
 // shrink lets the oldest go until no more than so many bytes are held.
 func (s *windowShard) shrink(bytes int64, leave func(uint64, *Entry)) {
 	for s.bytes > bytes && s.first != s.next {
-		oldest := s.slot(s.first)
-		gone := *oldest
-		*oldest = windowSlot{}
+		hash := *s.queued(s.first)
 		s.first++
-		delete(s.index, gone.hash)
-		s.bytes -= gone.entry.cost()
-		if gone.read != 0 {
-			leave(gone.hash, gone.entry)
+		e, read := s.table.remove(hash)
+		s.bytes -= e.cost()
+		if read {
+			leave(hash, e)
 		} else {
-			*s.ghost(gone.hash) = uint32(gone.hash)
+			*s.ghost(hash) = uint32(hash)
 		}
 	}
 }
 
-func (s *windowShard) push(in windowSlot) {
-	if int(s.next-s.first) == len(s.slots) {
+func (s *windowShard) push(hash uint64, e *Entry, read bool) {
+	if int(s.next-s.first) == len(s.queue) {
 		s.grow()
 	}
-	*s.slot(s.next) = in
-	s.index[in.hash] = s.next
+	*s.queued(s.next) = hash
 	s.next++
-	s.bytes += in.entry.cost()
+	s.table.add(hash, e, read)
+	s.bytes += e.cost()
 }
 
-// grow doubles the ring. There are never more slots than twice the entries that fit.
+// grow doubles the ring. It is never longer than twice as many entries as fit.
 func (s *windowShard) grow() {
-	old := s.slots
-	s.slots = make([]windowSlot, 2*len(old))
+	old := s.queue
+	s.queue = make([]uint64, 2*len(old))
 	for n := s.first; n != s.next; n++ {
-		*s.slot(n) = old[n&uint32(len(old)-1)]
+		*s.queued(n) = old[n&uint32(len(old)-1)]
 	}
 }
 

@@ -23,9 +23,8 @@ func testEntry(extra int) *Entry {
 }
 
 func held(w *window, hash uint64) bool {
-	s := w.shard(hash)
-	_, ok := s.index[hash]
-	return ok
+	_, e := w.shard(hash).table.find(hash)
+	return e != nil
 }
 
 // TestWindowFirstInFirstOut: the oldest leaves, read or not, and only what was read goes on.
@@ -159,12 +158,12 @@ func TestWindowModel(t *testing.T) {
 			}
 		}
 		require.Equal(t, wantLeft, append([]uint64(nil), *left...))
-		require.Len(t, s.index, len(model))
+		require.Equal(t, len(model), s.table.count)
 		require.LessOrEqual(t, w.heldBytes(), s.most)
 	}
 	require.Less(t, s.next, uint32(math.MaxUint32/2), "the numbers have not wrapped")
 	require.NotEmpty(t, wantLeft)
-	require.LessOrEqual(t, len(s.slots), 64)
+	require.LessOrEqual(t, len(s.queue), 64)
 }
 
 // TestWindowShards: keys go to all of them, and each takes large entries.
