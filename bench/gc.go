@@ -92,13 +92,13 @@ func (s *gcFlags) trial(name string, x *system) (*trial, error) {
 // entryBytes is what a record takes in the cache, as the cache counts it.
 func (s *gcFlags) entryBytes() int { return keyBytes + s.value + cache.EntryOverheadBytes }
 
-// memoryFor is what a node needs, as a flag of kvd, to have so many records in memory: three tenths more than they take, of which
-// half is for the cache's counters and its queue.
+// memoryFor is what a node needs, as a flag of kvd, to have so many records in memory: four tenths more than they take. The
+// cache's stripes, counters and queue have three of these.
 func (s *gcFlags) memoryFor(entries int) string {
 	if s.memory != "" {
 		return s.memory
 	}
-	return fmt.Sprint(max(cacheShare*entries*s.entryBytes()/10*13, memoryLeast))
+	return fmt.Sprint(max(cacheShare*entries*s.entryBytes()/10*14, memoryLeast))
 }
 
 // gcCommand measures what a large cache costs.
