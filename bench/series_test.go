@@ -136,7 +136,7 @@ func TestSizes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 364, f.entryBytes())
 	require.Equal(t, "268435456", f.memoryFor(10_000))
-	require.Equal(t, "14196000000", f.memoryFor(10_000_000))
+	require.Equal(t, "15288000000", f.memoryFor(10_000_000))
 	f.memory = "1GiB"
 	require.Equal(t, "1GiB", f.memoryFor(10_000_000))
 
