@@ -165,7 +165,11 @@ func (r *Ristretto) evicted(i *ristretto.Item[*Entry]) {
 // taken is called by Ristretto when an item leaves its queue.
 func (r *Ristretto) taken(e *Entry) int64 {
 	cost := e.cost()
-	r.remaining.Store(r.cache.RemainingCost())
+	remaining := r.cache.RemainingCost()
+	if remaining >= cost {
+		remaining -= cost // It goes in now. If it is an update, more is left than this says, until the next item.
+	}
+	r.remaining.Store(remaining)
 	r.release(cost)
 	return cost
 }

@@ -148,6 +148,10 @@ func full(t *testing.T, store *Ristretto) {
 		store.cache.Wait()
 	}
 	require.GreaterOrEqual(t, int64(hash-1000)*(501+EntryOverheadBytes), store.most-1000, "there was room")
+	require.False(t, store.resident(hash-1))
+	for h := uint64(1000); h < hash-1; h++ {
+		require.True(t, store.resident(h), "there was no room for one")
+	}
 }
 
 // TestNewKeyInFullStore: it is found at once, and found again after it was read, however many others come.
