@@ -49,7 +49,7 @@ func parseGC(args []string) (*gcFlags, error) {
 	f.IntVar(&s.clients, "clients", 64, fmt.Sprintf("callers, 1 to %d", load.ClientsMax))
 	f.IntVar(&s.reads, "read-percent", 50, "share of reads, 0 to 100; the others are writes")
 	f.Float64Var(&s.rate, "rate", 10_000, "operations a second of the paced load")
-	f.DurationVar(&s.heat, "heat", 10*time.Second, "for how long gets bring into memory what is not there after the puts, 0 to 1h")
+	f.DurationVar(&s.heat, "heat", 30*time.Second, "for how long gets bring into memory what is not there after the puts, 0 to 1h")
 	f.StringVar(&s.memory, "memory", "", "of each node (default: what the entries need)")
 	if err := f.Parse(args); err != nil {
 		return nil, err
