@@ -40,7 +40,7 @@ func (s *seriesFlags) add(f *pflag.FlagSet) {
 	f.IntVar(&s.rounds, "rounds", 3, "of everything, 1 to 100")
 	f.DurationVar(&s.length, "time", 10*time.Second, "length of each run")
 	f.DurationVar(&s.warm, "warm", 3*time.Second, "length of the same load before it, which does not count")
-	f.DurationVar(&s.settle, "settle", time.Minute, "the most to wait after a start until all shards sleep, 0 to 1h")
+	f.DurationVar(&s.settle, "settle", 5*time.Minute, "the most to wait after a start until all shards sleep, 0 to 1h")
 	f.DurationVar(&s.idle, "idle", 10*time.Second, "for how long the idle servers are looked at, 100ms to 1h")
 	f.IntVar(&s.ports, "ports", 21000, "the nodes' ports are the free ones from here on, 1024 to 60000")
 	f.Uint64Var(&s.seed, "seed", 1, "of all chances")
@@ -191,7 +191,7 @@ func (s *series) run(ctx context.Context) (err error) {
 
 // putOnce puts the records of a system before all turns.
 func (s *series) putOnce(ctx context.Context, x *system) error {
-	if _, err := x.on.Up(ctx, 0, 0); err != nil {
+	if _, err := x.on.Up(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -204,8 +204,11 @@ func (s *series) putOnce(ctx context.Context, x *system) error {
 
 // turn measures a system once.
 func (s *series) turn(ctx context.Context, x *system, round int) error {
-	standing, err := x.on.Up(ctx, s.settle, s.idle)
+	standing, err := x.on.Up(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.settled(ctx, x, standing); err != nil {
 		return err
 	}
 	s.say("%-18s round %d  %-13s started in %.2f s; %d of %d shards asleep, %.3f cores, %d MiB", "idle", round, x.name, standing.Start,
@@ -229,13 +232,23 @@ func (s *series) turn(ctx context.Context, x *system, round int) error {
 	return nil
 }
 
-// ready spreads the leaderships, puts the records if that is wanted, and brings them into memory for a time.
+// settled spreads the leaderships, which wakes shards, and looks at the idle cluster when they sleep again.
+func (s *series) settled(ctx context.Context, x *system, standing *report.Standing) error {
+	w := x.records
+	w.Name, w.ReadPercent = "put", -1
+	if err := w.Prepare(); err != nil {
+		return err
+	}
+	if err := x.on.Even(ctx, places(&w)); err != nil {
+		return err
+	}
+	return x.on.Settle(ctx, s.settle, s.idle, standing)
+}
+
+// ready puts the records if that is wanted, and brings them into memory for a time.
 func (s *series) ready(ctx context.Context, x *system, fill bool, heat time.Duration) error {
 	t, err := s.plainTrial("packed-get", x)
 	if err != nil {
-		return err
-	}
-	if err := x.on.Even(ctx, places(&t.workload)); err != nil {
 		return err
 	}
 	t.target.Endpoints, t.fill, t.warm = x.on.Endpoints(), fill, heat

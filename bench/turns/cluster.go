@@ -1,6 +1,6 @@
 // Package turns has clusters of kvd that are measured in turns, on one machine, and each runs only in its own.
 //
-//	Found ──> Up ── Even ── load ── Down ──> Up ── …
+//	Found ──> Up ── Even ── Settle ── load ── Down ──> Up ── …
 //
 // What a cluster takes that nobody asks anything is a part of what is measured, and must not be taken from the others. Between
 // its turns it keeps its data; so each turn begins with a start, as after a stop of all nodes at once.
@@ -89,21 +89,22 @@ func (c *Cluster) PIDs() (list []int) {
 	return list
 }
 
-// Up starts the cluster with what it has, waits until its shards sleep, for at most a time, and looks for another at what it
-// takes that nobody asks anything.
-func (c *Cluster) Up(ctx context.Context, settle, idle time.Duration) (*report.Standing, error) {
+// Up starts the cluster with what it has.
+func (c *Cluster) Up(ctx context.Context) (*report.Standing, error) {
 	began := time.Now()
 	if err := c.cluster.Up(ctx); err != nil {
 		return nil, err
 	}
-	s := &report.Standing{Start: time.Since(began).Seconds()}
-	if err := c.open(); err != nil {
-		return nil, err
+	return &report.Standing{Start: time.Since(began).Seconds()}, c.open()
+}
+
+// Settle waits until the shards sleep, for at most a time, and looks for another at what the cluster takes that nobody asks
+// anything.
+func (c *Cluster) Settle(ctx context.Context, most, idle time.Duration, s *report.Standing) error {
+	if err := c.awaitSleep(ctx, most, s); err != nil {
+		return err
 	}
-	if err := c.awaitSleep(ctx, settle, s); err != nil {
-		return nil, err
-	}
-	return s, c.look(ctx, idle, s)
+	return c.look(ctx, idle, s)
 }
 
 // awaitSleep waits until all shards sleep, for at most a time.
