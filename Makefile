@@ -10,11 +10,11 @@ format:
 # A test build (tag kvdtest, docs/proof.md) has files that others have not.
 vet:
 	go vet ./...
-	go vet -tags kvdtest ./internal/faults ./storage ./node ./transport ./cmd/kvd
+	go vet -tags kvdtest ./internal/faults ./storage ./node ./transport ./cmd/kvd ./jepsen/nemesis
 
 staticcheck:
 	go tool staticcheck ./...
-	go tool staticcheck -tags kvdtest ./internal/faults ./storage ./node ./transport ./cmd/kvd
+	go tool staticcheck -tags kvdtest ./internal/faults ./storage ./node ./transport ./cmd/kvd ./jepsen/nemesis
 
 # imports: who may import whom, and that what is pure is; part of test, and here first because it takes a second.
 imports:
@@ -23,7 +23,7 @@ imports:
 # test: the simulator has one goroutine, and its mutants are built without the race detector too.
 test:
 	go test -race $$(go list ./... | grep -v /sim$$)
-	go test -race -tags kvdtest ./internal/faults
+	go test -race -tags kvdtest ./internal/faults ./jepsen/nemesis
 	go test -tags kvdtest ./cmd/kvd -run 'TestKilled|TestFaults|TestStalledDisk|TestLinks|TestCrashPoints'
 	go test -tags kvdtest ./node -run 'TestTermsRise|TestVotesInMessages'
 	go test -timeout 20m ./sim

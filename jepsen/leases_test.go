@@ -34,3 +34,26 @@ func TestWrongLeases(t *testing.T) {
 	require.NoError(t, os.WriteFile(none, []byte("{\n{}\n"), 0o644))
 	require.Len(t, wrongLeases([]string{none}), 1)
 }
+
+// TestBrokenBonds: what each node has recorded is judged by itself.
+func TestBrokenBonds(t *testing.T) {
+	dir := t.TempDir()
+	record := func(node kv.NodeID, bonds ...check.Bond) string {
+		name := filepath.Join(dir, fmt.Sprint(node))
+		var text []byte
+		for _, b := range bonds {
+			b.Node, b.Group = node, kv.Group{Shard: 5, Replica: 7}
+			line, err := json.Marshal(b)
+			require.NoError(t, err)
+			text = append(append(text, line...), '\n')
+		}
+		require.NoError(t, os.WriteFile(name, text, 0o644))
+		return name
+	}
+	gave, opened := check.Bond{Gave: &check.Vote{Term: 3, Candidate: 8}}, check.Bond{Opened: &check.Vote{Term: 2}}
+	none := filepath.Join(dir, "none")
+	require.Empty(t, brokenBonds([]string{record(1, gave), none, record(2, opened)}))
+	require.Len(t, brokenBonds([]string{record(1, gave, opened), none, record(2, opened)}), 1)
+	require.NoError(t, os.WriteFile(none, []byte("{\n{}\n"), 0o644))
+	require.Len(t, brokenBonds([]string{none}), 1)
+}

@@ -26,7 +26,8 @@ const (
 	Installed = "installed"
 )
 
-var points = []string{VoteSent, LogUnsynced, LogSynced, BirthSynced, ResetSynced, RemovalSynced, StateSynced, Installed}
+// Points lists them.
+var Points = []string{VoteSent, LogUnsynced, LogSynced, BirthSynced, ResetSynced, RemovalSynced, StateSynced, Installed}
 
 // crash is where a process ends by itself, and how often it comes there before.
 type crash struct {
@@ -37,8 +38,8 @@ type crash struct {
 // parseCrash reads a point, and the how manieth time it is, 1 if that is left out.
 func parseCrash(b []byte) (c crash, err error) {
 	words := strings.Fields(string(b))
-	if len(words) > 2 || !slices.Contains(points, words[0]) {
-		return c, fmt.Errorf("crash: one of %s, and a number", strings.Join(points, ", "))
+	if len(words) > 2 || !slices.Contains(Points, words[0]) {
+		return c, fmt.Errorf("crash: one of %s, and a number", strings.Join(Points, ", "))
 	}
 	c.point, c.times = words[0], 1
 	if len(words) == 2 {
