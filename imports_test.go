@@ -68,7 +68,7 @@ var allowed = map[string][]string{
 	"sim/cmd/simulate": {"kv", "sim"},
 	"internal/wait":    {},
 	"jepsen/report":    {"kv", "check", "jepsen/workload"},
-	"internal/faults":  {"kv", "check"}, // Of test builds alone: TestNormalBuild.
+	"internal/faults":  {"kv", "api/kvd/v1", "check"}, // Of test builds alone: TestNormalBuild.
 }
 
 // pure lists what starts no goroutine, takes no lock, reads no clock, draws nothing by chance and does no I/O: whole

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kvdstore/kvd/jepsen/nemesis"
 )
 
 const (
@@ -127,7 +129,7 @@ var huntsOf = map[string][]hunt{
 	"mutant_sync_skipped":              hunts("set", lost...),
 	"mutant_vote_before_sync":          hunts("register", "crash:vote-sent", "transfer"),
 	"mutant_answer_before_quorum":      hunts("register", "partition", "kill"),
-	"mutant_overwritten_is_not_done":   hunts("counter,append", "partition:halves", "partition:one", "partition:leaders", "slow", "pause"),
+	"mutant_overwritten_is_not_done":   hunts("counter,append", "messages:elections"),
 	"mutant_applied_apart":             hunts("counter,append", lost...),
 	"mutant_truncated_past_applied":    hunts("set,register", lost...),
 	"mutant_cache_without_stamps":      hunts("register", "transfer", "pause", "partition"),
@@ -135,16 +137,16 @@ var huntsOf = map[string][]hunt{
 	"mutant_revision_by_index":         hunts("register", merges...),
 	"mutant_time_goes_back":            hunts("expiry", clocks...),
 	"mutant_due_believed":              hunts("expiry", clocks...),
-	"mutant_late_reads":                hunts("expiry", "partition", "slow", "pause"),
+	"mutant_late_reads":                hunts("expiry", "messages:appends"),
 	"mutant_child_without_hard_state":  hunts("register,set", lostShapes...),
 	"mutant_shape_before_commit":       {{workload: "register", faults: []string{"crash:birth-synced", "split"}, rate: rest}},
 	"mutant_snapshot_over_unsplit":     hunts("register", shapes...),
 	"mutant_no_tombstone":              hunts("register", append([]string{"remove", "join"}, moves...)...),
-	"mutant_word_without_epoch":        hunts("register", moves...),
+	"mutant_word_without_epoch":        hunts("register", "move:unknown"),
 	"mutant_merge_goes_back":           hunts("register", merges...),
 	"mutant_unfreeze_before_abort":     hunts("register", merges...),
 	"mutant_epoch_unchecked":           hunts("register", shapes...),
-	"mutant_late_unfreeze":             hunts("register", merges...),
+	"mutant_late_unfreeze":             hunts("register", "merge:given-up"),
 	"mutant_incarnation_through_merge": {{workload: "register", faults: []string{"move:return"}, keys: 3000}},
 	"mutant_scan_ends_with_shard":      hunts("scan", "split", "merge"),
 	"mutant_stranger_elected":          hunts("register", "split:slow-disk"),
@@ -216,7 +218,7 @@ func (h *harness) hunt(ctx context.Context, m *mutant) (catch, error) {
 	for time.Since(began) < mutantMax {
 		of := m.hunts[c.runs%len(m.hunts)]
 		c.row = row{
-			workload: of.workload, faults: of.faults, nodes: max(h.nodes, of.nodes), length: mutantLength, rate: cmp.Or(of.rate, huntRate), processes: huntProcesses, keys: of.keys, shards: cmp.Or(of.shards, h.shards), idle: of.idle,
+			workload: of.workload, faults: of.faults, nodes: max(h.nodes, of.nodes, nemesis.NeedsNodes(of.faults)), length: mutantLength, rate: cmp.Or(of.rate, huntRate), processes: huntProcesses, keys: of.keys, shards: cmp.Or(of.shards, h.shards), idle: of.idle,
 			seed: h.seed*1000 + uint64(c.runs), dir: filepath.Join(own.out, fmt.Sprint(c.runs)), hasty: true,
 		}
 		c.runs++

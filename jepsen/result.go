@@ -83,6 +83,7 @@ func (t *trial) wrong(v workload.Verdict) (list []string) {
 		list = append(list, fmt.Sprintf("%d violations, the first: %v", n, decided[0]))
 	}
 	list = append(list, first(t.cluster.Surprises())...)
+	list = append(list, first(t.uneven)...)
 	list = append(list, first(wrongLeases(t.cluster.Leases()))...)
 	list = append(list, first(brokenBonds(t.cluster.Bonds()))...)
 	return append(list, first(outcries(logs(t.cluster)))...)

@@ -61,6 +61,8 @@ type trial struct {
 	began    time.Time
 	// whole tells what went wrong when the cluster was to be whole again.
 	whole error
+	// uneven tells of replicas that were missing long after that.
+	uneven []string
 }
 
 // run makes a run. An error means that there is no verdict.
@@ -121,7 +123,7 @@ func (t *trial) start(ctx context.Context, binary string) error {
 	t.cluster, err = cluster.Start(ctx, cluster.Config{
 		Nodes: t.nodes, Dir: filepath.Join(t.dir, nodesDir), Binary: binary, Namespaces: t.h.namespaced, Proxied: nemesis.NeedsProxy(t.faults),
 		TestBuild: slices.Contains(t.h.tagsFor(t.faults), testTag),
-		Flags:     []string{"--memory", nodeMemory, "--initial-shards", cuts},
+		Flags:     t.flags(cuts),
 		Ended: func(n *cluster.Node, why string) {
 			t.recorder.Record(check.Event{Process: check.Nemesis, Type: check.Info, F: "died", Node: n.Name()}, map[string]any{"phase": "once", "why": why})
 		},
@@ -135,6 +137,15 @@ func idleCuts(shards int) (cuts []string) {
 		cuts = append(cuts, fmt.Sprintf("%s%03d", kv.PrefixSpan([]byte(prefix)).End, i))
 	}
 	return cuts
+}
+
+// flags are those of every node.
+func (t *trial) flags(cuts string) []string {
+	list := []string{"--memory", nodeMemory, "--initial-shards", cuts}
+	if n := nemesis.NeedsReplicas(t.faults); n > 0 {
+		list = append(list, "--replicas", fmt.Sprint(n))
+	}
+	return list
 }
 
 // client makes a client of the cluster.
@@ -214,6 +225,7 @@ func (t *trial) work(ctx context.Context) error {
 		reading, cancel := context.WithTimeout(ctx, readBackMax)
 		defer cancel()
 		t.whole = t.workload.ReadBack(reading)
+		t.uneven = t.level(ctx)
 	}
 	return ctx.Err()
 }

@@ -228,6 +228,13 @@ func (t *Transport) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 		t.Handler.Unreachable(to)
 		return
 	}
+	if messages = p.leave(messages); len(messages) > 0 {
+		p.put(messages)
+	}
+}
+
+// put queues messages.
+func (p *peer) put(messages []*kvdv1.RaftMessage) {
 	size := 0
 	for _, m := range messages {
 		size += m.SizeVT()
@@ -239,7 +246,7 @@ func (t *Transport) Send(to kv.NodeID, messages []*kvdv1.RaftMessage) {
 	}
 	p.mu.Unlock()
 	if full {
-		t.Handler.Unreachable(to)
+		p.t.Handler.Unreachable(p.id)
 		return
 	}
 	select {

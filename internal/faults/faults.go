@@ -1,8 +1,8 @@
 //go:build kvdtest
 
 // Package faults is what a test build of kvd (`go build -tags kvdtest ./cmd/kvd`) does to itself: its wall clock steps, its
-// disk loses at a kill what was not synced, is full, slow, stuck or broken, and its links to other nodes lead where a test
-// wants them. A normal build does not contain it.
+// disk loses at a kill what was not synced, is full, slow, stuck or broken, its links to other nodes lead where a test
+// wants them, and what it says to others is lost, late or repeated. A normal build does not contain it.
 //
 // It is told what to do by files in the directory that the environment names in KVD_TEST_DIR:
 //
@@ -11,6 +11,7 @@
 //	links   {"10.0.0.2:7400": "127.0.0.1:21002"}: the addresses that are dialled instead of those of nodes
 //	stall   how long the event loop stands still, once: 1s
 //	crash   vote-sent 2: where the process ends, at the second time
+//	messages [{"of": ["MsgApp"], "to": [2], "shards": [3], "lose": true, "late": "1s", "copies": 3, "over": "2s"}]
 //
 // A file that is missing or empty says nothing. Each is looked at again when it is asked for and the last look was
 // lookInterval ago; it is to be replaced by a rename, so that nobody sees a half of it.
@@ -43,11 +44,12 @@ var process = sync.OnceValue(func() *faults { return newFaults(os.Getenv(Env), v
 
 // faults are those that a directory asks for. Without a directory there is none but that unsynced data is lost.
 type faults struct {
-	clock *told[time.Duration]
-	links *told[map[string]string]
-	stall *told[time.Duration]
-	disk  *disk
-	files *lossy
+	clock    *told[time.Duration]
+	links    *told[map[string]string]
+	messages *messages
+	stall    *told[time.Duration]
+	disk     *disk
+	files    *lossy
 
 	crashes *crashes
 }
@@ -55,10 +57,11 @@ type faults struct {
 func newFaults(dir string, real vfs.FS) *faults {
 	d := &disk{asked: newTold(dir, "disk", parseDisk)}
 	return &faults{
-		clock: newTold(dir, "clock", parseDuration),
-		stall: newTold(dir, "stall", parseDuration),
-		links: newTold(dir, "links", func(b []byte) (m map[string]string, err error) { return m, json.Unmarshal(b, &m) }),
-		disk:  d, files: newLossy(real, d),
+		clock:    newTold(dir, "clock", parseDuration),
+		stall:    newTold(dir, "stall", parseDuration),
+		links:    newTold(dir, "links", func(b []byte) (m map[string]string, err error) { return m, json.Unmarshal(b, &m) }),
+		messages: &messages{rules: newTold(dir, "messages", parseMessages)},
+		disk:     d, files: newLossy(real, d),
 		crashes: &crashes{asked: newTold(dir, "crash", parseCrash), end: die},
 	}
 }

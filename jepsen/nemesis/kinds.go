@@ -14,6 +14,8 @@ type kind struct {
 	testBuild bool
 	// proxied: it needs the cluster's proxy.
 	proxied bool
+	// replicas is how many each shard has to have; 0 for what the cluster has anyhow.
+	replicas int
 	// asks: it is an operator's request, which a cluster with other faults may refuse.
 	asks bool
 }
@@ -55,6 +57,8 @@ func kinds() []kind {
 		{name: "merge", begin: merge, asks: true},
 		{name: "move", begin: move, nodesMin: 4, asks: true},
 		{name: "move:return", begin: comeBack, nodesMin: 4, asks: true},
+		{name: unknowing, begin: unknownMove, nodesMin: 4, testBuild: true, asks: true},
+		{name: givingUp, begin: givenUpMerge, nodesMin: 3, testBuild: true, asks: true},
 		{name: "transfer", begin: transfer, nodesMin: 2, asks: true},
 		{name: "drain", begin: drain, nodesMin: 4, asks: true},
 		{name: "join", begin: join, asks: true},
@@ -64,6 +68,8 @@ func kinds() []kind {
 		{name: "disk-full", begin: diskFull, testBuild: true},
 		{name: "disk-fail", begin: diskFail, testBuild: true},
 		{name: "slow-disk", begin: slowDisk, testBuild: true},
+		{name: silenced, begin: lostAppends, nodesMin: 3, testBuild: true},
+		{name: overwriting, begin: overwritten, nodesMin: 5, replicas: 5, testBuild: true},
 		{name: "flip", begin: flip, nodesMin: 3},
 		{name: "crash", begin: crash, testBuild: true},
 	}

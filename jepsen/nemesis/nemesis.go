@@ -58,12 +58,13 @@ type Nemesis struct {
 	broken   map[string]error  // By name: those that nothing but an error kept from being.
 	goals    map[uint64]bool   // That operators have set here.
 	draining map[string]uint64 // Nodes that a drain was begun of: their ids.
+	bent     map[string]rules  // Of messages, by the fault.
 	damaged  *cluster.Node     // It has flipped bits; nil if none has.
 }
 
 // New readies the faults of a run.
 func New(c Config) *Nemesis {
-	return &Nemesis{Config: c, view: &view{}, heard: map[told]bool{}, injected: map[string]int{}, broken: map[string]error{}, goals: map[uint64]bool{}, draining: map[string]uint64{}}
+	return &Nemesis{Config: c, view: &view{}, heard: map[told]bool{}, injected: map[string]int{}, broken: map[string]error{}, goals: map[uint64]bool{}, draining: map[string]uint64{}, bent: map[string]rules{}}
 }
 
 // Run injects the faults until the context ends, and then undoes those that last. An error is a cluster that did not become

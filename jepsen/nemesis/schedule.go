@@ -139,6 +139,24 @@ func NeedsTestBuild(names []string) bool {
 	return anyOf(names, func(k kind) bool { return k.testBuild })
 }
 
+// NeedsNodes tells how many nodes faults need.
+func NeedsNodes(names []string) (most int) {
+	for _, name := range names {
+		k, _ := find(name)
+		most = max(most, k.nodesMin)
+	}
+	return most
+}
+
+// NeedsReplicas tells how many replicas of each shard faults need; 0 if it is all the same to them.
+func NeedsReplicas(names []string) (most int) {
+	for _, name := range names {
+		k, _ := find(name)
+		most = max(most, k.replicas)
+	}
+	return most
+}
+
 // NeedsProxy tells whether one of the faults needs the cluster's proxy.
 func NeedsProxy(names []string) bool { return anyOf(names, func(k kind) bool { return k.proxied }) }
 
