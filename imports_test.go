@@ -54,7 +54,7 @@ var allowed = map[string][]string{
 	"bench/turns":     {"kv", "api/kvd/v1", "client", "bench/local", "bench/measure", "bench/report", "internal/wait"},
 	"bench/changes":   {"kv", "api/kvd/v1", "client", "check", "bench/local", "internal/wait"},
 	"bench/hotspot":   {"kv", "api/kvd/v1", "client", "geo", "bench/local", "internal/wait"},
-	"jepsen":          {"kv", "api/kvd/v1", "api/wire", "client", "check", "jepsen/cluster", "jepsen/nemesis", "jepsen/overload", "jepsen/report", "jepsen/workload"},
+	"jepsen":          {"kv", "api/kvd/v1", "api/wire", "client", "check", "jepsen/cluster", "jepsen/nemesis", "jepsen/overload", "jepsen/report", "jepsen/workload", "internal/wait"},
 	"jepsen/overload": {"kv", "internal/wait"},
 	"jepsen/cluster":  {"kv", "internal/wait"},
 	"jepsen/nemesis":  {"kv", "api/kvd/v1", "client", "check", "jepsen/cluster", "internal/wait"},

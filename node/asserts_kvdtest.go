@@ -22,6 +22,7 @@ type asserts struct {
 	last   time.Duration
 	leases map[kv.ShardID]*faults.Lease
 	leads  map[kv.ShardID]faults.Lead
+	buried int // Replicas whose removal was not durable when it looked last.
 	// open are the replicas that it has seen.
 	open map[kv.Group]bool
 }
@@ -31,6 +32,10 @@ func (a *asserts) turned(c *Core, now time.Duration) error {
 		a.record(c, now)
 		a.births(c)
 	}
+	if len(c.buried) > a.buried {
+		faults.Reached(faults.RemovalUnsynced)
+	}
+	a.buried = len(c.buried)
 	if s := faults.Stall(); s != a.stall {
 		a.stall = s
 		time.Sleep(*s)

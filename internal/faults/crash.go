@@ -20,6 +20,8 @@ const (
 	// BirthSynced: the log of a split's child has begun, ResetSynced: a log has begun anew at a snapshot, RemovalSynced: the log
 	// of a removed replica is gone; and that is durable.
 	BirthSynced, ResetSynced, RemovalSynced = "birth-synced", "reset-synced", "removal-synced"
+	// RemovalUnsynced: a replica was removed, or absorbed by a merge, and that is in the state store, and not durable there.
+	RemovalUnsynced = "removal-unsynced"
 	// StateSynced: the state store was made durable.
 	StateSynced = "state-synced"
 	// Installed: a snapshot's data is in the state store, and nobody knows it yet.
@@ -27,7 +29,7 @@ const (
 )
 
 // Points lists them.
-var Points = []string{VoteSent, LogUnsynced, LogSynced, BirthSynced, ResetSynced, RemovalSynced, StateSynced, Installed}
+var Points = []string{VoteSent, LogUnsynced, LogSynced, BirthSynced, ResetSynced, RemovalSynced, RemovalUnsynced, StateSynced, Installed}
 
 // crash is where a process ends by itself, and how often it comes there before.
 type crash struct {

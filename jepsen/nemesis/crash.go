@@ -31,6 +31,7 @@ var points = []struct {
 	{"birth-synced", 1},
 	{"reset-synced", 2},
 	{"removal-synced", 1},
+	{"removal-unsynced", 1},
 	{"state-synced", 3},
 	{"installed", 2},
 }
