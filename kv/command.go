@@ -70,6 +70,16 @@ type Record struct {
 	ExpireAt int64
 }
 
+// Head is a record without its value.
+type Head struct {
+	Revision Revision
+	ExpireAt int64 // As of the record.
+	Bytes    int   // The length of the value.
+}
+
+// Head is what of the record is known without its value.
+func (r *Record) Head() Head { return Head{r.Revision, r.ExpireAt, len(r.Value)} }
+
 // ExpiredAt reports whether the record is gone at a shard's time (Unix milliseconds).
 func (r *Record) ExpiredAt(time int64) bool { return r.ExpireAt != 0 && r.ExpireAt <= time }
 

@@ -175,7 +175,7 @@ func (c *Core) holds(id kv.Group, log storage.LogState, p storage.Point) bool {
 }
 
 // newMachine makes the state machine of a replica.
-func newMachine(st *kvdv1.ShardState, r storage.Reader) (shard.StateMachine, error) {
+func newMachine(st *kvdv1.ShardState, r storage.State) (shard.StateMachine, error) {
 	if st.GetMeta() != nil {
 		return raftmeta.New(st)
 	}
@@ -183,7 +183,7 @@ func newMachine(st *kvdv1.ShardState, r storage.Reader) (shard.StateMachine, err
 }
 
 // scanner reads for a state machine.
-type scanner struct{ storage.Reader }
+type scanner struct{ storage.State }
 
 // Scan calls f for the keys of a span in order until f returns false. Key and record are lent for the call.
 func (s scanner) Scan(span kv.Span, f func(key []byte, rec kv.Record) bool) error {

@@ -347,7 +347,7 @@ func (n *Node) openStores() error {
 	options := func(dir string, memtable int64) storage.Options {
 		return storage.Options{
 			Dir: filepath.Join(n.DataDir, dir), MustExist: n.record.Phase == kvdv1.StoreRecord_READY,
-			Cache: n.blocks, MemtableBytes: uint64(min(max(memtable, 1<<20), 64<<20)),
+			Cache: n.blocks, MemtableBytes: uint64(min(max(memtable, 1<<20), 64<<20)), HeadBytes: int(n.MemoryBytes / 64),
 			Logger: n.Logger, Fatal: n.fatal,
 		}
 	}

@@ -124,7 +124,30 @@ func (m *Machine) get(key []byte) (found, error) {
 	if err != nil {
 		return found{}, fmt.Errorf("read %s: %w", kv.FormatKey(key), err)
 	}
-	return found{rec: rec, there: ok}, nil
+	if !ok {
+		return found{}, nil
+	}
+	return stored(rec), nil
+}
+
+// head is get without the value.
+func (m *Machine) head(key []byte) (found, error) {
+	if f, known := m.overlay.get(key); known {
+		return f, nil
+	}
+	h, ok, err := m.reader.Head(key)
+	if err != nil {
+		return found{}, fmt.Errorf("read %s: %w", kv.FormatKey(key), err)
+	}
+	return found{kv.Record{Revision: h.Revision, ExpireAt: h.ExpireAt}, h.Bytes, ok}, nil
+}
+
+// before reads what a write under a condition must know of what it replaces.
+func (m *Machine) before(key []byte, c kv.Condition) (found, error) {
+	if c.Kind == kv.IfValue {
+		return m.get(key)
+	}
+	return m.head(key)
 }
 
 // live drops what a look-up gave if its time has come.
@@ -171,7 +194,7 @@ func (m *Machine) replace(key []byte, old found, rec *kv.Record) error {
 		m.measure.replaced(key, old, rec)
 	}
 	if old.there {
-		if err := m.uncount(key, old.rec); err != nil {
+		if err := m.uncount(key, old); err != nil {
 			return err
 		}
 	}
@@ -189,9 +212,9 @@ func (m *Machine) replace(key []byte, old found, rec *kv.Record) error {
 }
 
 // uncount takes a stored record out of the counters.
-func (m *Machine) uncount(key []byte, rec kv.Record) error {
-	size, expiring := uint64(len(key)+len(rec.Value)), uint64(0)
-	if rec.ExpireAt != 0 {
+func (m *Machine) uncount(key []byte, old found) error {
+	size, expiring := uint64(len(key)+old.bytes), uint64(0)
+	if old.rec.ExpireAt != 0 {
 		expiring = 1
 	}
 	if m.keys < 1 || m.bytes < size || m.expiring < expiring {

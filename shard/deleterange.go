@@ -45,7 +45,7 @@ func (m *Machine) deleteRange(c *kv.Command) (kv.Result, error) {
 		if !rec.ExpiredAt(m.time) {
 			result.Count++
 		}
-		victims = append(victims, victim{bytes.Clone(key), found{rec, true}})
+		victims = append(victims, victim{bytes.Clone(key), stored(rec)})
 		return true
 	})
 	if err != nil {

@@ -271,6 +271,7 @@ func TestStepWithoutEntriesWritesNothing(t *testing.T) {
 type brokenDisk struct{ err error }
 
 func (d brokenDisk) Get([]byte) (kv.Record, bool, error)                      { return kv.Record{}, false, d.err }
+func (d brokenDisk) Head([]byte) (kv.Head, bool, error)                       { return kv.Head{}, false, d.err }
 func (d brokenDisk) Scan(kv.Span, func(key []byte, rec kv.Record) bool) error { return d.err }
 
 // TestFailedDiskStops: what could not be read is never taken for absent.

@@ -15,7 +15,7 @@ func (m *Machine) expire(due []kv.Due) (kv.Result, error) {
 		if !m.descriptor.Span.Contains(d.Key) {
 			continue
 		}
-		old, err := m.get(d.Key)
+		old, err := m.head(d.Key)
 		if err != nil {
 			return kv.Result{}, err
 		}

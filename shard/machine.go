@@ -12,6 +12,8 @@ import (
 type Reader interface {
 	// Get reads a key. The record's value is the caller's.
 	Get(key []byte) (rec kv.Record, ok bool, err error)
+	// Head is Get without the value, which may cost much less.
+	Head(key []byte) (h kv.Head, ok bool, err error)
 	// Scan calls f for the keys of a span in order until f returns false. Key and record are lent for the call.
 	Scan(span kv.Span, f func(key []byte, rec kv.Record) bool) error
 }

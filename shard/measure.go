@@ -46,17 +46,17 @@ func (m *measure) replaced(key []byte, old found, rec *kv.Record) {
 		return
 	}
 	if old.there {
-		m.add(-1, key, &old.rec)
+		m.add(-1, key, old)
 	}
 	if rec != nil {
-		m.add(1, key, rec)
+		m.add(1, key, stored(*rec))
 	}
 }
 
-func (m *measure) add(n int64, key []byte, rec *kv.Record) {
+func (m *measure) add(n int64, key []byte, f found) {
 	m.keys += n
-	m.bytes += n * int64(len(key)+len(rec.Value))
-	if rec.ExpireAt != 0 {
+	m.bytes += n * int64(len(key)+f.bytes)
+	if f.rec.ExpireAt != 0 {
 		m.expiring += n
 	}
 }

@@ -13,9 +13,13 @@ const overlayKeepMax = 4096
 
 // found is what a look-up gave: what is stored, whether or not its time has come.
 type found struct {
-	rec   kv.Record
+	rec   kv.Record // Without the value, if only the head was looked up.
+	bytes int       // Of the value.
 	there bool
 }
+
+// stored is what a look-up finds where a record is.
+func stored(rec kv.Record) found { return found{rec, len(rec.Value), true} }
 
 // overlay holds the keys that the step has changed so far, in the order of their first change.
 type overlay struct {
@@ -35,7 +39,7 @@ func (o *overlay) get(key []byte) (f found, known bool) {
 		return found{}, false
 	}
 	if rec := o.changes[i].Record; rec != nil {
-		return found{rec: *rec, there: true}, true
+		return stored(*rec), true
 	}
 	return found{}, true
 }

@@ -92,15 +92,15 @@ func (t *txn) do(ops []kv.TxnOp) ([]kv.TxnOpResult, error) {
 }
 
 func (t *txn) op(o *kv.TxnOp) (kv.TxnOpResult, error) {
+	if o.Kind == kv.TxnPut {
+		rec := &kv.Record{Value: o.Value, Revision: t.revision, ExpireAt: t.m.expireAt(o.TTL, o.ExpireAt)}
+		return kv.TxnOpResult{Record: kv.Record{Revision: rec.Revision, ExpireAt: rec.ExpireAt}}, t.set(o.Key, rec)
+	}
 	now, err := t.get(o.Key)
 	if err != nil {
 		return kv.TxnOpResult{}, err
 	}
-	switch o.Kind {
-	case kv.TxnPut:
-		rec := &kv.Record{Value: o.Value, Revision: t.revision, ExpireAt: t.m.expireAt(o.TTL, o.ExpireAt)}
-		return kv.TxnOpResult{Record: kv.Record{Revision: rec.Revision, ExpireAt: rec.ExpireAt}}, t.set(o.Key, rec)
-	case kv.TxnDelete:
+	if o.Kind == kv.TxnDelete {
 		return kv.TxnOpResult{Found: now.there}, t.set(o.Key, nil)
 	}
 	return kv.TxnOpResult{Found: now.there, Record: now.rec}, nil
@@ -110,7 +110,7 @@ func (t *txn) op(o *kv.TxnOp) (kv.TxnOpResult, error) {
 func (t *txn) get(key []byte) (found, error) {
 	if i, ok := t.at[string(key)]; ok {
 		if rec := t.writes[i].rec; rec != nil {
-			return t.m.live(found{*rec, true}), nil
+			return t.m.live(stored(*rec)), nil
 		}
 		return found{}, nil
 	}
@@ -123,7 +123,7 @@ func (t *txn) set(key []byte, rec *kv.Record) error {
 		t.writes[i].rec = rec
 		return nil
 	}
-	old, err := t.m.get(key)
+	old, err := t.m.head(key)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 // of a key that is not there is carried out, and counts: its revision tells a reader since when the key is absent.
 
 func (m *Machine) put(c *kv.Command) (kv.Result, error) {
-	old, err := m.get(c.Key)
+	old, err := m.before(c.Key, c.Cond)
 	if err != nil {
 		return kv.Result{}, err
 	}
@@ -24,7 +24,7 @@ func (m *Machine) put(c *kv.Command) (kv.Result, error) {
 }
 
 func (m *Machine) delete(c *kv.Command) (kv.Result, error) {
-	old, err := m.get(c.Key)
+	old, err := m.before(c.Key, c.Cond)
 	if err != nil {
 		return kv.Result{}, err
 	}

@@ -215,6 +215,14 @@ func (s *MemState) Get(key []byte) (kv.Record, bool, error) {
 	return rec, ok, nil
 }
 
+// Head is Get without the value.
+func (s *MemState) Head(key []byte) (kv.Head, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rec, ok := getItem(s.now.data, key)
+	return rec.Head(), ok, nil
+}
+
 func getItem(data *btree.BTreeG[kv.Item], key []byte) (kv.Record, bool) {
 	item, ok := data.Get(kv.Item{Key: key})
 	item.Record.Value = bytes.Clone(item.Record.Value)

@@ -30,7 +30,9 @@ type Options struct {
 	Cache *pebble.Cache
 	// MemtableBytes is the size of a memtable, at least memtableBytesMin; there are at most memtablesMax.
 	MemtableBytes uint64
-	Logger        *slog.Logger
+	// HeadBytes is about how much memory the state store keeps the heads of records in.
+	HeadBytes int
+	Logger    *slog.Logger
 	// Fatal is called once, when a write failed or data is damaged; the error says what to do. It must stop the
 	// process: nothing is retried (T7), and whoever waits for the store waits for ever.
 	Fatal func(err error)

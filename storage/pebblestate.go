@@ -121,6 +121,7 @@ type PebbleState struct {
 	cut     Cut
 	durable atomic.Uint64
 	ingests atomic.Uint64 // Names the tables of ingests.
+	heads   *heads
 }
 
 var _ State = (*PebbleState)(nil)
@@ -134,7 +135,9 @@ func OpenState(o Options) (*PebbleState, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &PebbleState{db: db, fatal: opts.Logger.(*fatalLogger), dir: o.Dir, fs: o.FS, tables: tableOptions(db, opts)}
+	s := &PebbleState{
+		db: db, fatal: opts.Logger.(*fatalLogger), dir: o.Dir, fs: o.FS, tables: tableOptions(db, opts), heads: newHeads(o.HeadBytes),
+	}
 	s.close = sync.OnceValue(func() error { return errors.Join(seal(db, uint64(s.cut)), db.Close()) })
 	if err := s.removeLeftovers(); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -177,6 +180,23 @@ func get(r getter, key []byte) (kv.Record, bool, error) {
 	}
 	rec.Value = append(make([]byte, 0, len(rec.Value)), rec.Value...)
 	return rec, true, closer.Close()
+}
+
+// head is get without the value.
+func head(r getter, key []byte) (kv.Head, bool, error) {
+	var buf [256]byte
+	value, closer, err := r.Get(append(append(buf[:0], dataPrefix), key...))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return kv.Head{}, false, nil
+	}
+	if err != nil {
+		return kv.Head{}, false, fmt.Errorf("read %s: %w", kv.FormatKey(key), err)
+	}
+	rec, err := decodeRecord(value)
+	if err != nil {
+		err = fmt.Errorf("read %s: %w", kv.FormatKey(key), err)
+	}
+	return rec.Head(), true, errors.Join(err, closer.Close())
 }
 
 func iter(r getter, fatal *fatalLogger, span kv.Span) (Iterator, error) {
@@ -237,6 +257,21 @@ func (s *PebbleState) Get(key []byte) (kv.Record, bool, error) {
 	defer s.fatal.guard()
 	rec, found, err := get(s.db, key)
 	return rec, found, s.fatal.checked(err)
+}
+
+// Head is Get without the value. Keys that were written or asked for lately are answered from memory.
+func (s *PebbleState) Head(key []byte) (kv.Head, bool, error) {
+	h, ok, known, asked := s.heads.get(key)
+	if known {
+		return h, ok, nil
+	}
+	defer s.fatal.guard()
+	h, ok, err := head(s.db, key)
+	if err != nil {
+		return kv.Head{}, false, s.fatal.checked(err)
+	}
+	s.heads.put(asked, key, h, ok)
+	return h, ok, nil
 }
 
 // Iter walks a span as of now.
@@ -308,7 +343,10 @@ func (s *PebbleState) Commit(b Batch) (Cut, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := errors.Join(addMark(batch.b, uint64(s.cut+1), s.durable.Load()), batch.b.Commit(pebble.NoSync)); err != nil {
+	err := s.heads.commit(batch.b, func() error {
+		return errors.Join(addMark(batch.b, uint64(s.cut+1), s.durable.Load()), batch.b.Commit(pebble.NoSync))
+	})
+	if err != nil {
 		return 0, fmt.Errorf("write to the state store: %w", err)
 	}
 	s.cut++
@@ -579,7 +617,11 @@ func (s *PebbleState) ingest(i *pebbleIngest) error {
 	if i.shard != kv.MetaShard {
 		span.Start, span.End = dataSpan(i.replaced)
 	}
-	if _, err := s.db.IngestAndExcise(context.Background(), i.files, nil, nil, span); err != nil {
+	err := s.heads.replace(func() error {
+		_, err := s.db.IngestAndExcise(context.Background(), i.files, nil, nil, span)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("ingest the data of shard %d: %w", i.shard, err)
 	}
 	return nil

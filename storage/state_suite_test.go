@@ -349,6 +349,16 @@ func (r *stateRun) read(t *rapid.T) {
 		require.Equal(t, pair(key, want), pair(key, rec))
 		clear(rec.Value) // It is the caller's.
 	}
+	for key, want := range r.now.data { // Some of it is remembered, and some is not.
+		head, ok, err := r.s.Head([]byte(key))
+		require.NoError(t, err)
+		require.True(t, ok, key)
+		require.Equal(t, want.Head(), head, key)
+	}
+	head, ok, err := r.s.Head(key)
+	require.NoError(t, err)
+	require.Equal(t, there, ok)
+	require.Equal(t, want.Head(), head)
 	span, from := drawSpan(t), drawKey(t)
 	it, err := r.s.Iter(span)
 	require.NoError(t, err)

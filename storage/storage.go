@@ -122,6 +122,8 @@ type Batch interface {
 // are called.
 type State interface {
 	Reader
+	// Head is Get without the value: what a write must know of the record that it replaces.
+	Head(key []byte) (h kv.Head, ok bool, err error)
 	NewBatch() Batch
 	// Commit makes a batch visible, atomically. It is not durable; the batch is used up.
 	Commit(b Batch) (Cut, error)

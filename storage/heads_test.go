@@ -1,0 +1,96 @@
+package storage
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvdstore/kvd/kv"
+)
+
+// TestHeadsRefuseWhatIsOld: what was read before a commit is not remembered after it.
+func TestHeadsRefuseWhatIsOld(t *testing.T) {
+	s, err := OpenState(options(t, nil, t.TempDir()))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	key := []byte("k")
+	_, _, known, changes := s.heads.get(key)
+	require.False(t, known)
+	b := s.NewBatch()
+	b.Put([]byte("other"), kv.Record{Value: []byte("v"), Revision: 1})
+	_, err = s.Commit(b)
+	require.NoError(t, err)
+	s.heads.put(changes, key, kv.Head{Revision: 7}, true)
+	_, _, known, changes = s.heads.get(key)
+	require.False(t, known, "it may be what the commit has changed")
+	s.heads.put(changes, key, kv.Head{Revision: 7}, true)
+	h, there, known, _ := s.heads.get(key)
+	require.True(t, known && there)
+	require.EqualValues(t, 7, h.Revision)
+}
+
+// TestHeadsNeedNoPebble: what was written or asked for is answered from memory, and so is that a key is absent; a write that is
+// never committed is not.
+func TestHeadsNeedNoPebble(t *testing.T) {
+	o := options(t, nil, t.TempDir())
+	o.HeadBytes = 1 << 20
+	s, err := OpenState(o)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	remembered := func(key string) bool {
+		_, _, known, _ := s.heads.get([]byte(key))
+		return known
+	}
+	b := s.NewBatch()
+	b.Put([]byte("put"), kv.Record{Value: []byte("value"), Revision: 3, ExpireAt: 9})
+	b.Delete([]byte("deleted"))
+	_, err = s.Commit(b)
+	require.NoError(t, err)
+	_, ok, err := s.Head([]byte("absent"))
+	require.NoError(t, err)
+	require.False(t, ok)
+	require.True(t, remembered("put") && remembered("deleted") && remembered("absent"))
+	h, ok, err := s.Head([]byte("put"))
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, kv.Head{Revision: 3, ExpireAt: 9, Bytes: 5}, h)
+
+	b = s.NewBatch()
+	b.Put([]byte("never"), kv.Record{Revision: 4})
+	require.False(t, remembered("never"))
+	b = s.NewBatch()
+	b.DeleteSpan(kv.Span{Start: []byte("p")})
+	_, err = s.Commit(b)
+	require.NoError(t, err)
+	require.False(t, remembered("put"))
+	_, ok, err = s.Head([]byte("put"))
+	require.NoError(t, err)
+	require.False(t, ok)
+}
+
+// BenchmarkHead is what a write asks for of a key that was written before.
+func BenchmarkHead(b *testing.B) {
+	for name, bytes := range map[string]int{"remembered": 16 << 20, "forgotten": 0} {
+		b.Run(name, func(b *testing.B) {
+			o := options(b, nil, b.TempDir())
+			o.HeadBytes = bytes
+			s, err := OpenState(o)
+			require.NoError(b, err)
+			defer func() { require.NoError(b, s.Close()) }()
+			const keys = 10_000
+			batch := s.NewBatch()
+			name := func(i int) []byte { return []byte{byte(i >> 16), byte(i >> 8), byte(i), 'k', 'e', 'y'} }
+			for i := range keys {
+				batch.Put(name(i), kv.Record{Value: make([]byte, 128), Revision: 1})
+			}
+			_, err = s.Commit(batch)
+			require.NoError(b, err)
+			for i := 0; b.Loop(); i++ {
+				_, ok, err := s.Head(name(i * 7919 % keys))
+				if err != nil || !ok {
+					b.Fatal(ok, err)
+				}
+			}
+		})
+	}
+}
