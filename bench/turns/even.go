@@ -78,7 +78,7 @@ func handovers(list []*kvdv1.ShardInfo) (moves []handover) {
 				to = n
 			}
 		}
-		if from != 0 && to != 0 && leads[from]-leads[to] > close {
+		if to != 0 && leads[from]-leads[to] > close {
 			leads[from]--
 			leads[to]++
 			moves = append(moves, handover{s.GetDescriptor_().GetShard(), to})
