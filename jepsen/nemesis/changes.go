@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -234,11 +235,11 @@ func (n *Nemesis) at(key []byte) *kvdv1.Descriptor {
 	return nil
 }
 
-// stranger draws a node that runs and has no replica of a shard; 0 if there is none.
-func (n *Nemesis) stranger(d *kvdv1.Descriptor, rng *rand.Rand) uint64 {
+// stranger draws a node that runs and has no replica of a shard, but for some; 0 if there is none.
+func (n *Nemesis) stranger(d *kvdv1.Descriptor, rng *rand.Rand, but ...string) uint64 {
 	var others []uint64
 	for _, name := range n.running(rng) {
-		if id := n.view.id(name); id != 0 && !holds(d, id) {
+		if id := n.view.id(name); id != 0 && !holds(d, id) && !slices.Contains(but, name) {
 			others = append(others, id)
 		}
 	}

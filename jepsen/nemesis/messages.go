@@ -227,15 +227,20 @@ func givenUpMerge(_ context.Context, n *Nemesis, _ Step, rng *rand.Rand) (*act, 
 	}}, nil
 }
 
-// unknownMove: a node gets a replica, of which the map does not know yet, since what the shard's leader reports is lost. It does
+// unknownMove: a node gets a replica, of which the map does not know yet, since what the nodes of the shard report is lost. It does
 // not hear that leader any more, and asks the leader of the meta group whether it is a replica.
 func unknownMove(_ context.Context, n *Nemesis, _ Step, rng *rand.Rand) (*act, error) {
-	d, err := n.shard(rng)
-	if err != nil {
-		return nil, err
+	meta := n.view.meta()
+	list := slices.DeleteFunc(n.view.shardsIn(n.Span), func(d *kvdv1.Descriptor) bool {
+		leader := n.view.name(d.GetLeader())
+		return leader == "" || leader == meta
+	})
+	if len(list) == 0 || meta == "" {
+		return nil, errNobody
 	}
-	to, leader, meta := n.stranger(d, rng), n.view.name(d.GetLeader()), n.view.meta()
-	if to == 0 || leader == "" || meta == "" || leader == meta || len(d.GetReplicas()) == 0 || n.view.name(to) == meta {
+	d := list[rng.IntN(len(list))]
+	to := n.stranger(d, rng, meta)
+	if to == 0 {
 		return nil, errNobody
 	}
 	unreported := rule{Of: []string{reports}, To: n.ids([]string{meta}), Lose: true}
@@ -248,7 +253,7 @@ func unknownMove(_ context.Context, n *Nemesis, _ Step, rng *rand.Rand) (*act, e
 		n.own(goal)
 		return err
 	}
-	parts := n.play(unknowing, phase{rules{}.add(unreported, leader), ask, arrivalFor}, phase{rules{}.add(unreported, leader).add(unheard, n.members(d)...), nil, doubtFor})
+	parts := n.play(unknowing, phase{rules{}.add(unreported, n.members(d)...), ask, arrivalFor}, phase{rules{}.add(unreported, n.members(d)...).add(unheard, n.members(d)...), nil, doubtFor})
 	details := map[string]any{"shard": d.GetShard(), "from": n.view.name(from), "to": n.view.name(to)}
 	return &act{nodes: []string{n.view.name(to)}, details: details, over: func(ctx context.Context) (string, error) {
 		if outcome, err := parts(ctx); err != nil {
