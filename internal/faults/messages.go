@@ -66,8 +66,8 @@ func parseMessages(b []byte) (list []rule, err error) {
 		if r.late < 0 || r.over < 0 || r.Copies < 0 || r.Copies > copiesMax {
 			return nil, fmt.Errorf("late and over: not negative; copies: from 0 to %d", copiesMax)
 		}
-		if i := slices.IndexFunc(r.Of, func(k string) bool { return !slices.Contains(kinds, k) }); i >= 0 {
-			return nil, fmt.Errorf("of: %q is none of %q", r.Of[i], kinds)
+		if i := slices.IndexFunc(r.Of, func(k string) bool { return !slices.Contains(Kinds, k) }); i >= 0 {
+			return nil, fmt.Errorf("of: %q is none of %q", r.Of[i], Kinds)
 		}
 	}
 	return list, nil
@@ -78,8 +78,8 @@ func (r *rule) fits(kind string, shard kv.ShardID, to kv.NodeID) bool {
 		(len(r.Shards) == 0 || slices.Contains(r.Shards, shard))
 }
 
-// kinds are all that kindOf gives.
-var kinds = append(raftKinds(), "presides", "report", "question", "word", "checksum", "absent", "sleep",
+// Kinds are all that kindOf gives.
+var Kinds = append(raftKinds(), "presides", "report", "question", "word", "checksum", "absent", "sleep",
 	"order", "order of conf", "order of split", "order of transfer", "order of merge", "order of freeze", "order of unfreeze")
 
 func raftKinds() (list []string) {

@@ -41,12 +41,12 @@ func TestKindsOfMessages(t *testing.T) {
 		kind, shard := kindOf(m)
 		require.Equal(t, want, kind)
 		require.EqualValues(t, 7, shard, want)
-		require.Contains(t, kinds, kind)
+		require.Contains(t, Kinds, kind)
 	}
 	for want, m := range map[string]*kvdv1.RaftMessage{"presides": {Presides: 1}, "report": {Report: &kvdv1.NodeReport{}}} {
 		kind, _ := kindOf(m)
 		require.Equal(t, want, kind)
-		require.Contains(t, kinds, kind)
+		require.Contains(t, Kinds, kind)
 	}
 }
 

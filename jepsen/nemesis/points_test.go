@@ -19,3 +19,10 @@ func TestPoints(t *testing.T) {
 	}
 	require.ElementsMatch(t, faults.Points, names)
 }
+
+// TestKindsOfMessages: the kinds of messages that faults name are those that a test build knows.
+func TestKindsOfMessages(t *testing.T) {
+	for _, k := range []string{appends, appendAnswers, heartbeats, votes, preVotes, reports, unfreezes} {
+		require.Contains(t, faults.Kinds, k)
+	}
+}

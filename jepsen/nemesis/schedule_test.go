@@ -103,3 +103,11 @@ func TestShapes(t *testing.T) {
 		}
 	}
 }
+
+// TestNeeds: faults get the nodes and the replicas that the most demanding of them needs.
+func TestNeeds(t *testing.T) {
+	require.Equal(t, 5, NeedsNodes([]string{"kill", overwriting, "partition"}))
+	require.Equal(t, 5, NeedsReplicas([]string{"kill", overwriting}))
+	require.Zero(t, NeedsReplicas([]string{"kill", silenced}))
+	require.Zero(t, NeedsNodes(nil))
+}
