@@ -11,18 +11,24 @@ import (
 )
 
 // heads remembers the heads of keys that were written or asked for lately, and that some are absent: every write must know what it
-// replaces, to count it, and to look that up in Pebble costs several times what else there is to a write. It has one place for
-// each hash, and what comes later takes it. Safe for concurrent use.
+// replaces, to count it, and to look that up in Pebble costs several times what else there is to a write. Each key has a few
+// places that it may be in, and what comes later takes one of them. Safe for concurrent use.
 type heads struct {
 	seed maphash.Seed
 
-	mu     sync.Mutex
-	places []place
+	mu      sync.Mutex
+	buckets []bucket
 	// changes counts commits: what was read before one may be what it has changed.
 	changes uint64
 }
 
-// place holds a key's head; an empty one the zero key, which no record has.
+// bucket has the places of keys with like hashes.
+type bucket struct {
+	places [4]place
+	next   uint8 // The place to be taken.
+}
+
+// place holds a key's head; an empty one the empty key, which no record has.
 type place struct {
 	key   string
 	head  kv.Head
@@ -32,21 +38,28 @@ type place struct {
 // placeBytes is about what a place takes, with a key of the usual length.
 const placeBytes = 96
 
-// newHeads makes one of about so many bytes, at least one place.
+// newHeads makes one of about so many bytes, at least one bucket.
 func newHeads(bytes int) *heads {
-	n := max(bytes/placeBytes, 1)
-	return &heads{seed: maphash.MakeSeed(), places: make([]place, 1<<(bits.Len(uint(n))-1))}
+	return &heads{seed: maphash.MakeSeed(), buckets: make([]bucket, max(bytes/placeBytes/len(bucket{}.places), 1))}
 }
 
-func (h *heads) place(key []byte) *place {
-	return &h.places[maphash.Bytes(h.seed, key)&uint64(len(h.places)-1)]
+// find gives the bucket of a key, and its place there, nil if it has none.
+func (h *heads) find(key []byte) (*bucket, *place) {
+	at, _ := bits.Mul64(maphash.Bytes(h.seed, key), uint64(len(h.buckets)))
+	b := &h.buckets[at]
+	for i := range b.places {
+		if p := &b.places[i]; p.key == string(key) {
+			return b, p
+		}
+	}
+	return b, nil
 }
 
 // get looks a key up. If it is not known, changes is what put wants.
 func (h *heads) get(key []byte) (head kv.Head, there, known bool, changes uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if p := h.place(key); p.key == string(key) && p.key != "" {
+	if _, p := h.find(key); p != nil && len(key) > 0 {
 		return p.head, p.there, true, 0
 	}
 	return kv.Head{}, false, false, h.changes
@@ -62,9 +75,10 @@ func (h *heads) put(changes uint64, key []byte, head kv.Head, there bool) {
 }
 
 func (h *heads) set(key []byte, head kv.Head, there bool) {
-	p := h.place(key)
-	if p.key != string(key) {
-		p.key = string(key)
+	b, p := h.find(key)
+	if p == nil {
+		p = &b.places[b.next]
+		p.key, b.next = string(key), (b.next+1)%uint8(len(b.places))
 	}
 	p.head, p.there = head, there
 }
@@ -79,7 +93,7 @@ func (h *heads) commit(b *pebble.Batch, commit func() error) error {
 		err = commit()
 	}
 	if err != nil {
-		clear(h.places)
+		clear(h.buckets)
 	}
 	return err
 }
@@ -89,7 +103,7 @@ func (h *heads) replace(ingest func() error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changes++
-	clear(h.places)
+	clear(h.buckets)
 	return ingest()
 }
 
@@ -102,7 +116,7 @@ func (h *heads) take(b *pebble.Batch) error {
 		switch {
 		case len(key) == 0 || key[0] != dataPrefix:
 		case kind == pebble.InternalKeyKindRangeDelete:
-			clear(h.places) // It is rare.
+			clear(h.buckets) // It is rare.
 		case kind == pebble.InternalKeyKindSet:
 			rec, err := decodeRecord(value)
 			if err != nil {
