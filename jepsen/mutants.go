@@ -156,7 +156,7 @@ var huntsOf = map[string][]hunt{
 	"mutant_exemption_kept":            hunts("register", "split:transfer"),
 	"mutant_waking_campaigns":          {{workload: "register", faults: []string{"kill:sleeper"}, idle: 36}},
 	"mutant_old_tail_kept":             {{workload: "register", faults: []string{"partition:tail"}, rate: rest}},
-	"mutant_merge_before_freeze":       hunts("register", "crash:removal-unsynced", "merge", "split"),
+	"mutant_merge_before_freeze":       hunts("register", "merge:crash"),
 	"mutant_birth_overwrites":          hunts("register", "crash:vote-sent", "split"),
 	"mutant_good_log_reset":            hunts("register,set", append([]string{"disk-loss"}, moves...)...),
 	"mutant_early_grave":               {{workload: "register", faults: []string{"crash:removal-synced", "move"}, nodes: 4}},

@@ -58,6 +58,7 @@ func kinds() []kind {
 		{name: "move", begin: move, nodesMin: 4, asks: true},
 		{name: "move:return", begin: comeBack, nodesMin: 4, asks: true},
 		{name: unknowing, begin: unknownMove, nodesMin: 4, testBuild: true, asks: true},
+		{name: "merge:crash", begin: longMerge, nodesMin: 3, testBuild: true},
 		{name: givingUp, begin: givenUpMerge, nodesMin: 3, testBuild: true, asks: true},
 		{name: "transfer", begin: transfer, nodesMin: 2, asks: true},
 		{name: "drain", begin: drain, nodesMin: 4, asks: true},
