@@ -131,8 +131,8 @@ func (b *backup) stream(ctx context.Context, t route.Target, begun *bool) verdic
 	defer cancel(nil)
 	quiet := time.AfterFunc(backupSilence, func() { cancel(errSilent) })
 	defer quiet.Stop()
-	streaming, sent := wire.MarkSent(streaming)
-	rpc, err := kvdv1.NewAdminClient(e.conn()).Backup(streaming, &kvdv1.BackupRequest{
+	marked := &wire.MarkedConn{Conn: e.conn()}
+	rpc, err := kvdv1.NewAdminClient(marked).Backup(streaming, &kvdv1.BackupRequest{
 		Shard: uint64(t.Route.Shard), Version: t.Route.Version, Start: b.next,
 	})
 	in := &backupStream{b: b, sum: xxhash.New()}
@@ -152,7 +152,7 @@ func (b *backup) stream(ctx context.Context, t route.Target, begun *bool) verdic
 	if errors.Is(err, io.EOF) {
 		return verdict{err: notDone{&lostError{t.Address, errEnded}}, again: true}
 	}
-	v := b.c.judge(ctx, wire.Read, t, e, sent.Load(), err)
+	v := b.c.judge(ctx, wire.Read, t, e, marked.Sent(), err)
 	if context.Cause(streaming) == errSilent {
 		v = verdict{err: notDone{&lostError{t.Address, errSilent}}, again: ctx.Err() == nil, silent: true}
 	}

@@ -51,7 +51,7 @@ func newPool(cfg Config) *pool {
 		creds = credentials.NewTLS(cfg.TLS)
 	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(creds), grpc.WithStatsHandler(wire.SentHandler()),
+		grpc.WithTransportCredentials(creds),
 		// gRPC repeats nothing by itself, whatever a resolver says.
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(kv.MessageBytesMax), grpc.MaxCallSendMsgSize(kv.MessageBytesMax)),

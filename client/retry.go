@@ -84,14 +84,14 @@ func (c *Client) attempt(ctx context.Context, r request, t route.Target, silence
 	} else {
 		defer c.watch(e, conn)()
 	}
-	trying, sent := wire.MarkSent(trying)
-	h, err := r.call(trying, services{kvdv1.NewKVClient(conn), kvdv1.NewAdminClient(conn)}, headerOf(t))
+	marked := &wire.MarkedConn{Conn: conn}
+	h, err := r.call(trying, services{kvdv1.NewKVClient(marked), kvdv1.NewAdminClient(marked)}, headerOf(t))
 	if err == nil {
 		c.answered(e)
 		c.learn(h, r.at == atLeader)
 		return verdict{}
 	}
-	return c.judge(ctx, r.op, t, e, sent.Load(), err)
+	return c.judge(ctx, r.op, t, e, marked.Sent(), err)
 }
 
 // headerOf tells a node by what it was chosen.

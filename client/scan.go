@@ -108,8 +108,8 @@ func (s *scan) stream(ctx context.Context, t route.Target, silence time.Duration
 	defer cancel(nil)
 	quiet := time.AfterFunc(silence, func() { cancel(errSilent) })
 	defer quiet.Stop()
-	streaming, sent := wire.MarkSent(streaming)
-	rpc, err := kvdv1.NewKVClient(e.conn()).Scan(streaming, &kvdv1.ScanRequest{
+	marked := &wire.MarkedConn{Conn: e.conn()}
+	rpc, err := kvdv1.NewKVClient(marked).Scan(streaming, &kvdv1.ScanRequest{
 		Header: headerOf(t), Start: s.next, End: s.o.Span.End, Limit: uint64(s.left), KeysOnly: s.o.KeysOnly, Level: level(s.o.Level),
 	})
 	for err == nil {
@@ -128,7 +128,7 @@ func (s *scan) stream(ctx context.Context, t route.Target, silence time.Duration
 	if errors.Is(err, io.EOF) {
 		return verdict{err: notDone{&lostError{t.Address, errEnded}}, again: true}
 	}
-	v := s.c.judge(ctx, wire.Read, t, e, sent.Load(), err)
+	v := s.c.judge(ctx, wire.Read, t, e, marked.Sent(), err)
 	if context.Cause(streaming) == errSilent {
 		v = verdict{err: notDone{&lostError{t.Address, errSilent}}, again: ctx.Err() == nil, silent: true}
 	}

@@ -127,7 +127,7 @@ func Dial(address string, creds credentials.TransportCredentials) (*grpc.ClientC
 		creds = insecure.NewCredentials()
 	}
 	return grpc.NewClient("passthrough:///"+address, append(dialling(),
-		grpc.WithTransportCredentials(creds), grpc.WithStatsHandler(wire.SentHandler()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(kv.MessageBytesMax), grpc.MaxCallSendMsgSize(kv.MessageBytesMax)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: silenceMax}),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -506,8 +506,17 @@ func (t *Transport) refuse(from uint64, why string) error {
 	return status.Error(codes.PermissionDenied, why)
 }
 
+// bulkClient is what calls a node over bulkConn.
+func (t *Transport) bulkClient(id kv.NodeID) (kvdv1.NodeServiceClient, error) {
+	conn, err := t.bulkConn(id)
+	if err != nil {
+		return nil, err
+	}
+	return kvdv1.NewNodeServiceClient(conn), nil
+}
+
 // bulkConn gives the connection for everything but Raft's messages.
-func (t *Transport) bulkConn(id kv.NodeID) (kvdv1.NodeServiceClient, error) {
+func (t *Transport) bulkConn(id kv.NodeID) (*grpc.ClientConn, error) {
 	address, ok := t.Address(id)
 	if !ok {
 		return nil, fmt.Errorf("the address of node %d is not known", id)
@@ -516,7 +525,7 @@ func (t *Transport) bulkConn(id kv.NodeID) (kvdv1.NodeServiceClient, error) {
 	conn := t.bulk[address]
 	t.mu.RUnlock()
 	if conn != nil {
-		return kvdv1.NewNodeServiceClient(conn), nil
+		return conn, nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -530,20 +539,20 @@ func (t *Transport) bulkConn(id kv.NodeID) (kvdv1.NodeServiceClient, error) {
 		}
 		t.bulk[address] = conn
 	}
-	return kvdv1.NewNodeServiceClient(conn), nil
+	return conn, nil
 }
 
 // Forward passes a request on to a node. With sent false it surely has not left, and so was not done.
 func (t *Transport) Forward(ctx context.Context, to kv.NodeID, r *kvdv1.ForwardRequest) (resp *kvdv1.ForwardResponse, sent bool, err error) {
-	client, err := t.bulkConn(to)
+	conn, err := t.bulkConn(to)
 	if err != nil {
 		return nil, false, err
 	}
 	r.ClusterId, r.FromNode = uint64(t.Cluster), uint64(t.Node)
-	ctx, mark := wire.MarkSent(ctx)
-	resp, err = client.Forward(ctx, r)
+	marked := &wire.MarkedConn{Conn: conn}
+	resp, err = kvdv1.NewNodeServiceClient(marked).Forward(ctx, r)
 	t.heed(to, err)
-	return resp, mark.Load() && !refusedByMember(err), err
+	return resp, marked.Sent() && !refusedByMember(err), err
 }
 
 // forward serves a request that another node has passed on.
@@ -563,7 +572,7 @@ func (t *Transport) forward(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv
 
 // Local asks a node to describe itself.
 func (t *Transport) Local(ctx context.Context, to kv.NodeID) (*kvdv1.StatusResponse, error) {
-	client, err := t.bulkConn(to)
+	client, err := t.bulkClient(to)
 	if err != nil {
 		return nil, err
 	}
@@ -573,7 +582,7 @@ func (t *Transport) Local(ctx context.Context, to kv.NodeID) (*kvdv1.StatusRespo
 
 // Explain asks a node what it remembers, and what its plan thinks.
 func (t *Transport) Explain(ctx context.Context, to kv.NodeID, r *kvdv1.ExplainRequest) (*kvdv1.ExplainResponse, error) {
-	client, err := t.bulkConn(to)
+	client, err := t.bulkClient(to)
 	if err != nil {
 		return nil, err
 	}
@@ -583,7 +592,7 @@ func (t *Transport) Explain(ctx context.Context, to kv.NodeID, r *kvdv1.ExplainR
 
 // WatchMeta calls f with a node's metadata if it is newer than a version, and with each newer one, until the stream breaks.
 func (t *Transport) WatchMeta(ctx context.Context, from kv.NodeID, version uint64, f func(*kvdv1.MetaState)) error {
-	client, err := t.bulkConn(from)
+	client, err := t.bulkClient(from)
 	if err != nil {
 		return err
 	}
@@ -603,7 +612,7 @@ func (t *Transport) WatchMeta(ctx context.Context, from kv.NodeID, version uint6
 
 // SendSnapshot sends a header and then what next gives, until its ok is false.
 func (t *Transport) SendSnapshot(ctx context.Context, to kv.NodeID, header *kvdv1.SnapshotHeader, next func() (*kvdv1.SnapshotChunk, bool, error)) error {
-	client, err := t.bulkConn(to)
+	client, err := t.bulkClient(to)
 	if err != nil {
 		return err
 	}
