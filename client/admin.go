@@ -10,11 +10,10 @@ import (
 // admin asks any node.
 func admin[Q, P any](ctx context.Context, c *Client, op wire.Op, r Q, f func(api services, ctx context.Context, r Q) (P, error)) (P, error) {
 	var resp P
-	err := c.do(ctx, request{op, atAny, nil, func(ctx context.Context, api services, _ *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error) {
-		var err error
+	err := c.do(ctx, &request{op: op, at: atAny, call: byStub(func(ctx context.Context, api services) (err error) {
 		resp, err = f(api, ctx, r)
-		return nil, err
-	}})
+		return err
+	})})
 	return resp, err
 }
 

@@ -85,7 +85,7 @@ func (b *backup) part(ctx context.Context) error {
 		if n++; v.redirect && n <= redirectsMax {
 			continue
 		}
-		if _, ok := ctx.Deadline(); !ok && time.Since(began) > backupPatience || !sleep(ctx, pause(n-1, v.after)) {
+		if end, ok := ctx.Deadline(); !ok && time.Since(began) > backupPatience || !sleep(ctx, end, pause(n-1, v.after)) {
 			return gaveUp(ctx, v.err, n)
 		}
 	}
@@ -152,7 +152,7 @@ func (b *backup) stream(ctx context.Context, t route.Target, begun *bool) verdic
 	if errors.Is(err, io.EOF) {
 		return verdict{err: notDone{&lostError{t.Address, errEnded}}, again: true}
 	}
-	v := b.c.judge(ctx, wire.Read, t, e, marked.Sent(), err)
+	v := b.c.judge(ctx.Err() != nil, wire.Read, t, e, marked.Sent(), err)
 	if context.Cause(streaming) == errSilent {
 		v = verdict{err: notDone{&lostError{t.Address, errSilent}}, again: ctx.Err() == nil, silent: true}
 	}

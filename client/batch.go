@@ -77,11 +77,10 @@ func (c *Client) getGroup(ctx context.Context, keys [][]byte, group []int, l kvd
 			r.Keys = append(r.Keys, keys[i])
 		}
 		var resp *kvdv1.BatchGetResponse
-		err := c.do(ctx, request{wire.Read, placeOf(l), r.Keys[0], func(ctx context.Context, api services, _ *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error) {
-			var err error
+		err := c.do(ctx, &request{op: wire.Read, at: placeOf(l), key: r.Keys[0], call: byStub(func(ctx context.Context, api services) (err error) {
 			resp, err = api.BatchGet(ctx, r)
-			return nil, err
-		}})
+			return err
+		})})
 		if err != nil {
 			return err
 		}

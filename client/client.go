@@ -70,6 +70,8 @@ type Client struct {
 	pool *pool
 	// budget bounds the operations of pipelines that have no answer yet.
 	budget budget
+	// flights are the calls without an answer.
+	flights flights
 
 	// ctx ends with Close. Whatever runs in the background is counted by running.
 	ctx     context.Context
@@ -97,6 +99,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, pool: newPool(cfg), routes: route.New(), streams: map[string]*stream{},
 	}
+	c.flights.init()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
 }

@@ -42,6 +42,7 @@ type fakeNode struct {
 
 	mu   sync.Mutex
 	puts []*kvdv1.PutRequest // Those that came, over any call.
+	maps int                 // How often it was asked for its map, or a sign of life.
 	// put answers the n-th put, from 0.
 	put    func(ctx context.Context, n int, r *kvdv1.PutRequest) (*kvdv1.PutResponse, error)
 	get    func(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error)
@@ -121,6 +122,13 @@ func (n *fakeNode) came() []*kvdv1.PutRequest {
 	return append([]*kvdv1.PutRequest{}, n.puts...)
 }
 
+// asked tells how often it was asked for its map.
+func (n *fakeNode) asked() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.maps
+}
+
 func (n *fakeNode) Put(ctx context.Context, r *kvdv1.PutRequest) (*kvdv1.PutResponse, error) {
 	n.mu.Lock()
 	i, answer := len(n.puts), n.put
@@ -149,6 +157,7 @@ func (n *fakeNode) Backup(r *kvdv1.BackupRequest, stream kvdv1.Admin_BackupServe
 func (n *fakeNode) Map(context.Context, *kvdv1.MapRequest) (*kvdv1.MapResponse, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.maps++
 	if n.know == nil {
 		return nil, refusal(wire.Read, kv.ErrNoMap)
 	}

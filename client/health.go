@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -73,51 +72,6 @@ func (c *Client) askUntilAlive(e *endpoint) {
 		}
 		pause = min(2*pause, askMax)
 	}
-}
-
-// watch has a node asked whether it is alive while a request is without an answer for long, until stop is called.
-func (c *Client) watch(e *endpoint, conn *grpc.ClientConn) (stop func()) {
-	w := &watcher{}
-	w.timer = time.AfterFunc(time.Hour, func() { // Set right below, when w.timer can be seen.
-		if e.suspect.Load() || !e.asked.CompareAndSwap(false, true) {
-			w.again()
-			return
-		}
-		if !c.start(func() {
-			defer w.again()
-			defer e.asked.Store(false)
-			if !c.alive(conn) && c.ctx.Err() == nil {
-				c.suspect(e)
-				c.refresh()
-			}
-		}) {
-			e.asked.Store(false)
-		}
-	})
-	w.again()
-	return w.stop
-}
-
-// watcher is a timer that is set again until it is stopped.
-type watcher struct {
-	mu      sync.Mutex
-	timer   *time.Timer
-	stopped bool
-}
-
-func (w *watcher) again() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.stopped {
-		w.timer.Reset(attemptMax)
-	}
-}
-
-func (w *watcher) stop() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.stopped = true
-	w.timer.Stop()
 }
 
 // answered takes that a node is alive.

@@ -12,6 +12,19 @@ import (
 // Item is a key and what is stored under it.
 type Item = kv.Item
 
+// exchange is a request with all that one call of it needs, to be allocated at once. What is nested in the answer may outlive it.
+type exchange[Q, P any] struct {
+	request
+	unary
+	asked  Q
+	answer P
+}
+
+func (x *exchange[Q, P]) fill(op wire.Op, at place, key []byte, method string, q wire.Request, head **kvdv1.RequestHeader, reply replying) {
+	x.op, x.at, x.key, x.call = op, at, key, &x.unary
+	x.method, x.Request, x.head, x.reply = method, q, head, reply
+}
+
 // PutResult tells of a write.
 type PutResult struct {
 	// Succeeded is false when the condition was not met: nothing was written.
@@ -26,15 +39,14 @@ func (c *Client) Put(ctx context.Context, key, value []byte, list ...WriteOption
 	if err := checkPut(key, value, w); err != nil {
 		return PutResult{}, err
 	}
-	r := &kvdv1.PutRequest{Key: key, Value: value, Condition: w.condition, TtlMs: w.ttlMillis(), ExpireAtMs: w.expireAtMillis()}
-	var resp *kvdv1.PutResponse
-	err := c.do(ctx, request{wire.Write, atLeader, key, func(ctx context.Context, api services, h *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error) {
-		var err error
-		r.Header = h
-		resp, err = api.Put(ctx, r)
-		return resp.GetHeader(), err
-	}})
-	return putResult(resp), err
+	x := &exchange[kvdv1.PutRequest, kvdv1.PutResponse]{}
+	r := &x.asked
+	r.Key, r.Value, r.Condition, r.TtlMs, r.ExpireAtMs = key, value, w.condition, w.ttlMillis(), w.expireAtMillis()
+	x.fill(wire.Write, atLeader, key, kvdv1.KV_Put_FullMethodName, r, &r.Header, &x.answer)
+	if err := c.do(ctx, &x.request); err != nil {
+		return PutResult{}, err
+	}
+	return putResult(&x.answer), nil
 }
 
 func putResult(r *kvdv1.PutResponse) PutResult {
@@ -56,15 +68,14 @@ func (c *Client) Delete(ctx context.Context, key []byte, list ...WriteOption) (D
 	if err := checkKey(key); err != nil {
 		return DeleteResult{}, err
 	}
-	r := &kvdv1.DeleteRequest{Key: key, Condition: options(list).condition}
-	var resp *kvdv1.DeleteResponse
-	err := c.do(ctx, request{wire.Write, atLeader, key, func(ctx context.Context, api services, h *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error) {
-		var err error
-		r.Header = h
-		resp, err = api.Delete(ctx, r)
-		return resp.GetHeader(), err
-	}})
-	return deleteResult(resp), err
+	x := &exchange[kvdv1.DeleteRequest, kvdv1.DeleteResponse]{}
+	r := &x.asked
+	r.Key, r.Condition = key, options(list).condition
+	x.fill(wire.Write, atLeader, key, kvdv1.KV_Delete_FullMethodName, r, &r.Header, &x.answer)
+	if err := c.do(ctx, &x.request); err != nil {
+		return DeleteResult{}, err
+	}
+	return deleteResult(&x.answer), nil
 }
 
 func deleteResult(r *kvdv1.DeleteResponse) DeleteResult {
@@ -79,11 +90,10 @@ func (c *Client) DeleteRange(ctx context.Context, span kv.Span) (count uint64, e
 	for {
 		r := &kvdv1.DeleteRangeRequest{Start: span.Start, End: span.End}
 		var resp *kvdv1.DeleteRangeResponse
-		err := c.do(ctx, request{wire.Write, atLeader, span.Start, func(ctx context.Context, api services, _ *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error) {
-			var err error
+		err := c.do(ctx, &request{op: wire.Write, at: atLeader, key: span.Start, call: byStub(func(ctx context.Context, api services) (err error) {
 			resp, err = api.DeleteRange(ctx, r)
-			return nil, err
-		}})
+			return err
+		})})
 		if err != nil {
 			return count, err
 		}
@@ -99,15 +109,14 @@ func (c *Client) Increment(ctx context.Context, key []byte, delta int64) (value 
 	if err := checkKey(key); err != nil {
 		return 0, 0, err
 	}
-	r := &kvdv1.IncrementRequest{Key: key, Delta: delta}
-	var resp *kvdv1.IncrementResponse
-	err = c.do(ctx, request{wire.Write, atLeader, key, func(ctx context.Context, api services, h *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error) {
-		var err error
-		r.Header = h
-		resp, err = api.Increment(ctx, r)
-		return resp.GetHeader(), err
-	}})
-	return resp.GetValue(), kv.Revision(resp.GetRevision()), err
+	x := &exchange[kvdv1.IncrementRequest, kvdv1.IncrementResponse]{}
+	r := &x.asked
+	r.Key, r.Delta = key, delta
+	x.fill(wire.Write, atLeader, key, kvdv1.KV_Increment_FullMethodName, r, &r.Header, &x.answer)
+	if err := c.do(ctx, &x.request); err != nil {
+		return 0, 0, err
+	}
+	return x.answer.GetValue(), kv.Revision(x.answer.GetRevision()), nil
 }
 
 // Txn compares and then does one of two lists, atomically. All keys lie in one shard. The request is not changed.
@@ -115,13 +124,15 @@ func (c *Client) Txn(ctx context.Context, r *kvdv1.TxnRequest) (*kvdv1.TxnRespon
 	if err := checkTxn(r); err != nil {
 		return nil, err
 	}
-	var resp *kvdv1.TxnResponse
-	err := c.do(ctx, request{wire.Write, atLeader, txnKey(r), func(ctx context.Context, api services, h *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error) {
-		var err error
-		resp, err = api.Txn(ctx, txnRequest(r, h))
-		return resp.GetHeader(), err
-	}})
-	return resp, err
+	x := &exchange[kvdv1.TxnRequest, struct{}]{}
+	q := &x.asked
+	q.Compare, q.Then, q.Else = r.GetCompare(), r.GetThen(), r.GetElse()
+	resp := &kvdv1.TxnResponse{}
+	x.fill(wire.Write, atLeader, txnKey(r), kvdv1.KV_Txn_FullMethodName, q, &q.Header, resp)
+	if err := c.do(ctx, &x.request); err != nil {
+		return nil, err
+	}
+	return resp, nil
 }
 
 // txnRequest gives a transaction with a header of its own.
@@ -151,15 +162,14 @@ func (c *Client) Get(ctx context.Context, key []byte, list ...ReadOption) (item 
 	if err := checkKey(key); err != nil {
 		return Item{}, false, err
 	}
-	r := &kvdv1.GetRequest{Key: key, Level: level(list)}
-	var resp *kvdv1.GetResponse
-	err = c.do(ctx, request{wire.Read, placeOf(r.Level), key, func(ctx context.Context, api services, h *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error) {
-		var err error
-		r.Header = h
-		resp, err = api.Get(ctx, r)
-		return resp.GetHeader(), err
-	}})
-	return itemOf(key, resp), resp.GetFound(), err
+	x := &exchange[kvdv1.GetRequest, kvdv1.GetResponse]{}
+	r := &x.asked
+	r.Key, r.Level = key, level(list)
+	x.fill(wire.Read, placeOf(r.Level), key, kvdv1.KV_Get_FullMethodName, r, &r.Header, &x.answer)
+	if err := c.do(ctx, &x.request); err != nil {
+		return Item{Key: key}, false, err
+	}
+	return itemOf(key, &x.answer), x.answer.GetFound(), nil
 }
 
 func itemOf(key []byte, r *kvdv1.GetResponse) Item {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -23,8 +24,47 @@ type services struct {
 	kvdv1.AdminClient
 }
 
-// call is one attempt of a request. Of what it gives the header may be nil.
-type call func(ctx context.Context, api services, h *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error)
+// call makes attempts of a request.
+type call interface {
+	// over makes one over a connection. Of what it gives the header may be nil; sent is false if the request surely has not left.
+	over(ctx context.Context, conn *grpc.ClientConn, t route.Target) (h *kvdv1.ResponseHeader, sent bool, err error)
+}
+
+// byStub is a call by the generated clients.
+type byStub func(ctx context.Context, api services) error
+
+func (f byStub) over(ctx context.Context, conn *grpc.ClientConn, _ route.Target) (*kvdv1.ResponseHeader, bool, error) {
+	marked := &wire.MarkedConn{Conn: conn}
+	err := f(ctx, services{kvdv1.NewKVClient(marked), kvdv1.NewAdminClient(marked)})
+	return nil, marked.Sent(), err
+}
+
+// unary is a call of one request and one answer, without what a stub would allocate.
+type unary struct {
+	wire.Marked
+	method string
+	// head is where the request has its header.
+	head   **kvdv1.RequestHeader
+	header kvdv1.RequestHeader
+	reply  replying
+}
+
+// replying is an answer.
+type replying interface {
+	GetHeader() *kvdv1.ResponseHeader
+}
+
+func (u *unary) over(ctx context.Context, conn *grpc.ClientConn, t route.Target) (*kvdv1.ResponseHeader, bool, error) {
+	u.Unmark()
+	u.header.Shard, u.header.Version = uint64(t.Route.Shard), t.Route.Version
+	if *u.head = &u.header; t.Route.Version == 0 {
+		*u.head = nil
+	}
+	if err := conn.Invoke(ctx, u.method, &u.Marked, u.reply); err != nil {
+		return nil, u.Sent(), err
+	}
+	return u.reply.GetHeader(), true, nil
+}
 
 // request is what do tries until it is known how it ended.
 type request struct {
@@ -32,6 +72,35 @@ type request struct {
 	at   place
 	key  []byte // By which it is routed; not for atAny.
 	call call
+
+	// end is the caller's deadline or, when there is none, the client's own.
+	end  time.Time
+	ours bool
+	flight
+}
+
+// begin notes by when a request has to end.
+func (r *request) begin(ctx context.Context) {
+	var theirs bool
+	if r.end, theirs = ctx.Deadline(); !theirs {
+		r.end, r.ours = time.Now().Add(kv.RequestTimeout), true
+	}
+}
+
+// limit is for how long an attempt may last; 0 when only the caller ends it.
+func (r *request) limit(silence time.Duration) time.Duration {
+	switch {
+	case !r.ours && r.op == wire.Write:
+		return 0
+	case !r.ours:
+		if time.Until(r.end) <= silence {
+			return 0
+		}
+		return silence
+	case r.op == wire.Write:
+		silence = kv.RequestTimeout
+	}
+	return max(min(time.Until(r.end), silence), 1)
 }
 
 // verdict is what an attempt came to.
@@ -44,16 +113,15 @@ type verdict struct {
 }
 
 // do tries a request until it has an answer, its end is not known, or the deadline comes.
-func (c *Client) do(ctx context.Context, r request) error {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
+func (c *Client) do(ctx context.Context, r *request) error {
 	if err := ctx.Err(); err != nil {
 		return notDone{err}
 	}
 	c.refreshFirst()
+	r.begin(ctx)
 	start, redirects, silences := rand.Int()&0xffff, 0, 0
 	for n := 0; ; n++ {
-		v := c.attempt(ctx, r, c.target(r.at, r.key, start+n), attemptMax<<silences)
+		v := c.attempt(ctx, r, start+n, attemptMax<<silences)
 		switch {
 		case !v.again:
 			return v.err
@@ -63,35 +131,44 @@ func (c *Client) do(ctx context.Context, r request) error {
 		case v.silent:
 			silences = min(silences+1, silencesMax)
 		}
-		if !sleep(ctx, pause(n, v.after)) {
+		if !sleep(ctx, r.end, pause(n, v.after)) {
 			return gaveUp(ctx, v.err, n+1)
 		}
 	}
 }
 
-// attempt makes one attempt. A read that has no answer within the silence ends; a write waits.
-func (c *Client) attempt(ctx context.Context, r request, t route.Target, silence time.Duration) verdict {
+// attempt makes one attempt; n numbers them. A read that has no answer within the silence ends; a write waits.
+func (c *Client) attempt(ctx context.Context, r *request, n int, silence time.Duration) verdict {
+	t := c.target(r.at, r.key, n)
 	e, err := c.pool.acquire(t.Address)
 	if err != nil {
 		return verdict{err: notDone{err}}
 	}
 	defer e.release()
-	conn, trying := e.conn(), ctx
-	if r.op == wire.Read {
-		var cancel context.CancelFunc
-		trying, cancel = context.WithTimeout(ctx, silence)
-		defer cancel()
-	} else {
-		defer c.watch(e, conn)()
-	}
-	marked := &wire.MarkedConn{Conn: conn}
-	h, err := r.call(trying, services{kvdv1.NewKVClient(marked), kvdv1.NewAdminClient(marked)}, headerOf(t))
+	h, sent, err := c.fly(ctx, r, n, t, e, r.limit(silence))
 	if err == nil {
 		c.answered(e)
 		c.learn(h, r.at == atLeader)
 		return verdict{}
 	}
-	return c.judge(ctx, r.op, t, e, marked.Sent(), err)
+	return c.judge(ctx.Err() != nil || r.ours && !time.Now().Before(r.end), r.op, t, e, sent, err)
+}
+
+// fly makes the call of an attempt, for so long at most, unless that is 0.
+func (c *Client) fly(ctx context.Context, r *request, n int, t route.Target, e *endpoint, limit time.Duration) (h *kvdv1.ResponseHeader, sent bool, err error) {
+	f := &r.flight
+	f.e, f.conn, f.asks, f.cancel = e, e.conn(), r.op == wire.Write, nil
+	if limit > 0 {
+		ctx, f.cancel = context.WithCancel(ctx)
+		defer f.cancel()
+	}
+	c.takeOff(f, n, limit)
+	defer func() {
+		if c.land(f) && err != nil {
+			err = lateError(err)
+		}
+	}()
+	return r.call.over(ctx, f.conn, t)
 }
 
 // headerOf tells a node by what it was chosen.
@@ -102,15 +179,15 @@ func headerOf(t route.Target) *kvdv1.RequestHeader {
 	return &kvdv1.RequestHeader{Shard: uint64(t.Route.Shard), Version: t.Route.Version}
 }
 
-// judge tells what the error of a call means.
-func (c *Client) judge(ctx context.Context, op wire.Op, t route.Target, e *endpoint, sent bool, err error) verdict {
+// judge tells what the error of a call means; ended tells that the caller's time is over, or the client's own for it.
+func (c *Client) judge(ended bool, op wire.Op, t route.Target, e *endpoint, sent bool, err error) verdict {
 	p := wire.FromStatus(err)
 	if p.Detail != nil {
 		c.answered(e)
 		return c.judgeAnswer(op, t, p)
 	}
 	code := codes.Code(p.Code)
-	if ctx.Err() == nil && (!sent || lost(code)) && c.ctx.Err() == nil {
+	if !ended && (!sent || lost(code)) && c.ctx.Err() == nil {
 		c.suspect(e)
 		c.refresh()
 	}
@@ -118,10 +195,10 @@ func (c *Client) judge(ctx context.Context, op wire.Op, t route.Target, e *endpo
 	case c.ctx.Err() != nil && !sent:
 		return verdict{err: notDone{ErrClosed}}
 	case !sent:
-		return verdict{err: notDone{err}, again: ctx.Err() == nil}
+		return verdict{err: notDone{err}, again: !ended}
 	case op == wire.Write:
 		return verdict{err: unknown{err}}
-	case ctx.Err() != nil:
+	case ended:
 		return verdict{err: notDone{err}}
 	}
 	after := retryInfo(err)
@@ -176,9 +253,9 @@ func pause(n int, asked time.Duration) time.Duration {
 	return d/2 + rand.N(d)
 }
 
-// sleep waits; it is false, at once, when the context would end first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
+// sleep waits; it is false, at once, when the end would come first: a zero one never does.
+func sleep(ctx context.Context, end time.Time, d time.Duration) bool {
+	if !end.IsZero() && time.Until(end) <= d {
 		return false
 	}
 	timer := time.NewTimer(d)

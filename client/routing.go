@@ -100,19 +100,21 @@ func (c *Client) fetch() {
 		c.fetching = false
 		c.mu.Unlock()
 	}()
-	c.attempt(c.ctx, c.mapRequest(new(*kvdv1.MapResponse)), c.target(atAny, nil, rand.Int()&0xffff), attemptMax)
+	r := c.mapRequest(new(*kvdv1.MapResponse))
+	r.begin(c.ctx)
+	c.attempt(c.ctx, r, rand.Int()&0xffff, attemptMax)
 }
 
 // mapRequest asks for the whole map, and takes it.
-func (c *Client) mapRequest(into **kvdv1.MapResponse) request {
-	return request{wire.Read, atAny, nil, func(ctx context.Context, api services, _ *kvdv1.RequestHeader) (*kvdv1.ResponseHeader, error) {
+func (c *Client) mapRequest(into **kvdv1.MapResponse) *request {
+	return &request{op: wire.Read, at: atAny, call: byStub(func(ctx context.Context, api services) error {
 		m, err := api.Map(ctx, &kvdv1.MapRequest{})
 		if err == nil {
 			c.take(m)
 			*into = m
 		}
-		return nil, err
-	}}
+		return err
+	})}
 }
 
 // take takes a whole map.

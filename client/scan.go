@@ -85,7 +85,7 @@ func (s *scan) run(ctx context.Context) error {
 		if n++; v.redirect && n <= redirectsMax {
 			continue
 		}
-		if _, ok := ctx.Deadline(); !ok && time.Since(began) > kv.RequestTimeout || !sleep(ctx, pause(n-1, v.after)) {
+		if end, ok := ctx.Deadline(); !ok && time.Since(began) > kv.RequestTimeout || !sleep(ctx, end, pause(n-1, v.after)) {
 			return gaveUp(ctx, v.err, n)
 		}
 	}
@@ -128,7 +128,7 @@ func (s *scan) stream(ctx context.Context, t route.Target, silence time.Duration
 	if errors.Is(err, io.EOF) {
 		return verdict{err: notDone{&lostError{t.Address, errEnded}}, again: true}
 	}
-	v := s.c.judge(ctx, wire.Read, t, e, marked.Sent(), err)
+	v := s.c.judge(ctx.Err() != nil, wire.Read, t, e, marked.Sent(), err)
 	if context.Cause(streaming) == errSilent {
 		v = verdict{err: notDone{&lostError{t.Address, errSilent}}, again: ctx.Err() == nil, silent: true}
 	}

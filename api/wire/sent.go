@@ -26,6 +26,9 @@ type Marked struct {
 // Sent is false when the request surely has not left this process.
 func (m *Marked) Sent() bool { return m.encoded.Load() }
 
+// Unmark takes the mark off, before the request is sent again.
+func (m *Marked) Unmark() { m.encoded.Store(false) }
+
 // MarshalToSizedBufferVT encodes the request, for the codec of this package.
 func (m *Marked) MarshalToSizedBufferVT(b []byte) (int, error) {
 	m.encoded.Store(true)
