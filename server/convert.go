@@ -125,13 +125,18 @@ type getAnswer struct {
 
 func getResponse(rec kv.Record, found bool, h kv.Header) *kvdv1.GetResponse {
 	a := &getAnswer{}
+	a.fill(rec, found, h)
+	return &a.response
+}
+
+// fill makes an empty answer one of what was found.
+func (a *getAnswer) fill(rec kv.Record, found bool, h kv.Header) {
 	wire.FillHeader(&a.header, &a.epoch, h)
 	a.response.Header = &a.header
 	if found {
 		a.response.Found, a.response.Value = true, rec.Value
 		a.response.Revision, a.response.ExpireAtMs = uint64(rec.Revision), rec.ExpireAt
 	}
-	return &a.response
 }
 
 func putResponse(r kv.Result, h *kvdv1.ResponseHeader) *kvdv1.PutResponse {

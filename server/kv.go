@@ -81,17 +81,26 @@ func (s *service) get(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetRespo
 
 // tryGet answers from memory, or gives nil.
 func (s *service) tryGet(r *kvdv1.GetRequest) *kvdv1.GetResponse {
-	if r.GetLevel() != kvdv1.Level_LINEARIZABLE || len(r.GetKey()) == 0 {
+	a := &getAnswer{}
+	if !s.fillGet(a, r) {
 		return nil
+	}
+	return &a.response
+}
+
+// fillGet makes an empty answer one from memory, if there is one. Nothing keeps the request then, or its key.
+func (s *service) fillGet(a *getAnswer, r *kvdv1.GetRequest) bool {
+	if r.GetLevel() != kvdv1.Level_LINEARIZABLE || len(r.GetKey()) == 0 {
+		return false
 	}
 	route := routeOf(r.GetHeader())
 	rec, found, h, ok := s.backend.TryGet(route, r.GetKey())
 	if !ok {
-		return nil
+		return false
 	}
-	resp := getResponse(rec, found, h)
-	s.addStale(resp.Header, route, r.GetKey())
-	return resp
+	a.fill(rec, found, h)
+	s.addStale(&a.header, route, r.GetKey())
+	return true
 }
 
 func (s *service) addStale(h *kvdv1.ResponseHeader, route kv.Route, key []byte) {

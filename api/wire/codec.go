@@ -25,6 +25,9 @@ type message interface {
 	UnmarshalVT(b []byte) error
 }
 
+// Encoded is a message that is told when it was encoded, so that it can be used again: nothing refers to it any more.
+type Encoded interface{ Encoded() }
+
 type codec struct {
 	standard encoding.CodecV2
 }
@@ -38,6 +41,9 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	m, ok := v.(message)
 	if !ok {
 		return c.standard.Marshal(v)
+	}
+	if e, ok := v.(Encoded); ok {
+		defer e.Encoded()
 	}
 	size := m.SizeVT()
 	if mem.IsBelowBufferPoolingThreshold(size) {
