@@ -35,7 +35,7 @@ const (
 	// overloadName is what --workload calls it.
 	overloadName = "overload"
 	// overloadMemory is each node's --memory, and overloadCap the most that its process may have.
-	overloadMemory, overloadCap = "192MiB", 448 << 20
+	overloadMemory, overloadCap = "320MiB", 448 << 20
 	// overloadCPUs is what each process may use of the processors: the crowd needs more than they do.
 	overloadCPUs = 0.3
 	// connections to each node, keys, and bytes of a value. One in readOf operations is a read.

@@ -41,10 +41,11 @@ const (
 	ProposalLatencyMax = 100 * time.Millisecond
 	ProposalsAlways    = 1024
 	// CallsMax bounds the calls of clients that a node has under way, unless its memory is small, and CallBytes is the memory
-	// that one is counted as. None is let in while what could run waits for a processor longer than SchedulingDelayMax.
-	CallsMax           = 64 << 10
-	CallBytes          = 64 << 10
-	SchedulingDelayMax = 20 * time.Millisecond
+	// that one is counted as. None is let in while the event loop is busy for longer than LoopLagMax with what came before:
+	// a node must hear its neighbours several times in an election timeout.
+	CallsMax   = 64 << 10
+	CallBytes  = 128 << 10
+	LoopLagMax = 100 * time.Millisecond
 	// ShardProposalBytesMax bounds the same of one shard, so that a shard without a majority does not fill the node's.
 	ShardProposalBytesMax = 16 << 20
 	// ReadsWaitingMax bounds the reads of one shard that wait for a ReadIndex.

@@ -115,14 +115,16 @@ type Node struct {
 	once      sync.Once
 	starting  sync.Mutex // Held by Start; Stop waits for it.
 
-	meta     atomic.Pointer[published]
-	leaders  sync.Map // Hints: kv.ShardID to kv.NodeID.
-	events   events
-	budget   *budget
-	disk     diskWatch
-	turns    atomic.Uint64 // Begun and ended: odd while one is under way.
-	stopping atomic.Bool
-	serving  atomic.Bool
+	meta    atomic.Pointer[published]
+	leaders sync.Map // Hints: kv.ShardID to kv.NodeID.
+	events  events
+	budget  *budget
+	disk    diskWatch
+	turns   atomic.Uint64 // Begun and ended: odd while one is under way.
+	// turnBegan is when the turn under way began, 0 if there is none, and turnTook how long the last one took.
+	turnBegan, turnTook atomic.Int64
+	stopping            atomic.Bool
+	serving             atomic.Bool
 	// confirmed tells that a member has given its metadata since the start.
 	confirmed  atomic.Bool
 	membership sync.Mutex // Held while the network is told of the members.

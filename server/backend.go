@@ -3,6 +3,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
@@ -23,6 +24,8 @@ type Backend interface {
 	Busy() bool
 	// BusyHere is Busy, for a write that this node would carry out itself.
 	BusyHere() bool
+	// Lag is how long the turn of the event loop has taken that is under way, or the one before if that took longer.
+	Lag() time.Duration
 	ScanChunk(ctx context.Context, route kv.Route, r kv.ScanRequest) (kv.Chunk, error)
 	// Stale gives the right descriptors when a request was routed by an old map, else nil.
 	Stale(route kv.Route, key []byte) []*kv.Descriptor

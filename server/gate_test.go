@@ -1,11 +1,7 @@
 package server
 
 import (
-	"context"
-	"runtime"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -55,62 +51,21 @@ func TestGate(t *testing.T) {
 	others()
 	s.calls.Add(-10)
 
+	m.lag = kv.LoopLagMax
+	require.NoError(t, get())
+	m.lag++
+	refusedWith(t, get(), "the work of the event loop")
+	refusedWith(t, put(), "the work of the event loop")
+	others()
+	for _, name := range []string{kvdv1.KV_Pipeline_FullMethodName, kvdv1.NodeService_Forward_FullMethodName, "/grpc.health.v1.Health/Check", "/nobody/Knows"} {
+		require.NoError(t, s.gate.check(s.methods[name]), name)
+	}
+	m.lag = 0
+
 	m.busy = true
 	refusedWith(t, put(), "the queue of writes")
 	require.NoError(t, get())
 	others()
 	m.busy = false
 	require.NoError(t, put())
-}
-
-// TestGateByDelay: one late look is no overload, several in a row are, and when it has passed so have the refusals.
-func TestGateByDelay(t *testing.T) {
-	s := New(Config{Backend: newMemory()})
-	method := s.methods[kvdv1.KV_Get_FullMethodName]
-	require.NotNil(t, method)
-	s.gate.delay.Store(int64(kv.SchedulingDelayMax))
-	require.NoError(t, s.gate.check(method))
-	s.gate.delay.Store(int64(kv.SchedulingDelayMax) + 1)
-	refusedWith(t, s.gate.check(method), "the queue for the processors")
-	for _, name := range []string{kvdv1.KV_Pipeline_FullMethodName, kvdv1.NodeService_Forward_FullMethodName, "/grpc.health.v1.Health/Check", "/nobody/Knows"} {
-		require.NoError(t, s.gate.check(s.methods[name]), name)
-	}
-
-	var l lateness
-	late, soon := kv.SchedulingDelayMax*2, time.Millisecond
-	for range probes - 1 {
-		require.Zero(t, l.add(late), "the first ones do not count")
-	}
-	require.Equal(t, late, l.add(late))
-	require.Equal(t, soon, l.add(soon))
-	for range probes - 1 {
-		require.Equal(t, soon, l.add(late))
-	}
-	require.Equal(t, late, l.add(late))
-}
-
-// TestProbe: goroutines that keep the only processor from all others are seen, and an idle node does not look.
-func TestProbe(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	s := New(Config{Backend: newMemory()})
-	ctx, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	// Each makes the next one, as what reads a connection does with calls.
-	var call func()
-	call = func() {
-		for began := time.Now(); time.Since(began) < 5*time.Millisecond; {
-		}
-		if ctx.Err() == nil {
-			all.Go(call)
-		}
-	}
-	for range 20 {
-		all.Go(call)
-	}
-	require.Zero(t, s.gate.probe())
-	s.calls.Add(callsFew)
-	all.Go(func() { s.gate.watch(ctx) })
-	require.Eventually(t, func() bool { return time.Duration(s.gate.delay.Load()) > kv.SchedulingDelayMax }, 30*time.Second, time.Millisecond)
-	cancel()
-	all.Wait()
 }

@@ -81,7 +81,7 @@ func New(c Config) *Server {
 	if s.CallsMax == 0 {
 		s.CallsMax = kv.CallsMax
 	}
-	s.gate = newGate(s.CallsMax, &s.calls, c.Backend.BusyHere, s.registry)
+	s.gate = newGate(s.CallsMax, &s.calls, c.Backend, s.registry)
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(wire.ServerCodec()), grpc.MaxRecvMsgSize(kv.MessageBytesMax), grpc.MaxSendMsgSize(kv.MessageBytesMax),
 		grpc.MaxConcurrentStreams(streamsMax), grpc.InitialWindowSize(windowBytes), grpc.InitialConnWindowSize(2 * windowBytes),
@@ -149,12 +149,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 }
 
 // Serve serves gRPC until Stop.
-func (s *Server) Serve(lis net.Listener) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go s.gate.watch(ctx)
-	return s.grpc.Serve(lis)
-}
+func (s *Server) Serve(lis net.Listener) error { return s.grpc.Serve(lis) }
 
 // WatchReady keeps the health service honest until the context ends.
 func (s *Server) WatchReady(ctx context.Context) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -23,6 +24,7 @@ type memory struct {
 	ready    error
 	fail     error
 	busy     bool
+	lag      time.Duration
 	operator
 }
 
@@ -66,6 +68,7 @@ func (m *memory) Stale(r kv.Route, _ []byte) []*kv.Descriptor {
 func (m *memory) Meta() (*kvdv1.MetaState, <-chan struct{}) { return nil, nil }
 func (m *memory) Busy() bool                                { return false }
 func (m *memory) BusyHere() bool                            { return m.busy }
+func (m *memory) Lag() time.Duration                        { return m.lag }
 func (m *memory) Leader(kv.ShardID) kv.NodeID               { return 1 }
 func (m *memory) NodeAddress(kv.NodeID) string              { return "127.0.0.1:1" }
 func (m *memory) Shards(context.Context) ([]*kvdv1.ShardInfo, []kv.NodeID, error) {
