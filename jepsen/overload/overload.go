@@ -45,7 +45,7 @@ const (
 
 // Config is what a trial needs.
 type Config struct {
-	// Do does the n-th operation, once, and gives its error as gRPC has it.
+	// Do does the n-th operation, once, and gives its error as gRPC has it, or a Refused.
 	Do func(ctx context.Context, n int) error
 	// Measure is how long the capacity is measured, before and after, and Storm how long that lasts; each above 0.
 	Measure, Storm time.Duration
@@ -244,8 +244,19 @@ func (l *ledger) add(e ending) {
 	}
 }
 
+// Refused is the answer that there is too much to do.
+type Refused struct {
+	// Hint is when to come again; 0 if that was not told.
+	Hint time.Duration
+}
+
+func (r *Refused) Error() string { return "refused" }
+
 // refusal tells whether an error refuses for overload, and whether it has a hint when to come again.
 func refusal(err error) (refused, hint bool) {
+	if r, ok := errors.AsType[*Refused](err); ok {
+		return true, r.Hint > 0
+	}
 	s, ok := status.FromError(err)
 	if !ok || s.Code() != codes.ResourceExhausted {
 		return false, false
