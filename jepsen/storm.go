@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,7 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/internal/wait"
 	"github.com/kvdstore/kvd/jepsen/cluster"
 	"github.com/kvdstore/kvd/jepsen/overload"
 	"github.com/kvdstore/kvd/jepsen/workload"
@@ -40,8 +42,10 @@ const (
 	overloadCPUs = 0.3
 	// connections to each node, each with one pipeline; keys, and bytes of a value. One in readOf operations is a read.
 	connections, overloadKeys, valueBytes, readOf = 8, 50_000, 1024, 5
-	// routesEvery is the time between two looks at who leads what.
-	routesEvery = 300 * time.Millisecond
+	// overloadShards for each node are there from the beginning.
+	overloadShards = 2
+	// routesEvery is the time between two looks at who leads what, and evenMax bounds the time until every node leads as much.
+	routesEvery, evenMax = 300 * time.Millisecond, 2 * time.Minute
 )
 
 // crowd are clients that repeat nothing. They use pipelines, in which a refusal costs a small part of what it costs to do what was asked:
@@ -159,7 +163,7 @@ func (h *harness) overload(ctx context.Context) error {
 		return err
 	}
 	cuts := filepath.Join(h.out, "cuts")
-	if err := os.WriteFile(cuts, []byte(strings.Join(workload.Cuts(prefix, shardsBefore), "\n")+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(cuts, []byte(strings.Join(workload.Cuts(prefix, overloadShards*h.nodes), "\n")+"\n"), 0o644); err != nil {
 		return err
 	}
 	c, err := cluster.Start(ctx, cluster.Config{
@@ -202,6 +206,9 @@ func (h *harness) storm(ctx context.Context, c *cluster.Cluster) (*overload.Figu
 		return nil, err
 	}
 	defer operator.Close()
+	if err := evenLeaders(ctx, operator, h.nodes); err != nil {
+		return nil, err
+	}
 	// The balance hands leaderships over, and the crowd takes part in no redirects: that would be errors of its own.
 	for name, value := range map[string]string{"disk-reserve": clusterSettings["disk-reserve"], "auto-split": "false", "leader-balance": "false", "balance": "false"} {
 		if _, err := operator.SetSetting(ctx, name, value); err != nil {
@@ -227,6 +234,28 @@ func (h *harness) storm(ctx context.Context, c *cluster.Cluster) (*overload.Figu
 		say("%s", text)
 	}
 	return f, err
+}
+
+// evenLeaders waits until every node leads as many shards as any other: the storm is to be one for all of them.
+func evenLeaders(ctx context.Context, operator *client.Client, nodes int) error {
+	ctx, cancel := context.WithTimeout(ctx, evenMax)
+	defer cancel()
+	for {
+		resp, err := operator.Shards(ctx)
+		if err == nil {
+			leads := map[uint64]int{}
+			for _, s := range resp.GetShards() {
+				leads[s.GetDescriptor_().GetLeader()]++
+			}
+			counts := slices.Sorted(maps.Values(leads))
+			if leads[0] == 0 && len(counts) == nodes && counts[0] == counts[nodes-1] {
+				return nil
+			}
+		}
+		if wait.For(ctx, routesEvery) != nil {
+			return errors.Join(errors.New("the leaderships do not even out"), err)
+		}
+	}
 }
 
 // tellStorm prints the figures and writes summary.json.

@@ -206,7 +206,7 @@ var busy = &kvdv1.PipelineResult_Error{Error: wire.FromError(wire.Write, &kv.Ove
 // do begins an operation.
 func (p *pipeline) do(op *kvdv1.PipelineOp) {
 	id := op.GetId()
-	if _, read := op.GetOp().(*kvdv1.PipelineOp_Get); !read && p.backend.Busy() {
+	if _, read := op.GetOp().(*kvdv1.PipelineOp_Get); !read && (p.backend.Busy() || p.backend.Lag() > kv.LoopLagMax) {
 		p.finish(&kvdv1.PipelineResult{Id: id, Result: busy})
 		return
 	}
