@@ -39,8 +39,10 @@ const (
 	operationMax = 10 * time.Second
 	// tick is how often the storm begins operations.
 	tick = 2 * time.Millisecond
+	// warm is for how many times as long the load of the measurement runs before it.
+	warm = 3
 	// settle is waited after the storm, for what is still under way.
-	settle = 2 * time.Second
+	settle = 20 * time.Second
 )
 
 // Config is what a trial needs.
@@ -123,7 +125,7 @@ func Run(ctx context.Context, c Config) (*Figures, error) {
 	}
 	t := &trial{c}
 	f := &Figures{}
-	t.steady(ctx, c.Measure/4) // Warm.
+	t.steady(ctx, warm*c.Measure) // Until what is written is compacted as much as it will be then.
 	f.Capacity = t.steady(ctx, c.Measure)
 	c.Say("the cluster does %.0f operations a second; the storm begins, %v long", f.Capacity, c.Storm)
 	t.storm(ctx, f)
