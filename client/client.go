@@ -85,7 +85,11 @@ type Client struct {
 	refreshed time.Time
 	fetching  bool
 	closed    bool
-	streams   map[string]*stream
+
+	// waiters are the channels that pipelined calls wait on, to be used again: of this client, so that it can live in a bubble
+	// of testing/synctest.
+	waiters sync.Pool
+	streams sync.Map // string to *stream: those that are not broken, by address. Stored under mu.
 }
 
 // New makes a client. It connects when it is first used.
@@ -97,7 +101,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Connections = connectionsDefault
 	}
 	c := &Client{
-		cfg: cfg, pool: newPool(cfg), routes: route.New(), streams: map[string]*stream{},
+		cfg: cfg, pool: newPool(cfg), routes: route.New(),
 	}
 	c.flights.init()
 	c.ctx, c.cancel = context.WithCancel(context.Background())

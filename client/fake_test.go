@@ -43,6 +43,7 @@ type fakeNode struct {
 	mu   sync.Mutex
 	puts []*kvdv1.PutRequest // Those that came, over any call.
 	maps int                 // How often it was asked for its map, or a sign of life.
+	mute bool                // It gives none.
 	// put answers the n-th put, from 0.
 	put    func(ctx context.Context, n int, r *kvdv1.PutRequest) (*kvdv1.PutResponse, error)
 	get    func(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error)
@@ -154,7 +155,13 @@ func (n *fakeNode) Backup(r *kvdv1.BackupRequest, stream kvdv1.Admin_BackupServe
 	return n.backup(r, stream.Send)
 }
 
-func (n *fakeNode) Map(context.Context, *kvdv1.MapRequest) (*kvdv1.MapResponse, error) {
+func (n *fakeNode) Map(ctx context.Context, _ *kvdv1.MapRequest) (*kvdv1.MapResponse, error) {
+	n.mu.Lock()
+	mute := n.mute
+	n.mu.Unlock()
+	if mute {
+		<-ctx.Done()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.maps++

@@ -104,11 +104,11 @@ func (c *Client) lookAtFlights() {
 		case <-c.ctx.Done():
 			return
 		}
-		tick, any := c.flights.tick.Add(1), false
+		tick, some := c.flights.tick.Add(1), false
 		for i := range c.flights.lists {
-			any = c.lookAt(&c.flights.lists[i], tick) || any
+			some = c.lookAt(&c.flights.lists[i], tick) || some
 		}
-		if idle++; any {
+		if idle++; c.lookAtStreams(time.Now()) || some {
 			idle = 0
 		}
 		if idle < idleTicks {
@@ -116,7 +116,7 @@ func (c *Client) lookAtFlights() {
 		}
 		c.flights.awake.Store(false)
 		// What was put in before it fell asleep has to be seen.
-		if !c.flights.any() || !c.flights.awake.CompareAndSwap(false, true) {
+		if !c.flights.any() && !c.lookAtStreams(time.Now()) || !c.flights.awake.CompareAndSwap(false, true) {
 			return
 		}
 	}
@@ -127,9 +127,9 @@ func (f *flights) any() bool {
 	for i := range f.lists {
 		l := &f.lists[i]
 		l.mu.Lock()
-		any := l.root.next != &l.root
+		some := l.root.next != &l.root
 		l.mu.Unlock()
-		if any {
+		if some {
 			return true
 		}
 	}
@@ -151,6 +151,15 @@ func (c *Client) lookAt(l *flightList, tick int64) bool {
 		}
 	}
 	return l.root.next != &l.root
+}
+
+// lookAtStreams looks at the streams of pipelines, and tells whether any has operations.
+func (c *Client) lookAtStreams(now time.Time) (some bool) {
+	c.streams.Range(func(_, s any) bool {
+		some = s.(*stream).look(now) || some
+		return true
+	})
+	return some
 }
 
 // ask has a node with a request without an answer asked whether it is alive.

@@ -126,7 +126,7 @@ func (c *Client) Txn(ctx context.Context, r *kvdv1.TxnRequest) (*kvdv1.TxnRespon
 	}
 	x := &exchange[kvdv1.TxnRequest, struct{}]{}
 	q := &x.asked
-	q.Compare, q.Then, q.Else = r.GetCompare(), r.GetThen(), r.GetElse()
+	fillTxn(q, r)
 	resp := &kvdv1.TxnResponse{}
 	x.fill(wire.Write, atLeader, txnKey(r), kvdv1.KV_Txn_FullMethodName, q, &q.Header, resp)
 	if err := c.do(ctx, &x.request); err != nil {
@@ -135,9 +135,9 @@ func (c *Client) Txn(ctx context.Context, r *kvdv1.TxnRequest) (*kvdv1.TxnRespon
 	return resp, nil
 }
 
-// txnRequest gives a transaction with a header of its own.
-func txnRequest(r *kvdv1.TxnRequest, h *kvdv1.RequestHeader) *kvdv1.TxnRequest {
-	return &kvdv1.TxnRequest{Header: h, Compare: r.GetCompare(), Then: r.GetThen(), Else: r.GetElse()}
+// fillTxn makes q the transaction r, with a header of its own to come.
+func fillTxn(q, r *kvdv1.TxnRequest) {
+	q.Compare, q.Then, q.Else = r.GetCompare(), r.GetThen(), r.GetElse()
 }
 
 // txnKey is any key of a transaction, to route it by.

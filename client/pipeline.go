@@ -26,7 +26,8 @@ const (
 // are too, and writes in flight are unknown.
 //
 // The functions that are called with the results must not block, and must not begin operations themselves (that may
-// wait for a place, and they hold up the answers that would free one): they start a goroutine for that.
+// wait for a place, and they hold up the answers that would free one): they start a goroutine for that. That the context
+// has ended they are told within 50 ms; a call that waits returns at once.
 type Pipeline struct {
 	c *Client
 }
@@ -42,179 +43,74 @@ const (
 	ended
 )
 
-// operation is one of a pipeline.
+// operation is one of a pipeline. It has neither a timer nor a context of its own: whoever looks at the streams (flights.go)
+// ends it when its time has come, or who waits for it.
 type operation struct {
-	c      *Client
-	ctx    context.Context
-	cancel context.CancelFunc
-	key    []byte
-	kind   wire.Op
-	at     place
-	size   int // About its bytes in a message.
-	// build makes the operation of a message, a new one for each attempt: an earlier one may still be encoded.
-	build func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp
-	done  func(*kvdv1.PipelineResult, error)
+	c    *Client
+	ctx  context.Context // The caller's.
+	end  time.Time       // The caller's deadline or, when there is none, the client's own.
+	verb verb
+	key  []byte
+	kind wire.Op
+	at   place
+	size int // About its bytes in a message.
 
 	state atomic.Int32
-	// stop ends what watches the context.
-	stop func() bool
+	// waiter is who waits for it; nil when verb is to be told.
+	waiter chan struct{}
+	result *kvdv1.PipelineResult
+	err    error
 
 	// What follows belongs to whoever moves it on: one at a time.
 	first     int // Where its attempts begin.
 	attempts  int
 	redirects int
 	target    route.Target
-}
-
-// opBytes is about what an operation takes besides key and value.
-const opBytes = 64
-
-// GoPut begins a put; done is called once, from any goroutine. It waits while too many operations are in flight.
-func (p *Pipeline) GoPut(ctx context.Context, key, value []byte, done func(PutResult, error), list ...WriteOption) {
-	w := options(list)
-	if err := checkPut(key, value, w); err != nil {
-		done(PutResult{}, err)
-		return
-	}
-	p.begin(ctx, &operation{
-		key: key, kind: wire.Write, size: opBytes + len(key) + len(value),
-		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
-			return &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Put{Put: &kvdv1.PutRequest{
-				Header: h, Key: key, Value: value, Condition: w.condition, TtlMs: w.ttlMillis(), ExpireAtMs: w.expireAtMillis(),
-			}}}
-		},
-		done: func(r *kvdv1.PipelineResult, err error) { done(putResult(r.GetPut()), err) },
-	})
-}
-
-// GoGet begins a get.
-func (p *Pipeline) GoGet(ctx context.Context, key []byte, done func(item Item, found bool, err error), list ...ReadOption) {
-	if err := checkKey(key); err != nil {
-		done(Item{}, false, err)
-		return
-	}
-	l := level(list)
-	p.begin(ctx, &operation{
-		key: key, kind: wire.Read, at: placeOf(l), size: opBytes + len(key),
-		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
-			return &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Get{Get: &kvdv1.GetRequest{Header: h, Key: key, Level: l}}}
-		},
-		done: func(r *kvdv1.PipelineResult, err error) { done(itemOf(key, r.GetGet()), r.GetGet().GetFound(), err) },
-	})
-}
-
-// GoDelete begins a delete.
-func (p *Pipeline) GoDelete(ctx context.Context, key []byte, done func(DeleteResult, error), list ...WriteOption) {
-	if err := checkKey(key); err != nil {
-		done(DeleteResult{}, err)
-		return
-	}
-	w := options(list)
-	p.begin(ctx, &operation{
-		key: key, kind: wire.Write, size: opBytes + len(key),
-		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
-			return &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Delete{Delete: &kvdv1.DeleteRequest{Header: h, Key: key, Condition: w.condition}}}
-		},
-		done: func(r *kvdv1.PipelineResult, err error) { done(deleteResult(r.GetDelete()), err) },
-	})
-}
-
-// GoIncrement begins an increment.
-func (p *Pipeline) GoIncrement(ctx context.Context, key []byte, delta int64, done func(value int64, err error)) {
-	if err := checkKey(key); err != nil {
-		done(0, err)
-		return
-	}
-	p.begin(ctx, &operation{
-		key: key, kind: wire.Write, size: opBytes + len(key),
-		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
-			return &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Increment{Increment: &kvdv1.IncrementRequest{Header: h, Key: key, Delta: delta}}}
-		},
-		done: func(r *kvdv1.PipelineResult, err error) { done(r.GetIncrement().GetValue(), err) },
-	})
-}
-
-// GoTxn begins a transaction. The request must not be changed before it has ended.
-func (p *Pipeline) GoTxn(ctx context.Context, r *kvdv1.TxnRequest, done func(*kvdv1.TxnResponse, error)) {
-	if err := checkTxn(r); err != nil {
-		done(nil, err)
-		return
-	}
-	p.begin(ctx, &operation{
-		key: txnKey(r), kind: wire.Write, size: opBytes + r.SizeVT(),
-		build: func(h *kvdv1.RequestHeader) *kvdv1.PipelineOp {
-			return &kvdv1.PipelineOp{Op: &kvdv1.PipelineOp_Txn{Txn: txnRequest(r, h)}}
-		},
-		done: func(r *kvdv1.PipelineResult, err error) { done(r.GetTxn(), err) },
-	})
-}
-
-// answer is what a waiting call gets.
-type answer[T any] struct {
-	value T
-	err   error
-}
-
-// await begins an operation and waits for its end.
-func await[T any](begin func(done func(T, error))) (T, error) {
-	ch := make(chan answer[T], 1)
-	begin(func(value T, err error) { ch <- answer[T]{value, err} })
-	a := <-ch
-	return a.value, a.err
-}
-
-// Put is GoPut and waits.
-func (p *Pipeline) Put(ctx context.Context, key, value []byte, list ...WriteOption) (PutResult, error) {
-	return await(func(done func(PutResult, error)) { p.GoPut(ctx, key, value, done, list...) })
-}
-
-// Get is GoGet and waits.
-func (p *Pipeline) Get(ctx context.Context, key []byte, list ...ReadOption) (item Item, found bool, err error) {
-	item, err = await(func(done func(Item, error)) {
-		p.GoGet(ctx, key, func(i Item, f bool, err error) { found = f; done(i, err) }, list...)
-	})
-	return item, found, err
-}
-
-// Delete is GoDelete and waits.
-func (p *Pipeline) Delete(ctx context.Context, key []byte, list ...WriteOption) (DeleteResult, error) {
-	return await(func(done func(DeleteResult, error)) { p.GoDelete(ctx, key, done, list...) })
-}
-
-// Increment is GoIncrement and waits.
-func (p *Pipeline) Increment(ctx context.Context, key []byte, delta int64) (int64, error) {
-	return await(func(done func(int64, error)) { p.GoIncrement(ctx, key, delta, done) })
-}
-
-// Txn is GoTxn and waits.
-func (p *Pipeline) Txn(ctx context.Context, r *kvdv1.TxnRequest) (*kvdv1.TxnResponse, error) {
-	return await(func(done func(*kvdv1.TxnResponse, error)) { p.GoTxn(ctx, r, done) })
+	id        uint64 // On its stream.
 }
 
 // begin takes a place for an operation and sends it on its way.
 func (p *Pipeline) begin(ctx context.Context, o *operation) {
-	ctx, cancel := bounded(ctx)
+	o.c, o.ctx = p.c, ctx
 	if err := ctx.Err(); err != nil { // Also when there is a place.
-		cancel()
-		o.done(nil, notDone{err})
+		o.refuse(err)
 		return
 	}
-	if err := p.c.budget.acquire(ctx, o.size); err != nil {
-		cancel()
-		o.done(nil, notDone{err}) // It never left.
+	var ok bool
+	if o.end, ok = ctx.Deadline(); !ok {
+		o.end = time.Now().Add(kv.RequestTimeout)
+	}
+	if err := p.c.budget.acquire(ctx, o.end, o.size); err != nil {
+		o.refuse(err) // It never left.
 		return
 	}
-	o.c, o.ctx, o.cancel, o.first = p.c, ctx, cancel, rand.Int()&0xffff
-	// At its deadline it ends, whatever the streams do.
-	o.stop = context.AfterFunc(ctx, o.expire)
+	o.first = rand.Int() & 0xffff
 	p.c.refreshFirst()
 	p.c.dispatch(o)
 }
 
-// expire ends an operation whose context ended: one that is not flying was surely not done. It may run before begin has
-// set stop.
-func (o *operation) expire() {
-	err := o.ctx.Err()
+// refuse ends an operation that has no place.
+func (o *operation) refuse(err error) {
+	o.state.Store(ended)
+	o.tell(nil, notDone{err})
+}
+
+// over gives the error of an operation whose time is over; nil when it is not, or the operation has ended.
+func (o *operation) over(now time.Time) error {
+	if o.state.Load() == ended {
+		return nil
+	}
+	if err := o.ctx.Err(); err != nil {
+		return err
+	}
+	if !now.Before(o.end) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// expire ends an operation whose time is over: one that is not flying was surely not done.
+func (o *operation) expire(err error) {
 	for {
 		switch state := o.state.Load(); {
 		case state == ended:
@@ -238,19 +134,26 @@ func (o *operation) mark(err error) error {
 	return unknown{err}
 }
 
-// end ends an operation in a state; it does nothing if it is in another.
-func (o *operation) end(state int32, r *kvdv1.PipelineResult, err error) {
+// conclude ends an operation in a state; it does nothing if it is in another.
+func (o *operation) conclude(state int32, r *kvdv1.PipelineResult, err error) {
 	if o.state.CompareAndSwap(state, ended) {
-		o.stop()
 		o.finish(r, err)
 	}
 }
 
-// finish tells the caller; the state is ended.
+// finish gives the place back and tells the caller; the state is ended.
 func (o *operation) finish(r *kvdv1.PipelineResult, err error) {
-	o.cancel()
-	o.c.budget.release(o.size)
-	o.done(r, err)
+	o.c.budget.release(1, o.size)
+	o.tell(r, err)
+}
+
+func (o *operation) tell(r *kvdv1.PipelineResult, err error) {
+	if o.waiter == nil {
+		o.verb.ended(r, err)
+		return
+	}
+	o.result, o.err = r, err
+	o.waiter <- struct{}{}
 }
 
 // dispatch hands an operation to the stream of the node that it goes to.
@@ -259,7 +162,7 @@ func (c *Client) dispatch(o *operation) {
 	o.attempts++
 	s, err := c.stream(o.target.Address)
 	if err != nil {
-		o.end(waiting, nil, notDone{err})
+		o.conclude(waiting, nil, notDone{err})
 		return
 	}
 	if !s.add(o) { // It broke just now.
@@ -270,7 +173,7 @@ func (c *Client) dispatch(o *operation) {
 // later tries an operation that is waiting again, after a pause, or ends it if that makes no sense.
 func (c *Client) later(o *operation, v verdict) {
 	if !v.again {
-		o.end(waiting, nil, v.err)
+		o.conclude(waiting, nil, v.err)
 		return
 	}
 	if v.redirect && o.redirects < redirectsMax {
@@ -279,8 +182,8 @@ func (c *Client) later(o *operation, v verdict) {
 		return
 	}
 	d := pause(o.attempts-1, v.after)
-	if deadline, ok := o.ctx.Deadline(); ok && time.Until(deadline) <= d {
-		o.end(waiting, nil, gaveUp(o.ctx, v.err, o.attempts))
+	if time.Until(o.end) <= d {
+		o.conclude(waiting, nil, gaveUp(o.ctx, v.err, o.attempts))
 		return
 	}
 	if !c.start(func() {
@@ -289,12 +192,13 @@ func (c *Client) later(o *operation, v verdict) {
 		select {
 		case <-timer.C:
 			c.dispatch(o)
-		case <-o.ctx.Done(): // It has ended.
+		case <-o.ctx.Done():
+			o.expire(o.ctx.Err())
 		case <-c.ctx.Done():
-			o.end(waiting, nil, notDone{fmt.Errorf("%w: %w", ErrClosed, v.err)})
+			o.conclude(waiting, nil, notDone{fmt.Errorf("%w: %w", ErrClosed, v.err)})
 		}
 	}) {
-		o.end(waiting, nil, notDone{ErrClosed})
+		o.conclude(waiting, nil, notDone{ErrClosed})
 	}
 }
 
@@ -302,14 +206,12 @@ func (c *Client) later(o *operation, v verdict) {
 func (o *operation) silence() time.Duration { return attemptMax << min(o.attempts-1, silencesMax) }
 
 // message is the operation as it goes into one.
-func (o *operation) message(id uint64) *kvdv1.PipelineOp {
-	op := o.build(headerOf(o.target))
-	op.Id = id
-	deadline, _ := o.ctx.Deadline() // There always is one.
-	left := time.Until(deadline)
+func (o *operation) message(now time.Time) *kvdv1.PipelineOp {
+	op := o.verb.message(o.attempts == 1, o.target.Route)
+	left := o.end.Sub(now)
 	if o.kind == wire.Read {
 		left = min(left, o.silence())
 	}
-	op.TimeoutMs = uint32(min(max(left.Milliseconds(), 1), 1<<31))
+	op.Id, op.TimeoutMs = o.id, uint32(min(max(left.Milliseconds(), 1), 1<<31))
 	return op
 }

@@ -1,7 +1,7 @@
 package client
 
-// A stream carries the operations of pipelines to one node. Three goroutines: one sends what is queued as one message
-// as soon as the last has left, one receives, one watches. When no answer came for attemptMax the node is asked whether
+// A stream carries the operations of pipelines to one node. Two goroutines: one sends what is queued as one message
+// as soon as the last has left, one receives; who looks at all flights looks at the streams too. When no answer came for attemptMax the node is asked whether
 // it is alive, over the same connection: a shard without a leader keeps its operations waiting and is no reason to give
 // up those of others, but a node that does not answer at all is. What was flying on a stream that broke is unknown, if
 // it is a write; what was queued was not done.
@@ -23,8 +23,6 @@ const (
 	// messageBytes and messageOps are where a message ends when more is queued. One larger operation goes alone.
 	messageBytes = 1 << 20
 	messageOps   = 512
-	// quietEvery is how often a stream with operations in flight is looked at.
-	quietEvery = attemptMax / 4
 )
 
 // A message is no larger than what a node takes.
@@ -38,32 +36,75 @@ type stream struct {
 	address string
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	// wake says that there may be something to send, busy that something is in flight.
-	wake, busy chan struct{}
+	// wake says that there may be something to send.
+	wake chan struct{}
 
-	mu      sync.Mutex
-	queue   []*operation
-	flights map[uint64]*operation // At most kv.PipelineInFlight.
-	next    uint64
-	heard   time.Time
-	broken  bool
+	mu     sync.Mutex // Guards the rest.
+	queue  []*operation
+	slots  slots
+	idle   bool // The sender waits to be woken.
+	heard  time.Time
+	conn   *grpc.ClientConn // nil before it is open.
+	asking bool             // Whether the node is alive.
+	broken bool
+}
+
+// slots hold what is in flight. An id is the number of the slot and, above it, how many had it before.
+type slots struct {
+	taken []slot
+	free  []uint16
+}
+
+type slot struct {
+	id uint64
+	o  *operation
+}
+
+func (s *slots) len() int { return len(s.taken) - len(s.free) }
+
+// put takes a slot; there are less than kv.PipelineInFlight in flight.
+func (s *slots) put(o *operation) (id uint64) {
+	n := len(s.free) - 1
+	if n < 0 {
+		s.taken = append(s.taken, slot{id: uint64(len(s.taken))})
+		s.free = append(s.free, uint16(len(s.taken)-1))
+		n = 0
+	}
+	x := &s.taken[s.free[n]]
+	s.free = s.free[:n]
+	x.id += kv.PipelineInFlight
+	x.o = o
+	return x.id
+}
+
+// take gives what is in flight under an id, and its slot back; nil for an id that nobody knows.
+func (s *slots) take(id uint64) *operation {
+	n := id % kv.PipelineInFlight
+	if n >= uint64(len(s.taken)) || s.taken[n].id != id || s.taken[n].o == nil {
+		return nil
+	}
+	o := s.taken[n].o
+	s.taken[n].o = nil
+	s.free = append(s.free, uint16(n))
+	return o
 }
 
 // stream gives the stream to an address, a new one when the last broke.
 func (c *Client) stream(address string) (*stream, error) {
+	if s, ok := c.streams.Load(address); ok {
+		return s.(*stream), nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, ErrClosed
 	}
-	if s := c.streams[address]; s != nil {
-		return s, nil
+	if s, ok := c.streams.Load(address); ok {
+		return s.(*stream), nil
 	}
-	s := &stream{
-		c: c, address: address, flights: map[uint64]*operation{}, wake: make(chan struct{}, 1), busy: make(chan struct{}, 1),
-	}
+	s := &stream{c: c, address: address, wake: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
-	c.streams[address] = s
+	c.streams.Store(address, s)
 	c.running.Go(s.run)
 	return s, nil
 }
@@ -83,8 +124,15 @@ func (s *stream) add(o *operation) bool {
 		return false
 	}
 	s.queue = append(s.queue, o)
+	wake := s.idle
+	s.idle = false
 	s.mu.Unlock()
-	signal(s.wake)
+	if wake {
+		signal(s.wake)
+	}
+	if !s.c.flights.awake.Load() {
+		s.c.watchFlights()
+	}
 	return true
 }
 
@@ -96,19 +144,15 @@ func (s *stream) run() {
 		e.release()
 	}
 	s.cancel(nil)
-	s.c.mu.Lock()
-	if s.c.streams[s.address] == s {
-		delete(s.c.streams, s.address)
-	}
-	s.c.mu.Unlock()
+	s.c.streams.CompareAndDelete(s.address, s)
 	if e != nil && s.c.ctx.Err() == nil {
 		s.c.suspect(e)
 		s.c.refresh()
 	}
 	s.mu.Lock()
 	s.broken = true
-	queue, flights := s.queue, s.flights
-	s.queue, s.flights = nil, nil
+	queue, flights := s.queue, s.slots.taken
+	s.queue, s.slots = nil, slots{}
 	s.mu.Unlock()
 	lost := &lostError{s.address, err}
 	if s.c.ctx.Err() != nil {
@@ -117,9 +161,11 @@ func (s *stream) run() {
 	for _, o := range queue {
 		s.c.later(o, verdict{err: notDone{lost}, again: true})
 	}
-	for _, o := range flights {
-		if o.kind == wire.Write {
-			o.end(flying, nil, unknown{lost})
+	for _, x := range flights {
+		if o := x.o; o == nil {
+			continue
+		} else if o.kind == wire.Write {
+			o.conclude(flying, nil, unknown{lost})
 		} else if o.state.CompareAndSwap(flying, waiting) {
 			s.c.later(o, verdict{err: notDone{lost}, again: true})
 		}
@@ -133,42 +179,46 @@ func (s *stream) carry(e *endpoint) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	s.conn = conn
+	s.mu.Unlock()
 	var group sync.WaitGroup
 	// The first error is the cause: the others follow from it.
-	for _, f := range []func() error{
-		func() error { return s.send(rpc) },
-		func() error { return s.receive(rpc, e) },
-		func() error { return s.watch(conn) },
-	} {
-		group.Go(func() { s.cancel(f()) })
-	}
+	group.Go(func() { s.cancel(s.send(rpc)) })
+	group.Go(func() { s.cancel(s.receive(rpc, e)) })
 	group.Wait()
 	return context.Cause(s.ctx)
 }
 
 // send sends messages of what is queued.
 func (s *stream) send(rpc kvdv1.KV_PipelineClient) error {
+	var ops []*operation
+	m := &kvdv1.PipelineRequest{}
 	for {
-		select {
-		case <-s.ctx.Done():
-			return s.ctx.Err()
-		case <-s.wake:
-		}
-		for m := s.take(); m != nil; m = s.take() {
+		for ops = s.take(ops, m); len(ops) > 0; ops = s.take(ops, m) {
 			if err := rpc.Send(m); err != nil {
 				<-s.ctx.Done() // It says only that the stream ended; the receiver knows why.
 				return err
 			}
 		}
+		select {
+		case <-s.ctx.Done():
+			return s.ctx.Err()
+		case <-s.wake:
+		}
 	}
 }
 
-// take makes a message of what is queued; nil when there is nothing, or no more may be in flight.
-func (s *stream) take() *kvdv1.PipelineRequest {
-	var ops []*operation
+// take makes a message of what is queued, in place of the last one, which has left. There is nothing in it when there is
+// nothing to send, or no more may be in flight: then the sender is woken when there is.
+func (s *stream) take(ops []*operation, m *kvdv1.PipelineRequest) []*operation {
+	clear(ops)
+	clear(m.Ops)
+	ops, m.Ops = ops[:0], m.Ops[:0]
+	now := time.Now()
 	s.mu.Lock()
-	size, n, idle := 0, 0, len(s.flights) == 0
-	for ; n < len(s.queue) && len(ops) < messageOps && len(s.flights) < kv.PipelineInFlight; n++ {
+	size, n, none := 0, 0, s.slots.len() == 0
+	for ; n < len(s.queue) && len(ops) < messageOps && s.slots.len() < kv.PipelineInFlight; n++ {
 		o := s.queue[n]
 		if size += o.size; size > messageBytes && len(ops) > 0 {
 			break
@@ -177,28 +227,26 @@ func (s *stream) take() *kvdv1.PipelineRequest {
 			size -= o.size // It ended in the queue.
 			continue
 		}
-		s.next++
-		s.flights[s.next] = o
+		o.id = s.slots.put(o)
 		ops = append(ops, o)
 	}
-	clear(s.queue[:n])
-	s.queue = s.queue[n:]
-	first := s.next - uint64(len(ops)) + 1
-	if idle {
-		s.heard = time.Now() // Silence counts from here.
+	s.drop(n)
+	if none {
+		s.heard = now // Silence counts from here.
 	}
+	s.idle = len(ops) == 0
 	s.mu.Unlock()
-	if len(ops) == 0 {
-		return nil
+	for _, o := range ops {
+		m.Ops = append(m.Ops, o.message(now))
 	}
-	if idle {
-		signal(s.busy)
-	}
-	m := &kvdv1.PipelineRequest{Ops: make([]*kvdv1.PipelineOp, len(ops))}
-	for i, o := range ops {
-		m.Ops[i] = o.message(first + uint64(i))
-	}
-	return m
+	return ops
+}
+
+// drop takes the first n out of the queue.
+func (s *stream) drop(n int) {
+	rest := copy(s.queue, s.queue[n:])
+	clear(s.queue[rest:])
+	s.queue = s.queue[:rest]
 }
 
 // receive takes answers.
@@ -213,10 +261,10 @@ func (s *stream) receive(rpc grpc.BidiStreamingClient[kvdv1.PipelineRequest, kvd
 		s.mu.Lock()
 		s.heard = time.Now()
 		for _, r := range m.GetResults() {
-			ops = append(ops, s.flights[r.GetId()]) // nil for an id that nobody knows.
-			delete(s.flights, r.GetId())
+			ops = append(ops, s.slots.take(r.GetId()))
 		}
-		more := len(s.queue) > 0
+		more := s.idle && len(s.queue) > 0
+		s.idle = s.idle && !more
 		s.mu.Unlock()
 		if more {
 			signal(s.wake)
@@ -227,6 +275,7 @@ func (s *stream) receive(rpc grpc.BidiStreamingClient[kvdv1.PipelineRequest, kvd
 				s.answer(o, m.Results[i])
 			}
 		}
+		clear(ops)
 	}
 }
 
@@ -235,12 +284,12 @@ func (s *stream) answer(o *operation, r *kvdv1.PipelineResult) {
 	p := r.GetError()
 	if p == nil {
 		s.c.learn(resultHeader(r), o.at == atLeader)
-		o.end(flying, r, nil)
+		o.conclude(flying, r, nil)
 		return
 	}
 	v := s.c.judgeAnswer(o.kind, o.target, p)
 	if !v.again {
-		o.end(flying, nil, v.err)
+		o.conclude(flying, nil, v.err)
 		return
 	}
 	if o.state.CompareAndSwap(flying, waiting) {
@@ -248,53 +297,57 @@ func (s *stream) answer(o *operation, r *kvdv1.PipelineResult) {
 	}
 }
 
-// watch ends the stream when the node is silent while operations are in flight.
-func (s *stream) watch(conn *grpc.ClientConn) error {
-	for {
-		select {
-		case <-s.ctx.Done():
-			return s.ctx.Err()
-		case <-s.busy:
-		}
-		ticker := time.NewTicker(quietEvery)
-		err := s.watchBusy(conn, ticker.C)
-		ticker.Stop()
-		if err != nil {
-			return err
-		}
-	}
+// expired is an operation whose time is over.
+type expired struct {
+	o   *operation
+	err error
 }
 
-// watchBusy watches until nothing is in flight.
-func (s *stream) watchBusy(conn *grpc.ClientConn, tick <-chan time.Time) error {
-	for {
-		select {
-		case <-s.ctx.Done():
-			return s.ctx.Err()
-		case <-tick:
+// look ends what has taken too long, and has the node asked whether it is alive when it is silent while operations are in
+// flight. It tells whether the stream has any.
+func (s *stream) look(now time.Time) bool {
+	var over []expired
+	check := func(o *operation) {
+		if err := o.over(now); err != nil {
+			over = append(over, expired{o, err})
 		}
-		s.mu.Lock()
-		idle, heard := len(s.flights) == 0, s.heard
-		s.mu.Unlock()
-		switch {
-		case idle:
-			return nil
-		case time.Since(heard) < attemptMax:
-			continue
-		case !s.c.alive(conn) && !s.heardSince(heard):
-			return errSilent
-		}
-		s.mu.Lock()
-		s.heard = time.Now()
-		s.mu.Unlock()
 	}
+	s.mu.Lock()
+	for _, x := range s.slots.taken {
+		if x.o != nil {
+			check(x.o)
+		}
+	}
+	for _, o := range s.queue {
+		check(o)
+	}
+	some := s.slots.len() > 0 || len(s.queue) > 0
+	silent := s.slots.len() > 0 && s.conn != nil && !s.asking && now.Sub(s.heard) >= attemptMax
+	if silent && !s.c.start(s.ask) {
+		silent = false
+	}
+	s.asking = s.asking || silent
+	s.mu.Unlock()
+	for _, x := range over {
+		x.o.expire(x.err)
+	}
+	return some
 }
 
-// heardSince tells whether an answer came after a moment.
-func (s *stream) heardSince(t time.Time) bool {
+// ask ends the stream when the node does not answer at all.
+func (s *stream) ask() {
+	s.mu.Lock()
+	heard, conn := s.heard, s.conn
+	s.mu.Unlock()
+	alive := s.c.alive(conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.heard.After(t)
+	s.asking = false
+	if !alive && !s.heard.After(heard) {
+		s.cancel(errSilent)
+		return
+	}
+	s.heard = time.Now()
 }
 
 func resultHeader(r *kvdv1.PipelineResult) *kvdv1.ResponseHeader {

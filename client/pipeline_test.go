@@ -1,0 +1,129 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/client"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// soon is between two ticks.
+const soon = 130 * time.Millisecond
+
+// hangs answers nothing before its context ends.
+func hangs(ctx context.Context, _ int, _ *kvdv1.PutRequest) (*kvdv1.PutResponse, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestPipelinedTime: an operation ends when its context does or, if that has no deadline, after kv.RequestTimeout: at once where
+// somebody waits, and within a tick where not. What had not left was not done.
+func TestPipelinedTime(t *testing.T) {
+	for name, x := range map[string]struct {
+		end     func(context.Context) (context.Context, context.CancelFunc)
+		after   time.Duration
+		err     error
+		waiting bool // Of the caller.
+		hang    bool // There is no connection, and no word that there will be none.
+		outcome error
+	}{
+		"a deadline, waiting":        {withTimeout(soon), soon, context.DeadlineExceeded, true, false, client.ErrUnknown},
+		"a deadline":                 {withTimeout(soon), soon, context.DeadlineExceeded, false, false, client.ErrUnknown},
+		"called off, waiting":        {calledOff(soon), soon, context.Canceled, true, false, client.ErrUnknown},
+		"called off":                 {calledOff(soon), soon, context.Canceled, false, false, client.ErrUnknown},
+		"no deadline":                {context.WithCancel, kv.RequestTimeout, context.DeadlineExceeded, false, false, client.ErrUnknown},
+		"no deadline, waiting":       {context.WithCancel, kv.RequestTimeout, context.DeadlineExceeded, true, false, client.ErrUnknown},
+		"no connection, called off":  {calledOff(soon), soon, context.Canceled, false, true, client.ErrNotDone},
+		"no connection, a deadline":  {withTimeout(soon), soon, context.DeadlineExceeded, true, true, client.ErrNotDone},
+		"no connection, no deadline": {context.WithCancel, kv.RequestTimeout, context.DeadlineExceeded, false, true, client.ErrNotDone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newNetwork(t)
+				w.node("n1:1").put = hangs
+				defer w.stop()
+				c := w.connect(func(c *client.Config) {
+					if x.hang {
+						c.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+							<-ctx.Done()
+							return nil, ctx.Err()
+						})}
+					}
+				}, "n1:1")
+				p := c.Pipeline()
+				ctx, cancel := x.end(t.Context())
+				defer cancel()
+				began, result, late := time.Now(), make(chan error, 1), tick
+				if x.waiting {
+					_, err := p.Put(ctx, b("k"), b("v"))
+					result <- err
+					if x.after != kv.RequestTimeout {
+						late = 0
+					}
+				} else {
+					p.GoPut(ctx, b("k"), b("v"), func(_ client.PutResult, err error) { result <- err })
+				}
+				err := <-result
+				if !x.hang || x.after != kv.RequestTimeout { // There the last attempt would come after the end.
+					require.GreaterOrEqual(t, time.Since(began), x.after)
+				}
+				require.LessOrEqual(t, time.Since(began), x.after+late)
+				require.ErrorIs(t, err, x.err)
+				require.ErrorIs(t, err, x.outcome)
+				require.NotEqual(t, x.outcome == client.ErrUnknown, isNotDone(err))
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}
+
+func isNotDone(err error) bool { return errors.Is(err, client.ErrNotDone) }
+
+func withTimeout(d time.Duration) func(context.Context) (context.Context, context.CancelFunc) {
+	return func(ctx context.Context) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d) }
+}
+
+// calledOff makes contexts without a deadline that end nevertheless.
+func calledOff(d time.Duration) func(context.Context) (context.Context, context.CancelFunc) {
+	return func(ctx context.Context) (context.Context, context.CancelFunc) {
+		ctx, cancel := context.WithCancel(ctx)
+		time.AfterFunc(d, cancel)
+		return ctx, cancel
+	}
+}
+
+// TestSilentStream: a node that answers nothing at all is given up with what was flying to it; one that gives a sign of life
+// is not.
+func TestSilentStream(t *testing.T) {
+	for name, mute := range map[string]bool{"mute": true, "alive": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newNetwork(t)
+				n := w.node("n1:1")
+				defer w.stop()
+				n.put, n.mute = hangs, mute
+				c := w.connect(nil, "n1:1")
+				began := time.Now()
+				_, err := c.Pipeline().Put(t.Context(), b("k"), b("v"))
+				require.ErrorIs(t, err, client.ErrUnknown)
+				if mute {
+					require.ErrorContains(t, err, "no answer in time")
+					require.LessOrEqual(t, time.Since(began), 2*time.Second+2*tick, "a second of silence, and one to ask")
+				} else {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.GreaterOrEqual(t, n.asked(), 5)
+				}
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}
