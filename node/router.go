@@ -232,8 +232,8 @@ type listening struct {
 	over  bool
 }
 
-// Submit is Write without waiting; done is called once, from any goroutine.
-func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
+// Submit is Write without waiting, for at most until a deadline; done is called once, from any goroutine.
+func (n *Node) Submit(ctx context.Context, deadline time.Time, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
 	d, err := n.lookup(c)
 	if err != nil {
 		done(kv.Result{}, kv.Header{}, err)
@@ -245,7 +245,7 @@ func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done f
 			done(kv.Result{}, kv.Header{}, errBusy)
 			return
 		}
-		go func() { done(n.Write(ctx, route, c)) }()
+		n.writeAside(ctx, deadline, route, c, done)
 		return
 	}
 	n.submit(v, shard.EncodeCommand(c), c.Size(), func(r kv.Result, err error) {
@@ -255,11 +255,20 @@ func (n *Node) Submit(ctx context.Context, route kv.Route, c *kv.Command, done f
 			return
 		}
 		if _, moved := errors.AsType[*kv.NotLeaderError](err); moved {
-			go func() { done(n.Write(ctx, route, c)) }()
+			n.writeAside(ctx, deadline, route, c, done)
 			return
 		}
 		done(result, h, err)
 	})
+}
+
+// writeAside is Write in a goroutine of its own.
+func (n *Node) writeAside(ctx context.Context, deadline time.Time, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
+	go func() {
+		ctx, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		done(n.Write(ctx, route, c))
+	}()
 }
 
 // TryGet answers a linearizable read from memory, if this node may.

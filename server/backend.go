@@ -17,9 +17,9 @@ type Backend interface {
 	TryGet(route kv.Route, key []byte) (rec kv.Record, found bool, h kv.Header, ok bool)
 	Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error)
 	Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Result, kv.Header, error)
-	// Submit is Write without waiting. done is called once, perhaps before Submit returns, from any goroutine, and must
-	// not block.
-	Submit(ctx context.Context, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error))
+	// Submit is Write without waiting, for at most until a deadline. done is called once, perhaps before Submit returns, from
+	// any goroutine, and must not block.
+	Submit(ctx context.Context, deadline time.Time, route kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error))
 	// Busy reports whether a write would be refused now for want of room, whichever it is.
 	Busy() bool
 	// BusyHere is Busy, for a write that this node would carry out itself.

@@ -273,7 +273,7 @@ func (p *parked) Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.R
 	return p.table.Write(ctx, route, c)
 }
 
-func (p *parked) Submit(ctx context.Context, r kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
+func (p *parked) Submit(ctx context.Context, _ time.Time, r kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
 	go func() { done(p.Write(ctx, r, c)) }()
 }
 

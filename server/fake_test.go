@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -32,6 +33,8 @@ type table struct {
 	writes int
 	// hold, when not nil, delays writes until it is closed or their context ends.
 	hold chan struct{}
+	// held, when not nil, delays writes until it is closed, whatever their context.
+	held chan struct{}
 }
 
 func newTable(cuts ...string) *table { return &table{memory: newMemory(), cuts: cuts, chunk: 3} }
@@ -75,6 +78,9 @@ func (m *table) Get(_ context.Context, _ kv.Route, key []byte, _ kv.Level) (kv.R
 }
 
 func (m *table) Write(ctx context.Context, _ kv.Route, c *kv.Command) (kv.Result, kv.Header, error) {
+	if m.held != nil {
+		<-m.held
+	}
 	if m.hold != nil {
 		select {
 		case <-m.hold:
@@ -122,7 +128,7 @@ func (m *table) Write(ctx context.Context, _ kv.Route, c *kv.Command) (kv.Result
 	return r, h, nil
 }
 
-func (m *table) Submit(ctx context.Context, r kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
+func (m *table) Submit(ctx context.Context, _ time.Time, r kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
 	go func() { done(m.Write(ctx, r, c)) }()
 }
 

@@ -6,45 +6,41 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
 )
 
-const (
-	// answerBytes is about where a message of results ends.
-	answerBytes = kv.AnswerBytesMax / 2
-	// unsentBytesMax bounds the values of a stream's results that wait to be sent: past it no operation is begun. What
-	// had begun before comes on top.
-	unsentBytesMax = 4 * kv.AnswerBytesMax
-)
-
-// pipeline is one stream. Operations are taken as long as fewer than kv.PipelineInFlight are in flight; then the
-// stream is not read, and gRPC's flow control reaches the client. An operation is in flight until its result was sent:
-// else a client that takes no answers would fill the node's memory with them.
+// pipeline is one stream. A goroutine receives: it decodes one operation after the other and begins it. A read that is in
+// memory has its result at once; what waits, waits elsewhere. Results are encoded where they come up, into the messages in
+// which they leave (results.go), and the call's own goroutine sends those.
+//
+// Operations are taken as long as fewer than kv.PipelineInFlight are in flight; then the stream is not read, and gRPC's
+// flow control reaches the client. An operation is in flight until its result was sent: else a client that takes no
+// answers would fill the node's memory with them.
 type pipeline struct {
 	*service
-	ctx    context.Context
-	places chan struct{}
-	// room says that results were sent; unsent counts the bytes of the values in results.
-	room   chan struct{}
-	unsent atomic.Int64
+	ctx context.Context
+	// The receiver's own: the operations of the message that are counted as in flight and have not begun, what a Get is
+	// decoded into, and the results that it has not handed over.
+	reserved int
+	read     readOp
+	hits     *answers
 
 	mu      sync.Mutex
-	results []*kvdv1.PipelineResult
-	wake    chan struct{}
-	open    sync.WaitGroup // Operations without a result.
+	results results
+	writes  openWrites
 }
 
 func newPipeline(ctx context.Context, s *service) *pipeline {
-	return &pipeline{
-		service: s, ctx: ctx, places: make(chan struct{}, kv.PipelineInFlight), room: make(chan struct{}, 1), wake: make(chan struct{}, 1),
-	}
+	p := &pipeline{service: s, ctx: ctx, results: newResults()}
+	p.read.wire()
+	return p
 }
 
 // Pipeline serves a stream of operations.
@@ -54,204 +50,208 @@ func (s *service) Pipeline(stream kvdv1.KV_PipelineServer) error {
 	p := newPipeline(ctx, s)
 	s.pipelines.Store(p, true)
 	defer s.pipelines.Delete(p)
-	drained := make(chan error, 1)
-	go func() {
-		err := p.receive(stream)
-		p.open.Wait()
-		drained <- err
-	}()
-	for {
-		select {
-		case <-p.wake:
-			if err := p.send(stream); err != nil {
-				return err
-			}
-		case err := <-drained:
-			// Also before an error: what has a result is known to the client, the rest is unknown.
-			if sent := p.send(stream); err == nil {
-				err = sent
-			}
-			return err
-		}
-	}
+	context.AfterFunc(ctx, p.abandon)
+	go func() { p.end(p.receive(stream)) }()
+	return p.send(stream)
 }
 
 // piped reports whether an operation of any pipeline is in flight.
 func (s *service) piped() (found bool) {
 	s.pipelines.Range(func(p, _ any) bool {
-		found = len(p.(*pipeline).places) > 0
+		found = p.(*pipeline).busy()
 		return !found
 	})
 	return found
 }
 
+func (p *pipeline) busy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.results.inFlight > 0
+}
+
 // receive takes operations until the client has no more.
 func (p *pipeline) receive(stream kvdv1.KV_PipelineServer) error {
 	for {
-		r, err := stream.Recv()
+		var m opsMessage
+		err := stream.RecvMsg(&m)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
+		if err == nil {
+			err = p.take(&m)
+		}
+		m.free()
 		if err != nil {
 			return err
 		}
-		if size := proto.Size(r); size > kv.TxnBytesMax+1024 {
-			return p.fail(wire.Write, &kv.InvalidError{Field: "message", Bound: fmt.Sprintf("at most %d bytes, is %d", kv.TxnBytesMax, size)})
-		}
-		for _, op := range r.GetOps() {
-			if err := p.begin(); err != nil {
-				return err
-			}
-			p.do(op)
-		}
 	}
 }
 
-// begin waits for a place in flight.
-func (p *pipeline) begin() error {
-	for p.unsent.Load() > unsentBytesMax {
-		select {
-		case <-p.room:
-		case <-p.ctx.Done():
-			return p.ctx.Err()
+// take begins the operations of a message.
+func (p *pipeline) take(m *opsMessage) error {
+	if m.size > opsBytesMax {
+		return p.fail(wire.Write, &kv.InvalidError{Field: "message", Bound: fmt.Sprintf("at most %d bytes, is %d", kv.TxnBytesMax, m.size)})
+	}
+	defer p.flush()
+	for left := m.count; left > 0; left-- {
+		if err := p.begin(left); err != nil {
+			return err
+		}
+		if err := p.do(m.next()); err != nil {
+			p.reserved++ // It has not begun.
+			return err
 		}
 	}
-	select {
-	case p.places <- struct{}{}:
-	case <-p.ctx.Done():
-		return p.ctx.Err()
-	}
-	p.open.Add(1)
 	return nil
 }
 
-// send sends the results that are there.
+// begin waits for a place in flight; left is how many operations of the message have not begun, for which places are taken
+// as far as there are some.
+func (p *pipeline) begin(left int) error {
+	if p.reserved > 0 {
+		p.reserved--
+		return nil
+	}
+	p.flush()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.results.full() {
+		p.results.short = true
+		p.mu.Unlock()
+		select {
+		case <-p.results.room:
+		case <-p.ctx.Done():
+		}
+		p.mu.Lock()
+		if err := p.ctx.Err(); err != nil {
+			return err
+		}
+	}
+	p.reserved = min(left, kv.PipelineInFlight-p.results.inFlight)
+	p.results.reserve(p.reserved)
+	p.reserved--
+	return nil
+}
+
+// do begins an operation that comes encoded.
+func (p *pipeline) do(b []byte) error {
+	if isGet(b) {
+		if err := p.read.decode(b); err != nil {
+			return undecodable(err)
+		}
+		if p.fillGet(&p.read.answer, &p.read.request) {
+			p.hit()
+			return nil
+		}
+	}
+	op := &kvdv1.PipelineOp{}
+	if err := op.UnmarshalVT(b); err != nil {
+		return undecodable(err)
+	}
+	if get, ok := op.Op.(*kvdv1.PipelineOp_Get); ok {
+		go p.get(op, get.Get)
+		return nil
+	}
+	p.write(op)
+	return nil
+}
+
+// undecodable ends a stream as gRPC does for a message that cannot be decoded.
+func undecodable(err error) error {
+	return status.Errorf(codes.Internal, "decode an operation: %v", err)
+}
+
+// hit takes the result of a read from memory.
+func (p *pipeline) hit() {
+	if p.hits == nil {
+		p.hits = newAnswers()
+	}
+	p.hits.add(p.read.found())
+	if len(p.hits.b) >= flushBytes {
+		p.flush()
+	}
+}
+
+// flush hands over what was read from memory. With too much to be sent the places that were taken for what follows are
+// given back, so that it waits.
+func (p *pipeline) flush() {
+	if p.hits == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.results.take(p.hits)
+	p.hits = nil
+	if p.results.full() {
+		p.results.reserve(-p.reserved)
+		p.reserved = 0
+	}
+}
+
+// end tells the sender that nothing more is received.
+func (p *pipeline) end(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.results.reserve(-p.reserved)
+	p.reserved = 0
+	p.results.ended, p.results.err = true, err
+	p.results.signal()
+}
+
+// send sends results until all operations have theirs and nothing more is received.
 func (p *pipeline) send(stream kvdv1.KV_PipelineServer) error {
 	for {
 		p.mu.Lock()
-		n, size := 0, 0
-		for n < len(p.results) && (n == 0 || size < answerBytes) {
-			size += p.results[n].SizeVT()
-			n++
-		}
-		results := p.results[:n:n]
-		p.results = p.results[n:]
-		if len(p.results) == 0 {
-			p.results = nil
-		}
+		m, over, err := p.results.next()
 		p.mu.Unlock()
-		if n == 0 {
-			return nil
+		switch {
+		case m != nil:
+			if sent := stream.SendMsg(m); sent != nil {
+				return sent
+			}
+			p.mu.Lock()
+			p.results.sent(m)
+			p.mu.Unlock()
+			m.free()
+		case over:
+			return err // What has a result is known to the client, the rest is unknown.
+		default:
+			<-p.results.wake
 		}
-		if err := stream.Send(&kvdv1.PipelineResponse{Results: results}); err != nil {
-			return err
-		}
-		p.sent(results)
 	}
-}
-
-// sent gives the places of results that were sent back.
-func (p *pipeline) sent(results []*kvdv1.PipelineResult) {
-	freed := 0
-	for _, r := range results {
-		freed += valueBytes(r)
-		<-p.places
-	}
-	p.unsent.Add(-int64(freed))
-	select {
-	case p.room <- struct{}{}:
-	default:
-	}
-}
-
-// valueBytes is the size of the values in a result, which is most of a large one.
-func valueBytes(r *kvdv1.PipelineResult) int {
-	switch x := r.Result.(type) {
-	case *kvdv1.PipelineResult_Get:
-		return len(x.Get.Value)
-	case *kvdv1.PipelineResult_Txn:
-		n := 0
-		for _, o := range x.Txn.Results {
-			n += len(o.Value)
-		}
-		return n
-	}
-	return 0
 }
 
 // finish hands a result to the sender.
 func (p *pipeline) finish(r *kvdv1.PipelineResult) {
-	p.unsent.Add(int64(valueBytes(r)))
 	p.mu.Lock()
-	p.results = append(p.results, r)
-	p.mu.Unlock()
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
-	p.open.Done()
+	defer p.mu.Unlock()
+	p.results.add(r)
 }
 
-func (p *pipeline) refuse(id uint64, op wire.Op, err error) {
+func (p *pipeline) refuse(id uint64, op wire.Op, err error) { p.finish(p.refusal(id, op, err)) }
+
+func (p *pipeline) refusal(id uint64, op wire.Op, err error) *kvdv1.PipelineResult {
 	if _, full := errors.AsType[*kv.OverloadError](err); full && op == wire.Write {
-		p.finish(&kvdv1.PipelineResult{Id: id, Result: busy})
-		return
+		return &kvdv1.PipelineResult{Id: id, Result: busy}
 	}
-	p.finish(&kvdv1.PipelineResult{Id: id, Result: &kvdv1.PipelineResult_Error{Error: wire.FromError(op, err, p.backend.NodeAddress)}})
+	return &kvdv1.PipelineResult{Id: id, Result: &kvdv1.PipelineResult_Error{Error: wire.FromError(op, err, p.backend.NodeAddress)}}
 }
 
 // busy is the refusal of a write for want of room. It is shared: refusals must cost little.
 var busy = &kvdv1.PipelineResult_Error{Error: wire.FromError(wire.Write, &kv.OverloadError{What: "the queue of writes", RetryAfter: kv.RetryAfter}, nil)}
 
-// do begins an operation.
-func (p *pipeline) do(op *kvdv1.PipelineOp) {
-	id := op.GetId()
-	if _, read := op.GetOp().(*kvdv1.PipelineOp_Get); !read && (p.backend.Busy() || p.backend.Lag() > kv.LoopLagMax) {
-		p.finish(&kvdv1.PipelineResult{Id: id, Result: busy})
-		return
-	}
-	switch x := op.GetOp().(type) {
-	case *kvdv1.PipelineOp_Get:
-		if resp := p.tryGet(x.Get); resp != nil {
-			p.finish(&kvdv1.PipelineResult{Id: id, Result: &kvdv1.PipelineResult_Get{Get: resp}})
-			return
-		}
-		go p.get(op, x.Get)
-	case *kvdv1.PipelineOp_Put:
-		c, err := putCommand(x.Put)
-		p.write(op, x.Put.GetHeader(), c, err, func(r kv.Result, h *kvdv1.ResponseHeader) *kvdv1.PipelineResult {
-			return &kvdv1.PipelineResult{Id: id, Result: &kvdv1.PipelineResult_Put{Put: putResponse(r, h)}}
-		})
-	case *kvdv1.PipelineOp_Delete:
-		c, err := deleteCommand(x.Delete)
-		p.write(op, x.Delete.GetHeader(), c, err, func(r kv.Result, h *kvdv1.ResponseHeader) *kvdv1.PipelineResult {
-			return &kvdv1.PipelineResult{Id: id, Result: &kvdv1.PipelineResult_Delete{Delete: deleteResponse(r, h)}}
-		})
-	case *kvdv1.PipelineOp_Increment:
-		c, err := incrementCommand(x.Increment)
-		p.write(op, x.Increment.GetHeader(), c, err, func(r kv.Result, h *kvdv1.ResponseHeader) *kvdv1.PipelineResult {
-			return &kvdv1.PipelineResult{Id: id, Result: &kvdv1.PipelineResult_Increment{Increment: incrementResponse(r, h)}}
-		})
-	case *kvdv1.PipelineOp_Txn:
-		c, err := txnCommand(x.Txn)
-		p.write(op, x.Txn.GetHeader(), c, err, func(r kv.Result, h *kvdv1.ResponseHeader) *kvdv1.PipelineResult {
-			return &kvdv1.PipelineResult{Id: id, Result: &kvdv1.PipelineResult_Txn{Txn: txnResponse(r, h)}}
-		})
-	default:
-		p.refuse(id, wire.Write, &kv.InvalidError{Field: "op", Bound: "get, put, delete, increment or txn"})
-	}
-}
-
-// deadline is the operation's own.
-func deadline(op *kvdv1.PipelineOp) time.Duration {
+// patience is how long an operation may take.
+func patience(op *kvdv1.PipelineOp) time.Duration {
 	if ms := op.GetTimeoutMs(); ms != 0 {
 		return time.Duration(ms) * time.Millisecond
 	}
 	return kv.RequestTimeout
 }
 
+// get is a read that is not in memory.
 func (p *pipeline) get(op *kvdv1.PipelineOp, r *kvdv1.GetRequest) {
-	ctx, cancel := context.WithTimeout(p.ctx, deadline(op))
+	ctx, cancel := context.WithTimeout(p.ctx, patience(op))
 	defer cancel()
 	resp, err := p.service.get(ctx, r)
 	if err != nil {
@@ -259,33 +259,4 @@ func (p *pipeline) get(op *kvdv1.PipelineOp, r *kvdv1.GetRequest) {
 		return
 	}
 	p.finish(&kvdv1.PipelineResult{Id: op.GetId(), Result: &kvdv1.PipelineResult_Get{Get: resp}})
-}
-
-// write submits a command. It ends with the result or at its deadline, whichever comes first.
-func (p *pipeline) write(op *kvdv1.PipelineOp, h *kvdv1.RequestHeader, c *kv.Command, err error, answer func(kv.Result, *kvdv1.ResponseHeader) *kvdv1.PipelineResult) {
-	id := op.GetId()
-	if err != nil {
-		p.refuse(id, wire.Write, err)
-		return
-	}
-	ctx, cancel := context.WithTimeout(p.ctx, deadline(op))
-	var ended atomic.Bool
-	late := context.AfterFunc(ctx, func() {
-		if ended.CompareAndSwap(false, true) {
-			p.refuse(id, wire.Write, ctx.Err())
-		}
-	})
-	route := routeOf(h)
-	p.backend.Submit(ctx, route, c, func(r kv.Result, header kv.Header, err error) {
-		late()
-		cancel()
-		if !ended.CompareAndSwap(false, true) {
-			return
-		}
-		if err != nil {
-			p.refuse(id, wire.Write, err)
-			return
-		}
-		p.finish(answer(r, p.header(header, route, c.Key)))
-	})
 }

@@ -10,9 +10,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -139,11 +142,48 @@ type scripted struct {
 	ctx  context.Context
 	next func() (*kvdv1.PipelineRequest, error)
 	sent func(*kvdv1.PipelineResponse) error
+	raw  [][]byte // Messages as they come, instead of next.
 }
 
-func (s *scripted) Context() context.Context              { return s.ctx }
-func (s *scripted) Recv() (*kvdv1.PipelineRequest, error) { return s.next() }
-func (s *scripted) Send(r *kvdv1.PipelineResponse) error  { return s.sent(r) }
+func (s *scripted) Context() context.Context { return s.ctx }
+
+func (s *scripted) RecvMsg(into any) error {
+	var b []byte
+	if s.next == nil {
+		if len(s.raw) == 0 {
+			return io.EOF
+		}
+		b, s.raw = s.raw[0], s.raw[1:]
+	} else {
+		r, err := s.next()
+		if err != nil {
+			return err
+		}
+		if b, err = r.MarshalVT(); err != nil {
+			return err
+		}
+	}
+	return wire.ServerCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(b)}, into)
+}
+
+func (s *scripted) SendMsg(m any) error {
+	data, err := wire.ServerCodec().Marshal(m)
+	if err != nil {
+		return err
+	}
+	defer data.Free()
+	r := &kvdv1.PipelineResponse{}
+	if err := r.UnmarshalVT(data.Materialize()); err != nil {
+		return err
+	}
+	return s.sent(r)
+}
+
+// frameOp makes a message of one encoded operation.
+func frameOp(b []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, opsField, protowire.BytesType), b)
+}
+
 func (s *scripted) request(op *kvdv1.PipelineOp) *kvdv1.PipelineRequest {
 	return &kvdv1.PipelineRequest{Ops: []*kvdv1.PipelineOp{op}}
 }

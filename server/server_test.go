@@ -53,7 +53,7 @@ func (m *memory) Write(_ context.Context, _ kv.Route, c *kv.Command) (kv.Result,
 	return kv.Result{Status: kv.Done, Revision: m.revision}, header, nil
 }
 
-func (m *memory) Submit(ctx context.Context, r kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
+func (m *memory) Submit(ctx context.Context, _ time.Time, r kv.Route, c *kv.Command, done func(kv.Result, kv.Header, error)) {
 	done(m.Write(ctx, r, c))
 }
 func (m *memory) ScanChunk(context.Context, kv.Route, kv.ScanRequest) (kv.Chunk, error) {
@@ -198,12 +198,9 @@ func FuzzRequests(f *testing.F) {
 		if scan.UnmarshalVT(b) == nil {
 			_, _ = s.DeleteRange(ctx, scan)
 		}
-		op := &kvdv1.PipelineOp{}
-		if op.UnmarshalVT(b) == nil {
-			p := newPipeline(ctx, s)
-			_ = p.begin()
-			p.do(op)
-			p.open.Wait()
+		for _, message := range [][]byte{b, frameOp(b)} {
+			x := &scripted{ctx: ctx, raw: [][]byte{message}, sent: func(*kvdv1.PipelineResponse) error { return nil }}
+			_ = s.Pipeline(x)
 		}
 	})
 }

@@ -1,0 +1,149 @@
+package server
+
+import (
+	"errors"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// opsBytesMax bounds a message of operations; what frames them comes on top of the largest.
+const opsBytesMax = kv.TxnBytesMax + 1024
+
+// The numbers of the fields of PipelineRequest and PipelineOp that are looked at here.
+const (
+	opsField       = 1
+	opIDField      = 1
+	opTimeoutField = 2
+	opGetField     = 3
+)
+
+// opsMessage is a PipelineRequest as it comes: its operations are decoded one by one, and one that is answered from memory
+// into memory that the next one uses again.
+type opsMessage struct {
+	buffer *[]byte
+	left   []byte
+	// size is that of the whole, in bytes, and count how many operations it has.
+	size, count int
+}
+
+var errWireType = errors.New("wrong wire type of field ops")
+
+// UnmarshalVT copies the operations, and makes sure that they are told apart. Of a message that is too large only the size is
+// taken.
+func (m *opsMessage) UnmarshalVT(b []byte) error {
+	if m.size = len(b); m.size > opsBytesMax {
+		return nil
+	}
+	for rest := b; len(rest) > 0; {
+		number, kind, n := protowire.ConsumeTag(rest)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		size := protowire.ConsumeFieldValue(number, kind, rest[n:])
+		if size < 0 {
+			return protowire.ParseError(size)
+		}
+		if number == opsField {
+			if kind != protowire.BytesType {
+				return errWireType
+			}
+			m.count++
+		}
+		rest = rest[n+size:]
+	}
+	m.buffer = mem.DefaultBufferPool().Get(len(b))
+	m.left = append((*m.buffer)[:0], b...)
+	return nil
+}
+
+// next gives the next of count operations.
+func (m *opsMessage) next() []byte {
+	for {
+		number, kind, n := protowire.ConsumeTag(m.left)
+		size := protowire.ConsumeFieldValue(number, kind, m.left[n:])
+		value := m.left[n : n+size]
+		m.left = m.left[n+size:]
+		if number == opsField {
+			op, _ := protowire.ConsumeBytes(value)
+			return op
+		}
+	}
+}
+
+// free gives its memory back.
+func (m *opsMessage) free() {
+	if m.buffer != nil {
+		mem.DefaultBufferPool().Put(m.buffer)
+	}
+	*m = opsMessage{}
+}
+
+// Reset makes it empty.
+func (m *opsMessage) Reset() { m.free() }
+
+// SizeVT is what is left of it.
+func (m *opsMessage) SizeVT() int { return len(m.left) }
+
+// MarshalToSizedBufferVT copies what is left of it.
+func (m *opsMessage) MarshalToSizedBufferVT(b []byte) (int, error) { return copy(b, m.left), nil }
+
+// ProtoReflect says what it is, for the codec to count its parts.
+func (m *opsMessage) ProtoReflect() protoreflect.Message {
+	return (*kvdv1.PipelineRequest)(nil).ProtoReflect()
+}
+
+// isGet reports whether an operation is a Get and nothing else.
+func isGet(b []byte) (get bool) {
+	for len(b) > 0 {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return false
+		}
+		size := protowire.ConsumeFieldValue(number, kind, b[n:])
+		switch {
+		case size < 0:
+			return false
+		case number == opGetField:
+			get = true
+		case number != opIDField && number != opTimeoutField:
+			return false
+		}
+		b = b[n+size:]
+	}
+	return get
+}
+
+// readOp is what a Get of a pipeline is decoded into, and its result until it is encoded.
+type readOp struct {
+	oneGet
+	op     kvdv1.PipelineOp
+	get    kvdv1.PipelineOp_Get
+	result kvdv1.PipelineResult
+	body   kvdv1.PipelineResult_Get
+}
+
+// wire connects the parts.
+func (r *readOp) wire() {
+	r.get.Get, r.body.Get, r.result.Result = &r.request, &r.answer.response, &r.body
+}
+
+// decode decodes an operation that is a Get.
+func (r *readOp) decode(b []byte) error {
+	(*getRequest)(&r.oneGet).Reset()
+	r.request.Header = &r.header
+	r.op.Reset()
+	r.op.Op = &r.get
+	r.answer = getAnswer{}
+	return r.op.UnmarshalVT(b)
+}
+
+// found is the result with the answer.
+func (r *readOp) found() *kvdv1.PipelineResult {
+	r.result.Id = r.op.Id
+	return &r.result
+}

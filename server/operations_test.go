@@ -1,0 +1,177 @@
+package server
+
+import (
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// counted is a backend that counts the reads that are begun.
+type counted struct {
+	*table
+	reads atomic.Int64
+}
+
+func (c *counted) TryGet(r kv.Route, key []byte) (kv.Record, bool, kv.Header, bool) {
+	c.reads.Add(1)
+	return c.table.TryGet(r, key)
+}
+
+// TestPipelineBoundsAMessage: the bounds on operations and on the bytes of answers hold within one message, too.
+func TestPipelineBoundsAMessage(t *testing.T) {
+	for name, c := range map[string]struct{ value, most int }{
+		"operations": {1, kv.PipelineInFlight},
+		"bytes":      {kv.ValueBytesMax, unsentBytesMax/kv.ValueBytesMax + 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const count = 3 * kv.PipelineInFlight
+				m := &counted{table: newTable()}
+				m.keys["k"] = kv.Record{Value: make([]byte, c.value), Revision: 1}
+				r := &kvdv1.PipelineRequest{}
+				for id := range uint64(count) {
+					r.Ops = append(r.Ops, getOp(id, "k"))
+				}
+				b, err := r.MarshalVT()
+				require.NoError(t, err)
+				answers, take := 0, make(chan struct{})
+				s := &scripted{ctx: t.Context(), raw: [][]byte{b}, sent: func(r *kvdv1.PipelineResponse) error {
+					<-take
+					answers += len(r.Results)
+					return nil
+				}}
+				ended := make(chan error, 1)
+				go func() { ended <- (&service{backend: m}).Pipeline(s) }()
+				synctest.Wait() // Nothing can go on until an answer is taken.
+				require.LessOrEqual(t, int(m.reads.Load()), c.most)
+				close(take)
+				require.NoError(t, <-ended)
+				require.Equal(t, count, answers)
+			})
+		})
+	}
+}
+
+// TestPipelineRefusesWhatItCannotDecode: the stream ends, and what came before is answered.
+func TestPipelineRefusesWhatItCannotDecode(t *testing.T) {
+	good, err := getOp(1, "k").MarshalVT()
+	require.NoError(t, err)
+	for name, message := range map[string][]byte{
+		"an operation":      append(frameOp(good), frameOp([]byte{0x1a, 5, 1})...),
+		"a get":             append(frameOp(good), frameOp([]byte{0x1a, 2, 0x12, 9})...),
+		"an operation's id": append(frameOp(good), frameOp([]byte{0x0a, 0})...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newTable()
+				m.fill("k")
+				answers := 0
+				s := &scripted{ctx: t.Context(), raw: [][]byte{message}, sent: func(r *kvdv1.PipelineResponse) error {
+					answers += len(r.Results)
+					return nil
+				}}
+				require.Equal(t, codes.Internal, status.Code((&service{backend: m}).Pipeline(s)))
+				require.Equal(t, 1, answers)
+			})
+		})
+	}
+	for name, message := range map[string][]byte{"a frame": {0x0a, 5, 1}, "a wire type": {0x08, 1}, "a tag": {0xff}} {
+		require.Error(t, new(opsMessage).UnmarshalVT(message), name)
+	}
+}
+
+// TestPipelineSkipsWhatItDoesNotKnow: a field of a later version beside the operations, and in one.
+func TestPipelineSkipsWhatItDoesNotKnow(t *testing.T) {
+	m := newTable()
+	m.fill("k")
+	op, err := getOp(1, "k").MarshalVT()
+	require.NoError(t, err)
+	later := []byte{0xfa, 0x01, 1, 7} // Field 31, one byte.
+	message := append(append(append([]byte{}, later...), frameOp(append(op, later...))...), later...)
+	var got []*kvdv1.PipelineResult
+	s := &scripted{ctx: t.Context(), raw: [][]byte{message}, sent: func(r *kvdv1.PipelineResponse) error {
+		got = append(got, r.Results...)
+		return nil
+	}}
+	require.NoError(t, (&service{backend: m}).Pipeline(s))
+	require.Len(t, got, 1)
+	require.Equal(t, "value of k", string(got[0].GetGet().GetValue()))
+}
+
+// TestPipelineDeadlinesOfMany: each write has its own deadline, whatever the order in which they came, and no second result
+// when the backend answers later.
+func TestPipelineDeadlinesOfMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newTable()
+		m.held = make(chan struct{})
+		began := time.Now()
+		ms := []uint32{5000, 1000, 3000, 0, 1000, 9000}
+		next := 0
+		idle := make(chan struct{})
+		s := &scripted{ctx: t.Context()}
+		s.next = func() (*kvdv1.PipelineRequest, error) {
+			if next == len(ms) {
+				<-idle
+				return nil, io.EOF
+			}
+			op := putOp(uint64(next), "k")
+			op.TimeoutMs = ms[next]
+			next++
+			return s.request(op), nil
+		}
+		ended := map[uint64]time.Duration{}
+		s.sent = func(r *kvdv1.PipelineResponse) error {
+			for _, x := range r.Results {
+				require.EqualValues(t, codes.DeadlineExceeded, x.GetError().GetCode())
+				require.NotContains(t, ended, x.Id)
+				ended[x.Id] = time.Since(began)
+			}
+			if len(ended) == len(ms) {
+				close(m.held) // Now the backend answers, too late.
+				synctest.Wait()
+				close(idle)
+			}
+			return nil
+		}
+		require.NoError(t, (&service{backend: m}).Pipeline(s))
+		require.Equal(t, map[uint64]time.Duration{
+			0: 5 * time.Second, 1: time.Second, 2: 3 * time.Second, 3: kv.RequestTimeout, 4: time.Second, 5: 9 * time.Second,
+		}, ended)
+	})
+}
+
+// TestPipelinedGetsShareNothing: a read sees nothing of the one before it, whose memory it is decoded and answered in.
+func TestPipelinedGetsShareNothing(t *testing.T) {
+	m := newMemory()
+	m.keys["full"] = kv.Record{Value: []byte("value"), Revision: 7, ExpireAt: 9}
+	m.keys["empty"] = kv.Record{}
+	old := getOp(5, "full")
+	old.GetGet().Header = &kvdv1.RequestHeader{Shard: 9, Version: 7}
+	r := &kvdv1.PipelineRequest{Ops: []*kvdv1.PipelineOp{old, getOp(0, "empty"), getOp(6, "full")}}
+	b, err := r.MarshalVT()
+	require.NoError(t, err)
+	got := map[uint64]*kvdv1.GetResponse{}
+	s := &scripted{ctx: t.Context(), raw: [][]byte{b}, sent: func(r *kvdv1.PipelineResponse) error {
+		for _, x := range r.Results {
+			got[x.Id] = x.GetGet()
+		}
+		return nil
+	}}
+	require.NoError(t, (&service{backend: m}).Pipeline(s))
+	require.Len(t, got[5].GetHeader().GetDescriptors(), 1)
+	require.True(t, got[0].GetFound())
+	require.Empty(t, got[0].GetValue())
+	require.Zero(t, got[0].GetRevision()+uint64(got[0].GetExpireAtMs()))
+	require.Empty(t, got[0].GetHeader().GetDescriptors())
+	require.Equal(t, "value", string(got[6].GetValue()))
+	require.Empty(t, got[6].GetHeader().GetDescriptors())
+}
