@@ -35,8 +35,12 @@ type place struct {
 	there bool
 }
 
-// placeBytes is about what a place takes, with a key of the usual length.
-const placeBytes = 96
+const (
+	// placeBytes is about what a place takes, with a key of the usual length.
+	placeBytes = 96
+	// headKeyBytesMax is the longest key that has a place: with keys of 4 KiB the places would take forty times the memory.
+	headKeyBytesMax = 256
+)
 
 // newHeads makes one of about so many bytes, at least one bucket.
 func newHeads(bytes int) *heads {
@@ -75,6 +79,9 @@ func (h *heads) put(changes uint64, key []byte, head kv.Head, there bool) {
 }
 
 func (h *heads) set(key []byte, head kv.Head, there bool) {
+	if len(key) > headKeyBytesMax {
+		return
+	}
 	b, p := h.find(key)
 	if p == nil {
 		p = &b.places[b.next]

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -93,4 +94,33 @@ func BenchmarkHead(b *testing.B) {
 			}
 		})
 	}
+}
+
+// TestHeadsAreBounded: whatever keys are written, the places take no more than a few times what they take with short ones.
+func TestHeadsAreBounded(t *testing.T) {
+	o := options(t, nil, t.TempDir())
+	o.HeadBytes = 64 << 10
+	s, err := OpenState(o)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	for _, length := range []int{100, kv.KeyBytesMax} {
+		b := s.NewBatch()
+		for i := range 2000 {
+			b.Put(fmt.Appendf(nil, "%0*d", length, i), kv.Record{Revision: 1})
+		}
+		_, err = s.Commit(b)
+		require.NoError(t, err)
+	}
+	bytes := 0
+	for i := range s.heads.buckets {
+		for _, p := range s.heads.buckets[i].places {
+			bytes += len(p.key)
+		}
+	}
+	require.Positive(t, bytes)
+	require.LessOrEqual(t, bytes, 3*o.HeadBytes)
+	h, ok, err := s.Head(fmt.Appendf(nil, "%0*d", kv.KeyBytesMax, 7))
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.EqualValues(t, 1, h.Revision)
 }

@@ -418,11 +418,15 @@ func TestSyncsCounted(t *testing.T) {
 	defer func() { require.NoError(t, l.Close()) }()
 	id := kv.Group{Shard: 1, Replica: 2}
 	require.NoError(t, l.Write([]LogWrite{{Group: id, Reset: &Point{Index: 10, Term: 5}}}, true))
-	before := l.Metrics().Syncs
-	for i := range 5 {
-		require.NoError(t, l.Write([]LogWrite{{Group: id, Reset: &Point{Index: kv.Index(11 + i), Term: 5}}}, true))
+	const n = 50
+	write := func(sync bool) float64 {
+		before := l.Metrics().Syncs
+		for i := range n {
+			require.NoError(t, l.Write([]LogWrite{{Group: id, Reset: &Point{Index: kv.Index(11 + i), Term: 5}}}, sync))
+		}
+		return float64(l.Metrics().Syncs - before)
 	}
-	require.EqualValues(t, 5, l.Metrics().Syncs-before)
-	require.NoError(t, l.Write([]LogWrite{{Group: id, Reset: &Point{Index: 20, Term: 5}}}, false))
-	require.EqualValues(t, 5, l.Metrics().Syncs-before)
+	// Pebble counts a sync after it has told of it: the last one may not be counted yet.
+	require.InDelta(t, n, write(true), 1)
+	require.InDelta(t, 0, write(false), 1)
 }
