@@ -30,14 +30,16 @@ type flight struct {
 	conn *grpc.ClientConn
 	// asks tells that the node is to be asked for a sign of life when there is no answer for long.
 	asks bool
-	// cancel ends the call; nil when it has no end but the caller's.
-	cancel context.CancelFunc
+	// shared is the context that it shares with others; nil when it does not.
+	shared *shared
 
 	list       *flightList
 	prev, next *flight // Guarded, as what follows, by the list's lock.
 	heard      int64   // The tick at which it began, or at which its node was last asked for a sign of life.
 	due        int64   // The tick at which it is cancelled, if it can be.
 	late       bool    // It was.
+	// cancel ends the call; nil when it has no end but the caller's, or a shared one.
+	cancel context.CancelFunc
 }
 
 // flightList is a ring of flights.
@@ -52,6 +54,8 @@ type flights struct {
 	tick  atomic.Int64 // Counts while there are calls.
 	awake atomic.Bool
 	lists [flightLists]flightList
+	// reads and writes are the contexts that they share.
+	reads, writes sharing
 }
 
 func (f *flights) init() {
@@ -64,19 +68,27 @@ func (f *flights) init() {
 // ticks is in how many of them a time has surely gone by: the first may come at once.
 func ticks(d time.Duration) int64 { return int64((d+tickEvery-1)/tickEvery) + 1 }
 
-// takeOff puts a flight into a list; with a cancel it ends when so long has passed. n is any number, to choose the list by.
-func (c *Client) takeOff(f *flight, n int, limit time.Duration) {
+// takeOff puts a flight into a list, and tells the tick. n is any number, to choose the list by.
+func (c *Client) takeOff(f *flight, n int) (tick int64) {
 	f.list = &c.flights.lists[uint(n)%flightLists]
 	root := &f.list.root
 	f.list.mu.Lock()
-	f.heard, f.late = c.flights.tick.Load(), false
-	f.due = f.heard + ticks(limit)
+	tick = c.flights.tick.Load()
+	f.heard, f.late, f.cancel = tick, false, nil
 	f.prev, f.next = root.prev, root
 	f.prev.next, root.prev = f, f
 	f.list.mu.Unlock()
 	if !c.flights.awake.Load() {
 		c.watchFlights()
 	}
+	return tick
+}
+
+// bound has a flight end when so long has passed since it began.
+func (f *flight) bound(cancel context.CancelFunc, limit time.Duration) {
+	f.list.mu.Lock()
+	defer f.list.mu.Unlock()
+	f.cancel, f.due = cancel, f.heard+ticks(limit)
 }
 
 // land takes a flight out again, and tells whether it was cancelled because it took too long.
@@ -85,7 +97,7 @@ func (c *Client) land(f *flight) (late bool) {
 	defer f.list.mu.Unlock()
 	f.prev.next, f.next.prev = f.next, f.prev
 	f.prev, f.next = nil, nil
-	return f.late
+	return f.late || f.shared != nil && f.shared.late.Load()
 }
 
 // watchFlights has somebody look at the flights.
@@ -102,21 +114,31 @@ func (c *Client) lookAtFlights() {
 		select {
 		case <-ticker.C:
 		case <-c.ctx.Done():
+			c.flights.reads.close()()
+			c.flights.writes.close()()
 			return
 		}
 		tick, some := c.flights.tick.Add(1), false
 		for i := range c.flights.lists {
 			some = c.lookAt(&c.flights.lists[i], tick) || some
 		}
+		c.flights.reads.end(tick)
+		c.flights.writes.end(tick)
 		if idle++; c.lookAtStreams(time.Now()) || some {
 			idle = 0
 		}
 		if idle < idleTicks {
 			continue
 		}
+		endReads, endWrites := c.flights.reads.close(), c.flights.writes.close()
 		c.flights.awake.Store(false)
-		// What was put in before it fell asleep has to be seen.
-		if !c.flights.any() && !c.lookAtStreams(time.Now()) || !c.flights.awake.CompareAndSwap(false, true) {
+		// What was put in before it fell asleep has to be seen; it may have one of the contexts.
+		if !c.flights.any() && !c.lookAtStreams(time.Now()) {
+			endReads()
+			endWrites()
+			return
+		}
+		if !c.flights.awake.CompareAndSwap(false, true) {
 			return
 		}
 	}

@@ -74,9 +74,11 @@ type request struct {
 	call call
 
 	// end is the caller's deadline or, when there is none, the client's own.
-	end  time.Time
-	ours bool
+	end   time.Time
+	ours  bool
+	tried bool
 	flight
+	joined joined
 }
 
 // begin notes by when a request has to end.
@@ -157,18 +159,37 @@ func (c *Client) attempt(ctx context.Context, r *request, n int, silence time.Du
 // fly makes the call of an attempt, for so long at most, unless that is 0.
 func (c *Client) fly(ctx context.Context, r *request, n int, t route.Target, e *endpoint, limit time.Duration) (h *kvdv1.ResponseHeader, sent bool, err error) {
 	f := &r.flight
-	f.e, f.conn, f.asks, f.cancel = e, e.conn(), r.op == wire.Write, nil
-	if limit > 0 {
-		ctx, f.cancel = context.WithCancel(ctx)
-		defer f.cancel()
-	}
-	c.takeOff(f, n, limit)
+	f.e, f.conn, f.asks, f.shared = e, e.conn(), r.op == wire.Write, nil
+	tick := c.takeOff(f, n)
 	defer func() {
 		if c.land(f) && err != nil {
 			err = lateError(err)
 		}
 	}()
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = c.limited(ctx, r, tick, limit)
+		defer cancel()
+	}
 	return r.call.over(ctx, f.conn, t)
+}
+
+// limited gives the context of an attempt that began at a tick and may last so long: a shared one if it is the first of a caller without a deadline.
+func (c *Client) limited(ctx context.Context, r *request, tick int64, limit time.Duration) (context.Context, context.CancelFunc) {
+	if r.ours && !r.tried {
+		r.tried = true
+		kind := &c.flights.reads
+		if r.op == wire.Write {
+			kind = &c.flights.writes
+		}
+		if r.shared = kind.join(ctx, tick, limit); r.shared != nil {
+			r.joined = joined{r.shared, ctx}
+			return &r.joined, func() {}
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r.bound(cancel, limit)
+	return ctx, cancel
 }
 
 // headerOf tells a node by what it was chosen.
