@@ -34,3 +34,21 @@ func TestEnds(t *testing.T) {
 		})
 	}
 }
+
+// TestEndedByItself: a process that was killed is not one that ended by itself, nor is one that runs or that there never was.
+func TestEndedByItself(t *testing.T) {
+	n := &Node{c: &Cluster{}, name: "n1"}
+	require.False(t, n.EndedByItself())
+	run := func(script string) {
+		n.run = &process{command: exec.Command("sh", "-c", script), ended: make(chan struct{})}
+		require.NoError(t, n.run.command.Start())
+	}
+	run("exit 1")
+	require.False(t, n.EndedByItself(), "nobody has heard of its end")
+	n.await(n.run)
+	require.True(t, n.EndedByItself())
+	run("exec sleep 1000")
+	go n.await(n.run)
+	n.Kill()
+	require.False(t, n.EndedByItself())
+}

@@ -114,6 +114,13 @@ func (n *Node) Ends() int {
 	return n.ends
 }
 
+// EndedByItself tells whether no process runs, and nobody asked for the end of the last one.
+func (n *Node) EndedByItself() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.run != nil && !n.run.lives() && !n.run.asked
+}
+
 // Leave takes the node out of the cluster's list of those that are to run.
 func (n *Node) Leave() {
 	n.Kill()

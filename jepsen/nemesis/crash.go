@@ -77,7 +77,7 @@ func crash(_ context.Context, n *Nemesis, s Step, rng *rand.Rand) (*act, error) 
 			err = wait.For(ctx, dyingMax)
 		}
 		if err == nil {
-			err = n.each(names, start)
+			err = n.each(names, startEnded)
 		}
 		if err == nil {
 			err = doom(false)

@@ -47,7 +47,7 @@ func (n *Nemesis) disk(names []string, how map[string]any) (*act, error) {
 			err = wait.For(ctx, dyingMax)
 		}
 		if err == nil {
-			err = n.each(names, start)
+			err = n.each(names, startEnded)
 		}
 		if err == nil {
 			fated(false)

@@ -36,6 +36,14 @@ func start(m *cluster.Node) error {
 	return m.Start()
 }
 
+// startEnded starts a node whose process has ended by itself: one that another fault has killed is not yet to come back.
+func startEnded(m *cluster.Node) error {
+	if !m.EndedByItself() {
+		return nil
+	}
+	return start(m)
+}
+
 // kill is kill -9, and after a while another start.
 func kill(_ context.Context, n *Nemesis, _ Step, rng *rand.Rand) (*act, error) {
 	names, err := n.victims(rng)
