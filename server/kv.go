@@ -27,7 +27,23 @@ type service struct {
 }
 
 func (s *service) fail(op wire.Op, err error) error {
+	if e, ok := err.(*kv.OverloadError); ok && e.RetryAfter == kv.RetryAfter {
+		return overloaded(*e)
+	}
 	return wire.StatusError(op, err, s.backend.NodeAddress)
+}
+
+// refusals are the statuses of overload, by what there is too much of: a few constants. A node with too much to do must not
+// make each anew, of two dozen objects.
+var refusals sync.Map // kv.OverloadError to error
+
+func overloaded(e kv.OverloadError) error {
+	if known, ok := refusals.Load(e); ok {
+		return known.(error)
+	}
+	// It is the same for reads and writes: nothing was begun.
+	made, _ := refusals.LoadOrStore(e, wire.StatusError(wire.Write, &e, nil))
+	return made.(error)
 }
 
 // bounded gives a request without a deadline one.

@@ -101,6 +101,21 @@ func TestErrorsSayTheirOutcome(t *testing.T) {
 	}
 }
 
+// TestRefusalsAreShared: a call that is refused for overload costs no status of its own, and has the same one as any.
+func TestRefusalsAreShared(t *testing.T) {
+	e := &kv.OverloadError{What: "a queue", RetryAfter: kv.RetryAfter}
+	s := &service{backend: &memory{fail: e}}
+	_, first := s.Put(t.Context(), &kvdv1.PutRequest{Key: []byte("k")})
+	require.Equal(t, wire.StatusError(wire.Write, e, nil).Error(), first.Error())
+	require.Equal(t, kvdv1.ErrorDetail_OVERLOADED, wire.DetailOf(first).GetReason())
+	_, second := s.Put(t.Context(), &kvdv1.PutRequest{Key: []byte("k")})
+	require.Same(t, first, second)
+	other := &kv.OverloadError{What: "another queue", RetryAfter: kv.RetryAfter}
+	require.Contains(t, s.fail(wire.Read, other).Error(), "another queue")
+	other.RetryAfter++
+	require.EqualValues(t, kv.RetryAfter.Milliseconds()+1, wire.DetailOf(s.fail(wire.Read, other)).GetRetryAfterMs())
+}
+
 func TestRefusals(t *testing.T) {
 	s := &service{backend: newMemory()}
 	for name, f := range map[string]func() error{

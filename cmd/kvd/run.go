@@ -24,8 +24,20 @@ import (
 // stopPatience bounds how long calls under way are waited for.
 const stopPatience = 3 * time.Second
 
-// gcPercent lets the heap grow to four times what lives between two collections; the limit above bounds it.
-const gcPercent = 300
+const (
+	// gcPercent lets the heap grow to four times what lives between two collections; the limit below bounds it.
+	gcPercent = 300
+	// gcPercentFrom is the memory from which that is enough. What lives when the cache is empty grows with the memory, and
+	// with less of it a node that serves from a small heap would collect all the time: it may let the heap grow further, to
+	// about the same half a gigabyte or to the limit. gcPercentMost is where the percentage ends.
+	gcPercentFrom = 2 << 30
+	gcPercentMost = 2000
+)
+
+// collectorPercent is the GOGC of a node with so much memory, in bytes.
+func collectorPercent(memory int64) int {
+	return int(min(max(gcPercent*gcPercentFrom/memory, gcPercent), gcPercentMost))
+}
 
 // exitRemoved is the code with which a node ends that was removed from its cluster: starting it again does not help.
 const exitRemoved = 3
@@ -48,7 +60,7 @@ func run(s *settings) error {
 	d.logger = s.logger(os.Stderr, &d.level)
 	// A quarter of the memory is Pebble's, outside of the collector's reach; the rest leaves room for the runtime.
 	debug.SetMemoryLimit(s.memory * 7 / 10)
-	debug.SetGCPercent(gcPercent)
+	debug.SetGCPercent(collectorPercent(s.memory))
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	if s.exposed() && !s.secure() {

@@ -1,0 +1,16 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestCollectorPercent: a heap that is small because the memory is may grow further.
+func TestCollectorPercent(t *testing.T) {
+	for memory, want := range map[int64]int{
+		memoryMin: gcPercentMost, 192 << 20: gcPercentMost, 512 << 20: 1200, 1 << 30: 600, 2 << 30: gcPercent, 1 << 50: gcPercent,
+	} {
+		require.Equal(t, want, collectorPercent(memory), "%d MiB", memory>>20)
+	}
+}
