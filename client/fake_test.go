@@ -48,6 +48,8 @@ type fakeNode struct {
 	put    func(ctx context.Context, n int, r *kvdv1.PutRequest) (*kvdv1.PutResponse, error)
 	get    func(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error)
 	backup func(r *kvdv1.BackupRequest, send func(*kvdv1.BackupChunk) error) error
+	// pipeline is a stream that it does not serve itself.
+	pipeline func(stream kvdv1.KV_PipelineServer) error
 	// know is the map that it gives; without one it says that it has none.
 	know *kvdv1.MapResponse
 }
@@ -173,6 +175,12 @@ func (n *fakeNode) Map(ctx context.Context, _ *kvdv1.MapRequest) (*kvdv1.MapResp
 
 // Pipeline answers each operation by itself. An answer that is no error of kvd's breaks the stream.
 func (n *fakeNode) Pipeline(stream kvdv1.KV_PipelineServer) error {
+	n.mu.Lock()
+	pipeline := n.pipeline
+	n.mu.Unlock()
+	if pipeline != nil {
+		return pipeline(stream)
+	}
 	var sending sync.Mutex
 	broken := make(chan error, 1)
 	fail := func(err error) {

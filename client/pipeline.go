@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/client/route"
@@ -54,11 +56,12 @@ type operation struct {
 	kind wire.Op
 	at   place
 	size int // About its bytes in a message.
+	// field is the number of its answers' field in PipelineResult.
+	field protowire.Number
 
 	state atomic.Int32
-	// waiter is who waits for it; nil when verb is to be told.
+	// waiter is who waits for it, and err what they are told; nil when nobody does.
 	waiter chan struct{}
-	result *kvdv1.PipelineResult
 	err    error
 
 	// What follows belongs to whoever moves it on: one at a time.
@@ -147,12 +150,14 @@ func (o *operation) finish(r *kvdv1.PipelineResult, err error) {
 	o.tell(r, err)
 }
 
+// tell tells the caller; the result is good for as long as this lasts.
 func (o *operation) tell(r *kvdv1.PipelineResult, err error) {
 	if o.waiter == nil {
 		o.verb.ended(r, err)
 		return
 	}
-	o.result, o.err = r, err
+	o.err = err
+	o.verb.ended(r, err)
 	o.waiter <- struct{}{}
 }
 

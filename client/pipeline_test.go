@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/client"
 	"github.com/kvdstore/kvd/kv"
 )
@@ -122,6 +123,62 @@ func TestSilentStream(t *testing.T) {
 					require.ErrorIs(t, err, context.DeadlineExceeded)
 					require.GreaterOrEqual(t, n.asked(), 5)
 				}
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}
+
+// raw is a message as it travels.
+type raw []byte
+
+func (raw) Reset()                                         {}
+func (r raw) SizeVT() int                                  { return len(r) }
+func (r raw) MarshalToSizedBufferVT(b []byte) (int, error) { return copy(b, r), nil }
+func (raw) UnmarshalVT([]byte) error                       { return errors.New("it is only sent") }
+
+// TestGarbledAnswers: a stream whose answers cannot be decoded is broken: what was flying on it is unknown, and reads come again.
+func TestGarbledAnswers(t *testing.T) {
+	for name, answer := range map[string]raw{
+		"a message": {0x0a, 9},
+		"an id":     {0x0a, 2, 0x08, 0x80},
+		// Of both operations: these are the first ids of the first two slots.
+		"an answer":    {0x0a, 7, 0x08, 0x80, 0x08, 0x1a, 2, 0x0a, 9, 0x0a, 7, 0x08, 0x81, 0x08, 0x1a, 2, 0x0a, 9},
+		"nothing":      {0x0a, 3, 0x08, 0x80, 0x08, 0x0a, 3, 0x08, 0x81, 0x08},
+		"another kind": {0x0a, 5, 0x08, 0x80, 0x08, 0x2a, 0, 0x0a, 5, 0x08, 0x81, 0x08, 0x2a, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newNetwork(t, grpc.ForceServerCodecV2(wire.Codec()))
+				n := w.node("n1:1")
+				defer w.stop()
+				n.pipeline = func(stream kvdv1.KV_PipelineServer) error {
+					for came := 0; came < 2; {
+						m, err := stream.Recv()
+						if err != nil {
+							return err
+						}
+						came += len(m.Ops)
+					}
+					n.mu.Lock()
+					n.pipeline = nil
+					n.mu.Unlock()
+					if err := stream.SendMsg(answer); err != nil {
+						return err
+					}
+					<-stream.Context().Done()
+					return stream.Context().Err()
+				}
+				c := w.connect(nil, "n1:1")
+				p := c.Pipeline()
+				began := time.Now()
+				read, written := make(chan error, 1), make(chan error, 1)
+				p.GoGet(t.Context(), b("k"), func(_ client.Item, _ bool, err error) { read <- err })
+				p.GoPut(t.Context(), b("k"), b("v"), func(_ client.PutResult, err error) { written <- err })
+				require.ErrorIs(t, <-written, client.ErrUnknown)
+				require.NoError(t, <-read)
+				require.Less(t, time.Since(began), time.Second)
+				require.Empty(t, n.came())
 				require.NoError(t, c.Close())
 			})
 		})

@@ -250,32 +250,61 @@ func (s *stream) drop(n int) {
 }
 
 // receive takes answers.
-func (s *stream) receive(rpc grpc.BidiStreamingClient[kvdv1.PipelineRequest, kvdv1.PipelineResponse], e *endpoint) error {
-	var ops []*operation
+func (s *stream) receive(rpc kvdv1.KV_PipelineClient, e *endpoint) error {
+	var m answers
+	var memory answerMemory
+	var list []answer
 	for {
-		m, err := rpc.Recv()
-		if err != nil {
+		if err := rpc.RecvMsg(&m); err != nil {
 			return err
 		}
-		ops = ops[:0]
-		s.mu.Lock()
-		s.heard = time.Now()
-		for _, r := range m.GetResults() {
-			ops = append(ops, s.slots.take(r.GetId()))
+		var err error
+		if list, err = m.split(list[:0]); err != nil {
+			return err
 		}
-		more := s.idle && len(s.queue) > 0
-		s.idle = s.idle && !more
-		s.mu.Unlock()
-		if more {
-			signal(s.wake)
-		}
+		s.claim(list)
 		s.c.answered(e)
-		for i, o := range ops {
-			if o != nil {
-				s.answer(o, m.Results[i])
+		for i, a := range list {
+			if a.o == nil {
+				continue
 			}
+			r, err := memory.decode(&a)
+			if err == nil && !a.fits() {
+				err = errGarbledAnswer
+			}
+			if err != nil {
+				s.giveBack(list[i:])
+				return err
+			}
+			s.answer(a.o, r)
 		}
-		clear(ops)
+		clear(list)
+	}
+}
+
+// claim takes the operations that are answered out of flight; there is none for an id that nobody knows.
+func (s *stream) claim(list []answer) {
+	s.mu.Lock()
+	s.heard = time.Now()
+	for i := range list {
+		list[i].o = s.slots.take(list[i].id)
+	}
+	more := s.idle && len(s.queue) > 0
+	s.idle = s.idle && !more
+	s.mu.Unlock()
+	if more {
+		signal(s.wake)
+	}
+}
+
+// giveBack puts operations into flight again whose answers say nothing, for the end of the stream.
+func (s *stream) giveBack(list []answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range list {
+		if a.o != nil {
+			s.slots.put(a.o)
+		}
 	}
 }
 

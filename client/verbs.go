@@ -13,7 +13,7 @@ import (
 type verb interface {
 	// message makes the operation of a message, a new one for each attempt but the first: an earlier one may still be encoded.
 	message(first bool, r kv.Route) *kvdv1.PipelineOp
-	// ended tells the caller, unless somebody waits.
+	// ended takes what the caller is to get, and tells it unless somebody waits. The result is used again afterwards.
 	ended(r *kvdv1.PipelineResult, err error)
 }
 
@@ -41,7 +41,7 @@ func (x *parcel[W, Q]) pack(first bool, r kv.Route) (*parcel[W, Q], *kvdv1.Reque
 const opBytes = 64
 
 // await begins an operation and waits for its end.
-func (p *Pipeline) await(ctx context.Context, o *operation) (*kvdv1.PipelineResult, error) {
+func (p *Pipeline) await(ctx context.Context, o *operation) error {
 	if o.waiter, _ = p.c.waiters.Get().(chan struct{}); o.waiter == nil {
 		o.waiter = make(chan struct{}, 1)
 	}
@@ -57,7 +57,7 @@ func (p *Pipeline) await(ctx context.Context, o *operation) (*kvdv1.PipelineResu
 		}
 	}
 	p.c.waiters.Put(o.waiter)
-	return o.result, o.err
+	return o.err
 }
 
 // pipelinedPut is the verb of a put.
@@ -66,6 +66,7 @@ type pipelinedPut struct {
 	parcel[kvdv1.PipelineOp_Put, kvdv1.PutRequest]
 	value []byte
 	write *write
+	got   PutResult
 	done  func(PutResult, error)
 }
 
@@ -76,6 +77,7 @@ func newPut(key, value []byte, list []WriteOption) (*pipelinedPut, error) {
 	}
 	x := &pipelinedPut{value: value, write: w}
 	x.verb, x.key, x.kind, x.size = x, key, wire.Write, opBytes+len(key)+len(value)
+	x.field = resultPutField
 	return x, nil
 }
 
@@ -87,7 +89,11 @@ func (x *pipelinedPut) message(first bool, r kv.Route) *kvdv1.PipelineOp {
 	return &m.op
 }
 
-func (x *pipelinedPut) ended(r *kvdv1.PipelineResult, err error) { x.done(putResult(r.GetPut()), err) }
+func (x *pipelinedPut) ended(r *kvdv1.PipelineResult, err error) {
+	if x.got = putResult(r.GetPut()); x.done != nil {
+		x.done(x.got, err)
+	}
+}
 
 // GoPut begins a put; done is called once, from any goroutine. It waits while too many operations are in flight.
 func (p *Pipeline) GoPut(ctx context.Context, key, value []byte, done func(PutResult, error), list ...WriteOption) {
@@ -106,8 +112,8 @@ func (p *Pipeline) Put(ctx context.Context, key, value []byte, list ...WriteOpti
 	if err != nil {
 		return PutResult{}, err
 	}
-	r, err := p.await(ctx, &x.operation)
-	return putResult(r.GetPut()), err
+	err = p.await(ctx, &x.operation)
+	return x.got, err
 }
 
 // pipelinedGet is the verb of a get.
@@ -115,6 +121,8 @@ type pipelinedGet struct {
 	operation
 	parcel[kvdv1.PipelineOp_Get, kvdv1.GetRequest]
 	level kvdv1.Level
+	item  Item
+	found bool
 	done  func(item Item, found bool, err error)
 }
 
@@ -124,6 +132,7 @@ func newGet(key []byte, list []ReadOption) (*pipelinedGet, error) {
 	}
 	x := &pipelinedGet{level: level(list)}
 	x.verb, x.key, x.kind, x.at, x.size = x, key, wire.Read, placeOf(x.level), opBytes+len(key)
+	x.field = resultGetField
 	return x, nil
 }
 
@@ -135,7 +144,9 @@ func (x *pipelinedGet) message(first bool, r kv.Route) *kvdv1.PipelineOp {
 }
 
 func (x *pipelinedGet) ended(r *kvdv1.PipelineResult, err error) {
-	x.done(itemOf(x.key, r.GetGet()), r.GetGet().GetFound(), err)
+	if x.item, x.found = itemOf(x.key, r.GetGet()), r.GetGet().GetFound(); x.done != nil {
+		x.done(x.item, x.found, err)
+	}
 }
 
 // GoGet begins a get.
@@ -155,8 +166,8 @@ func (p *Pipeline) Get(ctx context.Context, key []byte, list ...ReadOption) (ite
 	if err != nil {
 		return Item{}, false, err
 	}
-	r, err := p.await(ctx, &x.operation)
-	return itemOf(key, r.GetGet()), r.GetGet().GetFound(), err
+	err = p.await(ctx, &x.operation)
+	return x.item, x.found, err
 }
 
 // pipelinedDelete is the verb of a delete.
@@ -164,6 +175,7 @@ type pipelinedDelete struct {
 	operation
 	parcel[kvdv1.PipelineOp_Delete, kvdv1.DeleteRequest]
 	condition *kvdv1.Condition
+	got       DeleteResult
 	done      func(DeleteResult, error)
 }
 
@@ -173,6 +185,7 @@ func newDelete(key []byte, list []WriteOption) (*pipelinedDelete, error) {
 	}
 	x := &pipelinedDelete{condition: options(list).condition}
 	x.verb, x.key, x.kind, x.size = x, key, wire.Write, opBytes+len(key)
+	x.field = resultDeleteField
 	return x, nil
 }
 
@@ -184,7 +197,9 @@ func (x *pipelinedDelete) message(first bool, r kv.Route) *kvdv1.PipelineOp {
 }
 
 func (x *pipelinedDelete) ended(r *kvdv1.PipelineResult, err error) {
-	x.done(deleteResult(r.GetDelete()), err)
+	if x.got = deleteResult(r.GetDelete()); x.done != nil {
+		x.done(x.got, err)
+	}
 }
 
 // GoDelete begins a delete.
@@ -204,8 +219,8 @@ func (p *Pipeline) Delete(ctx context.Context, key []byte, list ...WriteOption) 
 	if err != nil {
 		return DeleteResult{}, err
 	}
-	r, err := p.await(ctx, &x.operation)
-	return deleteResult(r.GetDelete()), err
+	err = p.await(ctx, &x.operation)
+	return x.got, err
 }
 
 // pipelinedIncrement is the verb of an increment.
@@ -213,6 +228,7 @@ type pipelinedIncrement struct {
 	operation
 	parcel[kvdv1.PipelineOp_Increment, kvdv1.IncrementRequest]
 	delta int64
+	value int64
 	done  func(value int64, err error)
 }
 
@@ -222,6 +238,7 @@ func newIncrement(key []byte, delta int64) (*pipelinedIncrement, error) {
 	}
 	x := &pipelinedIncrement{delta: delta}
 	x.verb, x.key, x.kind, x.size = x, key, wire.Write, opBytes+len(key)
+	x.field = resultIncrementField
 	return x, nil
 }
 
@@ -233,7 +250,9 @@ func (x *pipelinedIncrement) message(first bool, r kv.Route) *kvdv1.PipelineOp {
 }
 
 func (x *pipelinedIncrement) ended(r *kvdv1.PipelineResult, err error) {
-	x.done(r.GetIncrement().GetValue(), err)
+	if x.value = r.GetIncrement().GetValue(); x.done != nil {
+		x.done(x.value, err)
+	}
 }
 
 // GoIncrement begins an increment.
@@ -253,8 +272,8 @@ func (p *Pipeline) Increment(ctx context.Context, key []byte, delta int64) (int6
 	if err != nil {
 		return 0, err
 	}
-	r, err := p.await(ctx, &x.operation)
-	return r.GetIncrement().GetValue(), err
+	err = p.await(ctx, &x.operation)
+	return x.value, err
 }
 
 // pipelinedTxn is the verb of a transaction.
@@ -262,6 +281,7 @@ type pipelinedTxn struct {
 	operation
 	parcel[kvdv1.PipelineOp_Txn, kvdv1.TxnRequest]
 	txn  *kvdv1.TxnRequest
+	got  *kvdv1.TxnResponse
 	done func(*kvdv1.TxnResponse, error)
 }
 
@@ -271,6 +291,7 @@ func newTxn(r *kvdv1.TxnRequest) (*pipelinedTxn, error) {
 	}
 	x := &pipelinedTxn{txn: r}
 	x.verb, x.key, x.kind, x.size = x, txnKey(r), wire.Write, opBytes+r.SizeVT()
+	x.field = resultTxnField
 	return x, nil
 }
 
@@ -282,7 +303,11 @@ func (x *pipelinedTxn) message(first bool, r kv.Route) *kvdv1.PipelineOp {
 	return &m.op
 }
 
-func (x *pipelinedTxn) ended(r *kvdv1.PipelineResult, err error) { x.done(r.GetTxn(), err) }
+func (x *pipelinedTxn) ended(r *kvdv1.PipelineResult, err error) {
+	if x.got = r.GetTxn(); x.done != nil {
+		x.done(x.got, err)
+	}
+}
 
 // GoTxn begins a transaction. The request must not be changed before it has ended.
 func (p *Pipeline) GoTxn(ctx context.Context, r *kvdv1.TxnRequest, done func(*kvdv1.TxnResponse, error)) {
@@ -301,6 +326,6 @@ func (p *Pipeline) Txn(ctx context.Context, r *kvdv1.TxnRequest) (*kvdv1.TxnResp
 	if err != nil {
 		return nil, err
 	}
-	result, err := p.await(ctx, &x.operation)
-	return result.GetTxn(), err
+	err = p.await(ctx, &x.operation)
+	return x.got, err
 }
