@@ -123,7 +123,7 @@ func setHeader(r *kvdv1.PipelineResult) {
 	}
 }
 
-// FuzzAnswers: whatever comes is decoded, or refused.
+// FuzzAnswers: whatever comes is decoded, or refused; what both decoders take is decoded.
 func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{0x0a, 4, 8, 1, 0x1a, 0})
 	f.Add([]byte{0x0a, 4, 8, 1, 0x1a, 9})
@@ -139,7 +139,9 @@ func FuzzAnswers(f *testing.F) {
 			_, err := memory.decode(&list[i])
 			refused = refused || err != nil
 		}
-		if err := new(kvdv1.PipelineResponse).UnmarshalVT(data); err == nil && refused {
+		// They do not agree on groups, and on fields of another type.
+		good := proto.Unmarshal(data, &kvdv1.PipelineResponse{}) == nil && new(kvdv1.PipelineResponse).UnmarshalVT(data) == nil
+		if good && refused {
 			t.Fatal("a good message was refused")
 		}
 	})
