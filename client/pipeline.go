@@ -37,10 +37,12 @@ type Pipeline struct {
 // Pipeline gives the client's pipelined mode. All share the client's streams and its bound of operations in flight.
 func (c *Client) Pipeline() *Pipeline { return &Pipeline{c: c} }
 
-// An operation is waiting (in a queue, or for another try), flying (on a stream), or ended. Only what is flying can be
-// unknown.
+// An operation is waiting (in a queue, or for another try), leaving (in a message that is being encoded), flying (on a stream),
+// or ended. Only what is flying can be unknown. Of one that is leaving the caller hears nothing: told of an end, it may use the
+// key's and the value's memory again, and what is sent would be neither the one nor the other.
 const (
 	waiting = iota
+	leaving
 	flying
 	ended
 )
@@ -112,11 +114,12 @@ func (o *operation) over(now time.Time) error {
 	return nil
 }
 
-// expire ends an operation whose time is over: one that is not flying was surely not done.
+// expire ends an operation whose time is over: one that is not flying was surely not done. One that is leaving ends later: who
+// looks at the streams finds it again.
 func (o *operation) expire(err error) {
 	for {
 		switch state := o.state.Load(); {
-		case state == ended:
+		case state == ended, state == leaving:
 			return
 		case !o.state.CompareAndSwap(state, ended):
 		case state == waiting:

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
@@ -183,4 +185,52 @@ func TestGarbledAnswers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// heldCodec has a message wait before it is encoded.
+type heldCodec struct {
+	encoding.CodecV2
+	hold chan struct{}
+}
+
+func (c heldCodec) Marshal(v any) (mem.BufferSlice, error) {
+	if m, ok := v.(interface{ GetOps() []*kvdv1.PipelineOp }); ok && len(m.GetOps()) > 0 {
+		<-c.hold
+	}
+	return c.CodecV2.Marshal(v)
+}
+
+// TestCallerKeepsNothingThatIsSent: a caller that has given up may use the memory of key and value again: it does not hear of the end
+// before they are encoded.
+func TestCallerKeepsNothingThatIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newNetwork(t)
+		n := w.node("n1:1")
+		n.put = hangs
+		defer w.stop()
+		held := heldCodec{wire.Codec(), make(chan struct{})}
+		c := w.connect(func(c *client.Config) {
+			c.DialOptions = append(c.DialOptions, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(held)))
+		}, "n1:1")
+		ctx, cancel := context.WithCancel(t.Context())
+		key, value := b("key"), b("value")
+		result := make(chan error, 1)
+		go func() {
+			_, err := c.Pipeline().Put(ctx, key, value)
+			copy(key, "abc")
+			copy(value, "abcde")
+			result <- err
+		}()
+		time.Sleep(soon)
+		cancel()
+		time.Sleep(soon)
+		close(held.hold)
+		require.ErrorIs(t, <-result, client.ErrUnknown)
+		synctest.Wait()
+		came := n.came()
+		require.Len(t, came, 1)
+		require.Equal(t, "key", string(came[0].Key))
+		require.Equal(t, "value", string(came[0].Value))
+		require.NoError(t, c.Close())
+	})
 }

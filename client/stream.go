@@ -190,13 +190,28 @@ func (s *stream) carry(e *endpoint) error {
 	return context.Cause(s.ctx)
 }
 
+// departure is a message, and the operations in it that are leaving.
+type departure struct {
+	kvdv1.PipelineRequest
+	ops []*operation
+}
+
+// Encoded is called by the client's codec, and by who sends, in the same goroutine: the codec may be another.
+func (m *departure) Encoded() {
+	for _, o := range m.ops {
+		o.state.CompareAndSwap(leaving, flying)
+	}
+	clear(m.ops)
+	m.ops = m.ops[:0]
+}
+
 // send sends messages of what is queued.
 func (s *stream) send(rpc kvdv1.KV_PipelineClient) error {
-	var ops []*operation
-	m := &kvdv1.PipelineRequest{}
+	m := &departure{}
 	for {
-		for ops = s.take(ops, m); len(ops) > 0; ops = s.take(ops, m) {
-			if err := rpc.Send(m); err != nil {
+		for s.take(m); len(m.ops) > 0; s.take(m) {
+			err := rpc.SendMsg(m)
+			if m.Encoded(); err != nil {
 				<-s.ctx.Done() // It says only that the stream ended; the receiver knows why.
 				return err
 			}
@@ -211,35 +226,33 @@ func (s *stream) send(rpc kvdv1.KV_PipelineClient) error {
 
 // take makes a message of what is queued, in place of the last one, which has left. There is nothing in it when there is
 // nothing to send, or no more may be in flight: then the sender is woken when there is.
-func (s *stream) take(ops []*operation, m *kvdv1.PipelineRequest) []*operation {
-	clear(ops)
+func (s *stream) take(m *departure) {
 	clear(m.Ops)
-	ops, m.Ops = ops[:0], m.Ops[:0]
+	m.Ops = m.Ops[:0]
 	now := time.Now()
 	s.mu.Lock()
 	size, n, none := 0, 0, s.slots.len() == 0
-	for ; n < len(s.queue) && len(ops) < messageOps && s.slots.len() < kv.PipelineInFlight; n++ {
+	for ; n < len(s.queue) && len(m.ops) < messageOps && s.slots.len() < kv.PipelineInFlight; n++ {
 		o := s.queue[n]
-		if size += o.size; size > messageBytes && len(ops) > 0 {
+		if size += o.size; size > messageBytes && len(m.ops) > 0 {
 			break
 		}
-		if !o.state.CompareAndSwap(waiting, flying) {
+		if !o.state.CompareAndSwap(waiting, leaving) {
 			size -= o.size // It ended in the queue.
 			continue
 		}
 		o.id = s.slots.put(o)
-		ops = append(ops, o)
+		m.ops = append(m.ops, o)
 	}
 	s.drop(n)
 	if none {
 		s.heard = now // Silence counts from here.
 	}
-	s.idle = len(ops) == 0
+	s.idle = len(m.ops) == 0
 	s.mu.Unlock()
-	for _, o := range ops {
+	for _, o := range m.ops {
 		m.Ops = append(m.Ops, o.message(now))
 	}
-	return ops
 }
 
 // drop takes the first n out of the queue.
@@ -310,6 +323,7 @@ func (s *stream) giveBack(list []answer) {
 
 // answer ends an operation, or tries it again when it was not done.
 func (s *stream) answer(o *operation, r *kvdv1.PipelineResult) {
+	o.state.CompareAndSwap(leaving, flying) // Another codec does not tell that it was encoded.
 	p := r.GetError()
 	if p == nil {
 		s.c.learn(resultHeader(r), o.at == atLeader)
