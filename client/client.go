@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -80,6 +81,7 @@ type Client struct {
 
 	routing sync.RWMutex // Guards routes. Taken before the pool's lock.
 	routes  *route.Map
+	mapped  atomic.Bool // A whole map was taken.
 
 	mu        sync.Mutex // Guards the rest. Taken alone.
 	refreshed time.Time

@@ -150,7 +150,7 @@ func (c *Client) attempt(ctx context.Context, r *request, n int, silence time.Du
 	h, sent, err := c.fly(ctx, r, n, t, e, r.limit(silence))
 	if err == nil {
 		c.answered(e)
-		c.learn(h, r.at == atLeader)
+		c.learn(t, h, r.at == atLeader)
 		return verdict{}
 	}
 	return c.judge(ctx.Err() != nil || r.ours && !time.Now().Before(r.end), r.op, t, e, sent, err)

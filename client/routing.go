@@ -70,10 +70,7 @@ func (c *Client) anyNode(n int) string {
 
 // refreshFirst asks for the map when nothing is known yet.
 func (c *Client) refreshFirst() {
-	c.routing.RLock()
-	known := c.routes.Version() != 0
-	c.routing.RUnlock()
-	if !known {
+	if !c.mapped.Load() {
 		c.refresh()
 	}
 }
@@ -141,6 +138,7 @@ func (c *Client) take(m *kvdv1.MapResponse) {
 	for _, address := range c.routes.Addresses() {
 		known[address] = true
 	}
+	c.mapped.Store(c.routes.Version() != 0)
 	c.routing.Unlock()
 	if taken {
 		c.pool.keep(known)
@@ -148,17 +146,20 @@ func (c *Client) take(m *kvdv1.MapResponse) {
 }
 
 // learn takes what an answer tells of the map. led tells that the node that served it leads the shard.
-func (c *Client) learn(h *kvdv1.ResponseHeader, led bool) {
+func (c *Client) learn(t route.Target, h *kvdv1.ResponseHeader, led bool) {
 	if c.cfg.Only {
 		return
 	}
 	shard, node := kv.ShardID(h.GetShard()), kv.NodeID(h.GetNode())
+	if led && t.Leader == node && t.Route.Shard == shard && len(h.GetDescriptors()) == 0 {
+		return // It was known, as nearly always.
+	}
 	led = led && shard != kv.MetaShard && node != 0
 	c.routing.RLock()
 	led = led && c.routes.Leader(shard) != node
 	c.routing.RUnlock()
 	if !led && len(h.GetDescriptors()) == 0 {
-		return // As nearly always.
+		return
 	}
 	c.routing.Lock()
 	defer c.routing.Unlock()

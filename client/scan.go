@@ -119,7 +119,7 @@ func (s *scan) stream(ctx context.Context, t route.Target, silence time.Duration
 		}
 		quiet.Stop() // The caller may take its time.
 		s.c.answered(e)
-		s.c.learn(chunk.GetHeader(), false)
+		s.c.learn(t, chunk.GetHeader(), false)
 		if err := s.take(chunk); s.done || err != nil {
 			return verdict{err: err, again: true}
 		}

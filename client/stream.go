@@ -326,7 +326,7 @@ func (s *stream) answer(o *operation, r *kvdv1.PipelineResult) {
 	o.state.CompareAndSwap(leaving, flying) // Another codec does not tell that it was encoded.
 	p := r.GetError()
 	if p == nil {
-		s.c.learn(resultHeader(r), o.at == atLeader)
+		s.c.learn(o.target, resultHeader(r), o.at == atLeader)
 		o.conclude(flying, r, nil)
 		return
 	}

@@ -231,6 +231,8 @@ type Target struct {
 	// Address is empty when nothing is known, or all that is known is better left alone.
 	Address string
 	Route   kv.Route
+	// Leader is the node at the address, if it was chosen because it leads the shard.
+	Leader kv.NodeID
 }
 
 // Find gives the descriptor that holds a key; nil when none is known. It is shared and read-only.
@@ -249,8 +251,9 @@ func (m *Map) Lookup(key []byte, attempt int, avoid func(address string) bool) T
 	if d == nil {
 		return Target{}
 	}
-	if address := m.addresses[m.leaders[d.Shard]]; address != "" && !avoid(address) {
-		return Target{Address: address, Route: routeOf(d)}
+	leader := m.leaders[d.Shard]
+	if address := m.addresses[leader]; address != "" && !avoid(address) {
+		return Target{Address: address, Route: routeOf(d), Leader: leader}
 	}
 	return m.replica(d, attempt, avoid)
 }

@@ -47,7 +47,7 @@ func TestLeaderFirstThenReplicas(t *testing.T) {
 	require.Equal(t, "one", m.Lookup([]byte("a"), 0, never).Address)
 	require.Equal(t, "two", m.Lookup([]byte("a"), 1, never).Address)
 	m.Lead(1, 2, "")
-	require.Equal(t, Target{"two", kv.Route{Shard: 1, Version: 1}}, m.Lookup([]byte("a"), 0, never))
+	require.Equal(t, Target{Address: "two", Route: kv.Route{Shard: 1, Version: 1}, Leader: 2}, m.Lookup([]byte("a"), 0, never))
 	require.Equal(t, "one", m.Lookup([]byte("a"), 0, func(a string) bool { return a == "two" }).Address)
 	require.Equal(t, Target{Route: kv.Route{Shard: 1, Version: 1}}, m.Lookup([]byte("a"), 0, func(string) bool { return true }))
 	m.Lead(1, 3, "three")
