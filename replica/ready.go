@@ -68,6 +68,7 @@ func (r *Replica) Ready(now time.Duration) (w Work, ok bool) {
 	r.log.Append(rd.Entries)
 	r.last = r.log.last
 	r.place(rd.Entries)
+	w.Early = r.thin(w.Early)
 	return w, true
 }
 
@@ -153,6 +154,7 @@ func (r *Replica) observe(rd raft.Ready) {
 	r.lease.reset()
 	r.transferring = 0
 	clear(r.applied)
+	clear(r.toldOf)
 	r.doubt()
 	r.snapshotting = r.snapshotting && leader
 	r.failReads(r.notLeader())

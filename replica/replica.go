@@ -123,7 +123,9 @@ type Replica struct {
 	transferring int // Ticks left of a hand-over under way.
 	sinceHanding int // Ticks since the last hand-over began.
 	// applied is how far the others have applied, by what they said last.
-	applied      map[uint64]uint64
+	applied map[uint64]uint64
+	// toldOf are the highest commits that were left out of what the others were told (thin).
+	toldOf       map[uint64]uint64
 	snapshotting bool
 	stepped      *raftpb.Snapshot // Stepped in this turn and not judged yet.
 	installing   *installing
@@ -139,7 +141,7 @@ func New(c Config) (*Replica, error) {
 		machine: c.Machine, codec: c.Codec, election: c.ElectionTicks, seq: uint64(c.Incarnation) << 32,
 		promise: promise{election: c.ElectionTicks}, lease: newLease(c.ElectionTicks, c.Tick),
 		alone: alone(c.Conf, c.Replica), strangers: map[kv.ReplicaID]kv.NodeID{}, holds: c.Holds, synced: c.Hard.GetCommit(),
-		sinceHanding: c.ElectionTicks, applied: map[uint64]uint64{},
+		sinceHanding: c.ElectionTicks, applied: map[uint64]uint64{}, toldOf: map[uint64]uint64{},
 	}
 	hard := &raftpb.HardState{
 		Term: new(max(c.Hard.GetTerm(), uint64(c.TruncatedTerm))), Vote: new(c.Hard.GetVote()),

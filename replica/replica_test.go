@@ -284,6 +284,11 @@ func elect(t *testing.T, r *Replica) {
 		}
 		r.Tick()
 		for w, ok := r.Ready(0); ok; w, ok = r.Ready(0) {
+			for _, e := range w.Entries {
+				if store, ok := r.log.store.(kept); ok {
+					store[kv.Index(e.GetIndex())] = e
+				}
+			}
 			require.NoError(t, errors.Join(r.Local(w.Local), apply(r), r.Applied()))
 			for _, m := range w.Held {
 				if m.GetTo() != 2 {
