@@ -39,8 +39,8 @@ func (e *Entry) cost() int64 {
 	return int64(len(e.Key)+len(e.Record.Value)) + EntryOverheadBytes
 }
 
-// Store keeps entries by hash, as well as it likes: it may drop, delay or reorder inserts and forget entries, but
-// Get returns only what was given to Set under that hash. All methods may be called by any goroutine, beside
+// Store keeps entries by hash, as well as it likes: it may drop, delay or reorder inserts and forget entries, and Get may return
+// what was given to Set under another hash, though it seldom should. All methods may be called by any goroutine, beside
 // Close too; after Close, Get finds nothing and Set does nothing.
 type Store interface {
 	Get(hash uint64) (*Entry, bool)

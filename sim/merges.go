@@ -49,6 +49,7 @@ func (w *world) lateUnfreeze() time.Duration {
 		case kept != nil && s == mergeStep && p == written && muted == 0:
 			muted = w.now + between(w.fate, 100*time.Millisecond, 400*time.Millisecond)
 			from := m.others(1)[0]
+			delete(from.sentTo, m.id) // It is of no turn.
 			host{from, from.epoch}.Send(m.id, []*kvdv1.RaftMessage{kept})
 		}
 	}

@@ -140,10 +140,11 @@ func TestMutants(t *testing.T) {
 // TestKeptSeeds: seeds that have found something.
 func TestKeptSeeds(t *testing.T) {
 	for seed, found := range map[uint64]string{
-		247:    "a shard that split again after it had absorbed another came by a snapshot, and the absorbed replica stayed",
-		103990: "a replica of the meta group that was removed unheard asked only nodes that had left the group too, and stayed",
-		108305: "a replica of the meta group that was removed unheard missed its own removal and its return as a learner",
-		123031: "the lease of a frozen shard, which serves nothing, counted against the shard that had absorbed it",
+		247:     "a shard that split again after it had absorbed another came by a snapshot, and the absorbed replica stayed",
+		103990:  "a replica of the meta group that was removed unheard asked only nodes that had left the group too, and stayed",
+		108305:  "a replica of the meta group that was removed unheard missed its own removal and its return as a learner",
+		123031:  "the lease of a frozen shard, which serves nothing, counted against the shard that had absorbed it",
+		7100122: "an order that a story has come once more counted as a second envelope of a turn",
 	} {
 		_, _, err := Run(seed, Swarm(seed))
 		require.NoError(t, err, "seed %d: %s", seed, found)
