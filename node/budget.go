@@ -145,11 +145,15 @@ var channels = sync.Pool{New: func() any { return make(chan outcome, 1) }}
 func (n *Node) await(ctx context.Context, v *View, command *kvdv1.Command, size int) (kv.Result, error) {
 	ch := channels.Get().(chan outcome)
 	n.submit(v, command, size, func(r kv.Result, err error) { ch <- outcome{r, err} })
+	done, late, timer := wait(ctx)
+	defer waited(timer)
 	select {
 	case o := <-ch:
 		channels.Put(ch)
 		return o.result, o.err
-	case <-ctx.Done():
+	case <-late:
+		return kv.Result{}, context.DeadlineExceeded
+	case <-done:
 		return kv.Result{}, ctx.Err()
 	}
 }

@@ -13,6 +13,7 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/node"
 )
 
 // service is kvd.v1.KV and kvd.v1.Admin.
@@ -51,7 +52,8 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
 	}
-	return context.WithTimeout(ctx, kv.RequestTimeout)
+	b := node.Bound(ctx, kv.RequestTimeout)
+	return b, b.End
 }
 
 // header makes the header of an answer, with the right descriptors if the request was routed by an old map.
