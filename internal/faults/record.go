@@ -3,8 +3,11 @@
 package faults
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -26,12 +29,28 @@ func record(suffix string) *os.File {
 	if dir == "" {
 		return nil
 	}
-	f, err := os.OpenFile(dir+"."+suffix, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	f, err := appendTo(dir + "." + suffix)
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "kvdtest:", err)
 		return nil
 	}
 	return f
+}
+
+// appendTo opens a file of lines, without the end of a line that the process before was killed at.
+func appendTo(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(f)
+	if err == nil {
+		err = f.Truncate(int64(bytes.LastIndexByte(text, '\n') + 1))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // Records tells whether there is somebody who reads what is recorded.
