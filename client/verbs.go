@@ -11,7 +11,7 @@ import (
 // verb is what an operation of a pipeline does. Each is one allocation, with the operation and all that its first attempt
 // sends.
 type verb interface {
-	// message makes the operation of a message, a new one for each attempt but the first: an earlier one may still be encoded.
+	// message makes the operation of a message, a new one for each attempt but the first.
 	message(first bool, r kv.Route) *kvdv1.PipelineOp
 	// ended takes what the caller is to get, and tells it unless somebody waits. The result is used again afterwards.
 	ended(r *kvdv1.PipelineResult, err error)

@@ -41,7 +41,7 @@ const (
 	ProposalLatencyMax = 100 * time.Millisecond
 	ProposalsAlways    = 1024
 	// CallsMax bounds the calls of clients that a node has under way, unless its memory is small, and CallBytes is the memory
-	// that one is counted as. None is let in while the event loop is busy for longer than LoopLagMax with what came before:
+	// that one is counted as. No write is let in while the event loop is busy for longer than LoopLagMax with what came before:
 	// a node must hear its neighbours several times in an election timeout.
 	CallsMax   = 64 << 10
 	CallBytes  = 128 << 10

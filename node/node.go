@@ -349,15 +349,15 @@ func (n *Node) openStores() error {
 	options := func(dir string, memtable int64) storage.Options {
 		return storage.Options{
 			Dir: filepath.Join(n.DataDir, dir), MustExist: n.record.Phase == kvdv1.StoreRecord_READY,
-			Cache: n.blocks, MemtableBytes: uint64(min(max(memtable, 1<<20), 64<<20)), HeadBytes: int(n.MemoryBytes / 64),
+			Cache: n.blocks, MemtableBytes: uint64(min(max(memtable, 1<<20), 64<<20)), HeadBytes: int(n.MemoryBytes / 32),
 			Logger: n.Logger, Fatal: n.fatal,
 		}
 	}
 	var err error
-	if n.log, err = storage.OpenLog(options("log", n.MemoryBytes/64)); err != nil {
+	if n.log, err = storage.OpenLog(options("log", n.MemoryBytes/32)); err != nil {
 		return err
 	}
-	if n.state, err = storage.OpenState(options("state", n.MemoryBytes/64)); err != nil {
+	if n.state, err = storage.OpenState(options("state", n.MemoryBytes/32)); err != nil {
 		return err
 	}
 	n.guard, err = cache.Open(cacheBytes(n.MemoryBytes))

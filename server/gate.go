@@ -58,7 +58,7 @@ func (g *gate) check(m *method) error {
 		return nil
 	case g.calls.Load() >= g.most:
 		return g.byCalls.refuse()
-	case g.lag() > kv.LoopLagMax:
+	case m.writes && g.lag() > kv.LoopLagMax:
 		return g.byLag.refuse()
 	case m.writes && g.writesFull():
 		return g.byWrites.refuse()

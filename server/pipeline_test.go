@@ -265,6 +265,23 @@ func TestPipelineRefusesALongMessage(t *testing.T) {
 	require.Len(t, got, 2)
 }
 
+// TestPipelineRefusesWhileTheLoopLags: writes are refused, with a hint, and reads from memory are not.
+func TestPipelineRefusesWhileTheLoopLags(t *testing.T) {
+	m := newTable()
+	m.fill("k")
+	m.lag = kv.LoopLagMax + 1
+	_, conn := serve(t, Config{Backend: m})
+	stream, err := kvdv1.NewKVClient(conn).Pipeline(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, stream.Send(&kvdv1.PipelineRequest{Ops: []*kvdv1.PipelineOp{getOp(1, "k"), putOp(2, "p")}}))
+	require.NoError(t, stream.CloseSend())
+	got, _, err := receiveAll(stream)
+	require.NoError(t, err)
+	require.NotNil(t, got[1].GetGet())
+	require.Equal(t, kvdv1.ErrorDetail_OVERLOADED, got[2].GetError().GetDetail().GetReason())
+	require.Positive(t, got[2].GetError().GetDetail().GetRetryAfterMs())
+}
+
 // TestPipelineEndsWithItsClient: when the client goes away, nothing of its stream stays.
 func TestPipelineEndsWithItsClient(t *testing.T) {
 	m := newTable()

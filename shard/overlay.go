@@ -26,6 +26,7 @@ type overlay struct {
 	at      map[string]int // Index into the two slices.
 	changes []kv.Change
 	before  []found // What was stored before the step, without the value.
+	order   []int   // Scratch.
 	// swept is a span in which the step has left no key, nil for none: what a range of keys need not look at again.
 	swept *kv.Span
 }
@@ -94,8 +95,8 @@ func (o *overlay) sweep(start, end []byte) {
 // write gives a step's effects to w, each key once. The index of expiries gets what is stored even if it was there
 // before: an OpExpire of the step may have deleted it.
 func (o *overlay) write(w Writer) {
-	for i, c := range o.changes {
-		old := &o.before[i]
+	for _, i := range o.sorted() {
+		c, old := o.changes[i], &o.before[i]
 		if old.there && old.rec.ExpireAt != 0 && (c.Record == nil || c.Record.ExpireAt != old.rec.ExpireAt) {
 			w.DeleteDue(kv.Due{ExpireAt: old.rec.ExpireAt, Key: c.Key})
 		}
@@ -109,6 +110,16 @@ func (o *overlay) write(w Writer) {
 			w.Delete(c.Key)
 		}
 	}
+}
+
+// sorted gives the changes by their keys: the state store inserts keys that are near each other at less cost.
+func (o *overlay) sorted() []int {
+	o.order = o.order[:0]
+	for i := range o.changes {
+		o.order = append(o.order, i)
+	}
+	slices.SortFunc(o.order, func(a, b int) int { return bytes.Compare(o.changes[a].Key, o.changes[b].Key) })
+	return o.order
 }
 
 // reset forgets everything.

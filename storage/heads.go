@@ -30,6 +30,7 @@ type bucket struct {
 
 // place holds a key's head; an empty one the empty key, which no record has.
 type place struct {
+	hash  uint64 // Compared first: the key itself is elsewhere in memory.
 	key   string
 	head  kv.Head
 	there bool
@@ -48,11 +49,11 @@ func newHeads(bytes int) *heads {
 }
 
 // find gives the bucket of a key, and its place there, nil if it has none.
-func (h *heads) find(key []byte) (*bucket, *place) {
-	at, _ := bits.Mul64(maphash.Bytes(h.seed, key), uint64(len(h.buckets)))
+func (h *heads) find(hash uint64, key []byte) (*bucket, *place) {
+	at, _ := bits.Mul64(hash, uint64(len(h.buckets)))
 	b := &h.buckets[at]
 	for i := range b.places {
-		if p := &b.places[i]; p.key == string(key) {
+		if p := &b.places[i]; p.hash == hash && p.key == string(key) {
 			return b, p
 		}
 	}
@@ -63,7 +64,7 @@ func (h *heads) find(key []byte) (*bucket, *place) {
 func (h *heads) get(key []byte) (head kv.Head, there, known bool, changes uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, p := h.find(key); p != nil && len(key) > 0 {
+	if _, p := h.find(maphash.Bytes(h.seed, key), key); p != nil && len(key) > 0 {
 		return p.head, p.there, true, 0
 	}
 	return kv.Head{}, false, false, h.changes
@@ -82,10 +83,11 @@ func (h *heads) set(key []byte, head kv.Head, there bool) {
 	if len(key) > headKeyBytesMax {
 		return
 	}
-	b, p := h.find(key)
+	hash := maphash.Bytes(h.seed, key)
+	b, p := h.find(hash, key)
 	if p == nil {
 		p = &b.places[b.next]
-		p.key, b.next = string(key), (b.next+1)%uint8(len(b.places))
+		p.hash, p.key, b.next = hash, string(key), (b.next+1)%uint8(len(b.places))
 	}
 	p.head, p.there = head, there
 }
