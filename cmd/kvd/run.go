@@ -29,14 +29,18 @@ const (
 	gcPercent = 300
 	// gcPercentFrom is the memory from which that is enough. What lives when the cache is empty grows with the memory, and
 	// with less of it a node that serves from a small heap would collect all the time: it may let the heap grow further, to
-	// about the same half a gigabyte or to the limit. gcPercentMost is where the percentage ends.
+	// about the same half a gigabyte. With less memory than gcPercentTo the limit is near: a heap that always grows to it leaves
+	// an overloaded node nothing to grow into, and it answers seconds late (`jepsen --workload overload`).
 	gcPercentFrom = 2 << 30
-	gcPercentMost = 2000
+	gcPercentTo   = 512 << 20
 )
 
 // collectorPercent is the GOGC of a node with so much memory, in bytes.
 func collectorPercent(memory int64) int {
-	return int(min(max(gcPercent*gcPercentFrom/memory, gcPercent), gcPercentMost))
+	if memory < gcPercentTo {
+		return gcPercent
+	}
+	return int(max(gcPercent*gcPercentFrom/memory, gcPercent))
 }
 
 // exitRemoved is the code with which a node ends that was removed from its cluster: starting it again does not help.

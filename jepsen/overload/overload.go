@@ -42,7 +42,7 @@ const (
 	// warm is for how many times as long the load of the measurement runs before it.
 	warm = 3
 	// settle is waited after the storm, for what is still under way.
-	settle = 20 * time.Second
+	settle = 30 * time.Second
 )
 
 // Config is what a trial needs.
