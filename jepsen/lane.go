@@ -30,7 +30,7 @@ type lane struct {
 // asked is an operation on its way.
 type asked struct {
 	op   *kvdv1.PipelineOp
-	done chan error // With room for the answer.
+	done chan *kvdv1.PipelineError // With room for the answer: nil if it was done.
 }
 
 func newLane(ctx context.Context, conn *grpc.ClientConn) (*lane, error) {
@@ -44,9 +44,9 @@ func newLane(ctx context.Context, conn *grpc.ClientConn) (*lane, error) {
 	return l, nil
 }
 
-// do gives the answer to an operation: nil, *overload.Refused or another error.
+// do gives the answer to an operation: no error, *overload.Refused or another, with what a node told of it.
 func (l *lane) do(ctx context.Context, op *kvdv1.PipelineOp) (*kvdv1.ErrorDetail, error) {
-	a := &asked{op: op, done: make(chan error, 1)}
+	a := &asked{op: op, done: make(chan *kvdv1.PipelineError, 1)}
 	select {
 	case l.queue <- a:
 	case <-l.ended:
@@ -55,11 +55,8 @@ func (l *lane) do(ctx context.Context, op *kvdv1.PipelineOp) (*kvdv1.ErrorDetail
 		return nil, ctx.Err()
 	}
 	select {
-	case err := <-a.done:
-		if e, ok := err.(*laneError); ok {
-			return e.GetDetail(), e.plain()
-		}
-		return nil, err
+	case e := <-a.done:
+		return e.GetDetail(), answered(e)
 	case <-l.ended:
 		return nil, l.err
 	case <-ctx.Done():
@@ -107,25 +104,18 @@ func (l *lane) receive(stream kvdv1.KV_PipelineClient) {
 			a := l.open[x.GetId()]
 			delete(l.open, x.GetId())
 			l.mu.Unlock()
-			if a == nil {
-				continue
-			}
-			if e := x.GetError(); e != nil {
-				a.done <- &laneError{e}
-			} else {
-				a.done <- nil
+			if a != nil {
+				a.done <- x.GetError()
 			}
 		}
 	}
 }
 
-// laneError is an answer that is an error.
-type laneError struct{ *kvdv1.PipelineError }
-
-func (e *laneError) Error() string { return e.GetMessage() }
-
-// plain is the error as the judge of the storm knows it.
-func (e *laneError) plain() error {
+// answered is an answer as the judge of the storm knows it.
+func answered(e *kvdv1.PipelineError) error {
+	if e == nil {
+		return nil
+	}
 	if codes.Code(e.GetCode()) == codes.ResourceExhausted {
 		return &overload.Refused{Hint: time.Duration(e.GetDetail().GetRetryAfterMs()) * time.Millisecond}
 	}

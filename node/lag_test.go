@@ -5,17 +5,29 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/kvdstore/kvd/kv"
 )
 
-// TestLag: the loop lags while a turn goes on, or has begun after one that took long, and never while it waits.
+// TestLag: the loop lags while a turn goes on, or has begun right after one that took long, and not while it waits, or once it has
+// waited.
 func TestLag(t *testing.T) {
-	n := &Node{}
-	n.turnTook.Store(int64(time.Hour))
-	require.Zero(t, n.Lag())
-	n.turnBegan.Store(int64(bootTime() - time.Minute))
-	require.Equal(t, time.Hour, n.Lag())
-	n.turnTook.Store(0)
-	require.GreaterOrEqual(t, n.Lag(), time.Minute)
-	n.turnBegan.Store(0)
-	require.Zero(t, n.Lag())
+	var l lag
+	now := time.Hour
+	require.Zero(t, l.at(now))
+	l.begin(now)
+	require.Zero(t, l.at(now))
+	now += time.Minute
+	require.Equal(t, time.Minute, l.at(now))
+	l.end(now)
+	require.Zero(t, l.at(now))
+	now += kv.LoopLagMax
+	l.begin(now)
+	require.Equal(t, time.Minute, l.at(now+time.Second), "the turn before took longer")
+	require.Equal(t, time.Hour, l.at(now+time.Hour))
+	now += time.Hour
+	l.end(now)
+	now += kv.LoopLagMax + 1
+	l.begin(now)
+	require.Equal(t, time.Second, l.at(now+time.Second), "it has waited")
 }

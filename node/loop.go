@@ -35,10 +35,9 @@ func (n *Node) loop(ctx context.Context) {
 		in := n.inbox.take()
 		in.Now = Now{Boot: bootTime(), Wall: wallTime()}
 		n.turns.Add(1)
-		n.turnBegan.Store(int64(in.Now.Boot))
+		n.lag.begin(in.Now.Boot)
 		again = n.core.Turn(in)
-		n.turnTook.Store(int64(bootTime() - in.Now.Boot))
-		n.turnBegan.Store(0)
+		n.lag.end(bootTime())
 		n.turns.Add(1)
 		if err := asserts.turned(n.core, in.Now.Boot); err != nil {
 			n.fatal(fmt.Errorf("what must always hold does not: %w", err))
@@ -47,14 +46,8 @@ func (n *Node) loop(ctx context.Context) {
 	}
 }
 
-// Lag is how long the turn under way has taken, or the one before if that took longer; 0 while the loop waits for input.
-func (n *Node) Lag() time.Duration {
-	began := time.Duration(n.turnBegan.Load())
-	if began == 0 {
-		return 0
-	}
-	return max(bootTime()-began, time.Duration(n.turnTook.Load()))
-}
+// Lag is how long the turn under way has taken, or the one just before if that took longer; 0 while the loop waits for input.
+func (n *Node) Lag() time.Duration { return n.lag.at(bootTime()) }
 
 // logWriter writes log batches in their order; those that wait become one write with one sync.
 type logWriter struct {

@@ -115,16 +115,15 @@ type Node struct {
 	once      sync.Once
 	starting  sync.Mutex // Held by Start; Stop waits for it.
 
-	meta    atomic.Pointer[published]
-	leaders sync.Map // Hints: kv.ShardID to kv.NodeID.
-	events  events
-	budget  *budget
-	disk    diskWatch
-	turns   atomic.Uint64 // Begun and ended: odd while one is under way.
-	// turnBegan is when the turn under way began, 0 if there is none, and turnTook how long the last one took.
-	turnBegan, turnTook atomic.Int64
-	stopping            atomic.Bool
-	serving             atomic.Bool
+	meta     atomic.Pointer[published]
+	leaders  sync.Map // Hints: kv.ShardID to kv.NodeID.
+	events   events
+	budget   *budget
+	disk     diskWatch
+	turns    atomic.Uint64 // Begun and ended: odd while one is under way.
+	lag      lag
+	stopping atomic.Bool
+	serving  atomic.Bool
 	// confirmed tells that a member has given its metadata since the start.
 	confirmed  atomic.Bool
 	membership sync.Mutex // Held while the network is told of the members.
@@ -342,8 +341,8 @@ func cacheBytes(memory int64) int64 {
 	return max((memory-fixedMemory)/3, cache.BytesMin)
 }
 
-// openStores divides the memory: a third for the cache of records, an eighth for Pebble's blocks, an eighth for memtables, the
-// rest for queues and the collector.
+// openStores divides the memory: a third for the cache of records, an eighth for Pebble's blocks, at most a quarter for memtables,
+// and the rest for the heads of records, queues and the collector.
 func (n *Node) openStores() error {
 	n.blocks = pebble.NewCache(max(n.MemoryBytes/8, 8<<20))
 	options := func(dir string, memtable int64) storage.Options {

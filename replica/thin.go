@@ -17,7 +17,7 @@ import (
 // thin makes one append of those to one replica that follow one another, and leaves those out that only tell of a commit which
 // a later one will tell of soon.
 func (r *Replica) thin(early []*raftpb.Message) []*raftpb.Message {
-	var list []*raftpb.Message
+	list := early[:0]
 	for _, m := range early {
 		if i := slices.IndexFunc(list, func(before *raftpb.Message) bool { return before.GetTo() == m.GetTo() && joins(before, m) }); i >= 0 {
 			list[i] = joined(list[i], m)

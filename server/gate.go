@@ -15,7 +15,7 @@ import (
 
 // gate refuses calls of clients before they have cost more than their headers: a node that has more to do than it can
 // must not spend its time on what it will not do, nor its memory on what waits. What operators and other nodes call always
-// passes, and so do the operations of pipelines, whose number flow control bounds. Safe for concurrent use.
+// passes. Pipelines do, too: flow control bounds their operations, and writes among them are refused one by one. Safe for concurrent use.
 type gate struct {
 	// most bounds the calls under way, which calls counts.
 	most  int64
@@ -76,7 +76,7 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	return ctx, s.gate.check(s.methods[info.FullMethodName])
 }
 
-// writing are the calls that do nothing but write.
+// writing are the calls that go through the log.
 var writing = []string{
 	kvdv1.KV_Put_FullMethodName, kvdv1.KV_Delete_FullMethodName, kvdv1.KV_Increment_FullMethodName, kvdv1.KV_Txn_FullMethodName, kvdv1.KV_DeleteRange_FullMethodName,
 }

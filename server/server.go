@@ -47,7 +47,7 @@ type Config struct {
 	Nodes kvdv1.NodeServiceServer
 	// Certificates are nil without TLS.
 	Certificates *Certificates
-	// CallsMax bounds the calls of clients under way, streams aside; 0 is kv.CallsMax.
+	// CallsMax bounds the calls of clients and operators under way, pipelines aside; 0 is kv.CallsMax.
 	CallsMax int64
 	Logger   *slog.Logger
 }

@@ -62,8 +62,8 @@ type daemon struct {
 func run(s *settings) error {
 	d := &daemon{settings: s, failed: make(chan error, 1), removed: make(chan error, 1)}
 	d.logger = s.logger(os.Stderr, &d.level)
-	// A quarter of the memory is Pebble's, outside of the collector's reach; the rest leaves room for the runtime.
-	debug.SetMemoryLimit(s.memory * 7 / 10)
+	// The other three eighths of the memory are the most that Pebble's blocks and memtables take, outside of the collector's reach.
+	debug.SetMemoryLimit(s.memory * 5 / 8)
 	debug.SetGCPercent(collectorPercent(s.memory))
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)

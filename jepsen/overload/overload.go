@@ -41,7 +41,7 @@ const (
 	tick = 2 * time.Millisecond
 	// warm is for how many times as long the load of the measurement runs before it.
 	warm = 3
-	// settle is waited after the storm, for what is still under way.
+	// settle is waited after the storm, for what is still under way, and to be compacted.
 	settle = 30 * time.Second
 )
 
