@@ -40,8 +40,9 @@ const (
 	overloadMemory, overloadCap = "320MiB", 448 << 20
 	// overloadCPUs is what each process may use of the processors: the crowd needs more than they do.
 	overloadCPUs = 0.3
-	// connections to each node, each with one pipeline; keys, and bytes of a value. One in readOf operations is a read.
-	connections, overloadKeys, valueBytes, readOf = 8, 50_000, 1024, 5
+	// connections to each node, each with one pipeline; keys of each of the 256 prefixes, and bytes of a value: the cluster is to
+	// have as much data after the storm as before. One in readOf operations is a read.
+	connections, overloadKeys, valueBytes, readOf = 8, 200, 1024, 5
 	// overloadShards for each node are there from the beginning.
 	overloadShards = 2
 	// routesEvery is the time between two looks at who leads what, and evenMax bounds the time until every node leads as much.
@@ -226,7 +227,7 @@ func (h *harness) storm(ctx context.Context, c *cluster.Cluster) (*overload.Figu
 		defer close(done)
 		w.watch(watching, operator)
 	}()
-	f, err := overload.Run(ctx, overload.Config{Do: w.do, Measure: h.length / 6, Storm: h.length * 2 / 3, Say: say})
+	f, err := overload.Run(ctx, overload.Config{Do: w.do, Measure: h.length / 3, Storm: h.length * 2 / 3, Say: say})
 	stop()
 	<-done
 	if errors.Is(err, overload.ErrTooSlow) {

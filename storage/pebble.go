@@ -165,6 +165,14 @@ func pebbleOptions(o *Options) *pebble.Options {
 	return opts
 }
 
+// batchKeptBytes is up to which size the memory of a batch is used again. A turn of a busy node writes more than the megabyte
+// that Pebble keeps: each one would grow its batch anew.
+const batchKeptBytes = 4 << 20
+
+func newBatch(db *pebble.DB) *pebble.Batch {
+	return db.NewBatch(pebble.WithMaxRetainedSizeBytes(batchKeptBytes))
+}
+
 // fatalLogger stops the process when Pebble finds that it cannot go on.
 type fatalLogger struct {
 	dir    string

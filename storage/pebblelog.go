@@ -252,7 +252,7 @@ func (l *PebbleLog) Write(writes []LogWrite, sync bool) error {
 
 // prepare makes the batch of writes, and what the groups will be. A refused one leaves nothing behind.
 func (l *PebbleLog) prepare(writes []LogWrite) (*pebble.Batch, map[kv.Group]*LogState, error) {
-	b := l.db.NewBatch()
+	b := newBatch(l.db)
 	changed := map[kv.Group]*LogState{}
 	for i := range writes {
 		if err := l.add(b, &writes[i], changed); err != nil {

@@ -329,7 +329,7 @@ func (b *pebbleBatch) PutTombstone(shard kv.ShardID, replica kv.ReplicaID) {
 }
 
 // NewBatch makes an empty batch.
-func (s *PebbleState) NewBatch() Batch { return &pebbleBatch{b: s.db.NewBatch()} }
+func (s *PebbleState) NewBatch() Batch { return &pebbleBatch{b: newBatch(s.db)} }
 
 // Commit makes a batch visible, not durable.
 func (s *PebbleState) Commit(b Batch) (Cut, error) {

@@ -50,7 +50,7 @@ func addMark(b *pebble.Batch, own, durable uint64) error {
 
 // syncLog makes everything durable that was committed. Its mark stands behind what was durable before.
 func syncLog(db *pebble.DB, durable uint64) error {
-	b := db.NewBatch()
+	b := newBatch(db)
 	return errors.Join(addMark(b, 0, durable), b.Commit(pebble.Sync), b.Close())
 }
 

@@ -148,7 +148,7 @@ func (n *Node) Start() error {
 		return err
 	}
 	defer log.Close() // The process has its own.
-	p := &process{command: exec.Command(n.c.cfg.Binary, n.args()...), ended: make(chan struct{})}
+	p := &process{command: capped(n.groups, n.c.cfg.Binary, n.args()), ended: make(chan struct{})}
 	p.command.Stdout, p.command.Stderr, p.command.Env = log, log, n.environment()
 	if err := spawn(n.c.net, n.name, p.command); err != nil {
 		return fmt.Errorf("start %s: %w", n.name, err)
@@ -157,11 +157,7 @@ func (n *Node) Start() error {
 	n.run, n.paused = p, false
 	n.mu.Unlock()
 	go n.await(p)
-	var errs []error
-	for _, dir := range n.groups {
-		errs = append(errs, os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, p.command.Process.Pid), 0o644))
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 func (n *Node) args() []string {

@@ -39,10 +39,8 @@ const (
 	operationMax = 10 * time.Second
 	// tick is how often the storm begins operations.
 	tick = 2 * time.Millisecond
-	// warm is for how many times as long the load of the measurement runs before it.
-	warm = 3
 	// settle is waited after the storm, for what is still under way, and to be compacted.
-	settle = 30 * time.Second
+	settle = 10 * time.Second
 )
 
 // Config is what a trial needs.
@@ -125,15 +123,14 @@ func Run(ctx context.Context, c Config) (*Figures, error) {
 	}
 	t := &trial{c}
 	f := &Figures{}
-	t.steady(ctx, warm*c.Measure) // Until what is written is compacted as much as it will be then.
-	f.Capacity = t.steady(ctx, c.Measure)
+	f.Capacity = t.capacity(ctx)
 	c.Say("the cluster does %.0f operations a second; the storm begins, %v long", f.Capacity, c.Storm)
 	t.storm(ctx, f)
 	c.Say("%.0f a second were offered, %.0f done, %.0f refused; now as before", f.Offered, f.Done, f.Refused)
 	if err := wait.For(ctx, settle); err != nil {
 		return nil, err
 	}
-	f.After = t.steady(ctx, c.Measure)
+	f.After = t.capacity(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -145,6 +142,13 @@ func Run(ctx context.Context, c Config) (*Figures, error) {
 
 // trial is one under way.
 type trial struct{ Config }
+
+// capacity is what is done a second once the load has lasted as long as it is measured: caches are full then, and as much is
+// compacted as is written.
+func (t *trial) capacity(ctx context.Context) float64 {
+	t.steady(ctx, t.Measure)
+	return t.steady(ctx, t.Measure)
+}
 
 // steady has threads do what they can, and gives what was done a second.
 func (t *trial) steady(ctx context.Context, length time.Duration) float64 {

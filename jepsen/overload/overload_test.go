@@ -100,7 +100,7 @@ func TestTooSlow(t *testing.T) {
 			}
 			return s.do(ctx, n)
 		}
-		time.AfterFunc(8500*time.Millisecond, func() { slow.Store(true) })
+		time.AfterFunc(4500*time.Millisecond, func() { slow.Store(true) })
 		_, err := Run(t.Context(), Config{Do: do, Measure: 2 * time.Second, Storm: 4 * time.Second})
 		require.ErrorIs(t, err, ErrTooSlow)
 	})
