@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -18,11 +19,14 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// echo is gRPC alone: what a request costs before anything is stored. Callers are spread over the servers.
+// echo is gRPC alone: what a request costs before anything is stored. Each operation goes to the server that its key's hash
+// names, as one of a store goes to the node that has the key: a lone caller, too, is a guest of all servers in turn.
 type echo struct {
 	pipelined bool
 	depth     int
-	conns     []*grpc.ClientConn
+	servers   int
+	seed      maphash.Seed
+	conns     []*grpc.ClientConn // One to each server, and then the next ones.
 	// header is as long as what kvd's client sends, and says how long values are to be.
 	header *kvdv1.RequestHeader
 
@@ -30,12 +34,12 @@ type echo struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu     sync.Mutex // Guards shared.
+	mu     sync.Mutex // Guards shared until the first session has them all.
 	shared []*echoStream
 }
 
 func newEcho(c Config) (Target, error) {
-	t := &echo{pipelined: c.Pipelined, depth: c.Depth, header: &kvdv1.RequestHeader{Shard: 1000, Version: uint64(c.Value)}}
+	t := &echo{pipelined: c.Pipelined, depth: c.Depth, servers: len(c.Endpoints), seed: maphash.MakeSeed(), header: &kvdv1.RequestHeader{Shard: 1000, Version: uint64(c.Value)}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	for range perServer(len(c.Endpoints)) {
 		for _, e := range c.Endpoints {
@@ -70,27 +74,33 @@ func (t *echo) Judge(_ load.Op, err error) string {
 }
 
 func (t *echo) Session(caller int) (load.Session, error) {
-	at := caller % len(t.conns)
 	if !t.pipelined {
-		api := kvdv1.NewKVClient(t.conns[at])
-		return one(func(ctx context.Context, op load.Op) load.Result { return t.unary(ctx, api, op) }), nil
+		return one(func(ctx context.Context, op load.Op) load.Result { return t.unary(ctx, caller, op) }), nil
 	}
 	if t.depth > 1 { // A stream of its own, and a message for each turn.
-		return t.open(t.conns[at])
+		return t.open(t.conns[caller%len(t.conns)])
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.shared[at] == nil {
-		s, err := t.open(t.conns[at])
-		if err != nil {
-			return nil, err
+	for i := range t.shared {
+		if t.shared[i] == nil {
+			var err error
+			if t.shared[i], err = t.open(t.conns[i]); err != nil {
+				return nil, err
+			}
 		}
-		t.shared[at] = s
 	}
-	return t.shared[at], nil
+	return &echoCaller{t, caller}, nil
 }
 
-func (t *echo) unary(ctx context.Context, api kvdv1.KVClient, op load.Op) load.Result {
+// at is the connection for a caller's operation with a key.
+func (t *echo) at(caller int, key []byte) int {
+	first := caller % (len(t.conns) / t.servers) * t.servers
+	return first + int(maphash.Bytes(t.seed, key)%uint64(t.servers))
+}
+
+func (t *echo) unary(ctx context.Context, caller int, op load.Op) load.Result {
+	api := kvdv1.NewKVClient(t.conns[t.at(caller, op.Key)])
 	var err error
 	switch op.Kind {
 	case load.Read:
@@ -101,6 +111,16 @@ func (t *echo) unary(ctx context.Context, api kvdv1.KVClient, op load.Op) load.R
 		return cannot(op, "echo")
 	}
 	return load.Result{Err: err}
+}
+
+// echoCaller shares the streams with others.
+type echoCaller struct {
+	*echo
+	caller int
+}
+
+func (c *echoCaller) Do(ctx context.Context, ops []load.Op, results []load.Result) {
+	c.shared[c.at(c.caller, ops[0].Key)].Do(ctx, ops, results)
 }
 
 const (
