@@ -69,6 +69,8 @@ const (
 	AppendBytesMax = 256 << 10
 	// ApplyBytesMax bounds what Raft hands one group to be applied.
 	ApplyBytesMax = 1 << 20
+	// GatherBytesMax is how much a replica that does not lead lets come together before it applies it.
+	GatherBytesMax = 256 << 10
 	// FollowBytesMax bounds what a turn applies of the groups that the node does not lead, but for one entry: a node
 	// that catches up must not keep those waiting that it leads.
 	FollowBytesMax = 512 << 10
@@ -146,6 +148,7 @@ var (
 	_ [MessageBytesMax - AppendBytesMax - EntryBytesMax]struct{}
 	_ [InflightBytesMax - AppendBytesMax]struct{}
 	_ [OutboxBytesMax - MessageBytesMax]struct{}
+	_ [ApplyBytesMax - 2*GatherBytesMax]struct{}
 	_ [UncommittedBytesMax - EntryBytesMax]struct{}
 	_ [ProposalBytesMax - ShardProposalBytesMax]struct{}
 	_ [MessagePartsMax - BatchGetKeysMax]struct{}

@@ -195,6 +195,7 @@ func TestCrashInAnInstall(t *testing.T) {
 
 			f.appended(3, 7, 50, 7, 51, 51)
 			f.written()
+			f.turn(Input{Now: Now{Boot: f.core.Deadline()}})
 			require.EqualValues(t, 51, f.core.groups[1].machine.State().AppliedIndex)
 			rec, found, err := f.state.Get([]byte("k"))
 			require.NoError(t, err)

@@ -10,8 +10,56 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// Applies reports whether committed entries wait to be applied.
-func (r *Replica) Applies() bool { return len(r.toApply) > 0 && !r.Installing() }
+// backlog is what is committed and not applied.
+type backlog struct {
+	toApply []committed
+	bytes   int
+	// prompt: there is something among it that others wait for. ticked: there was a tick since the last step.
+	prompt, ticked bool
+}
+
+// committed is an entry with what it holds: a batch, or a configuration change, or what is wrong with it.
+type committed struct {
+	*raftpb.Entry
+	batch  *kvdv1.Batch
+	shapes bool
+	err    error
+}
+
+func (c *committed) size() int { return max(len(c.GetData()), 1) }
+
+func (b *backlog) add(c committed) {
+	b.toApply = append(b.toApply, c)
+	b.bytes += c.size()
+	b.prompt = b.prompt || c.shapes || c.err != nil || c.GetType() != raftpb.EntryNormal
+}
+
+// drop takes out the first entry.
+func (b *backlog) drop() {
+	b.bytes -= b.toApply[0].size()
+	b.toApply[0] = committed{}
+	b.toApply = b.toApply[1:]
+	b.prompt = b.prompt && len(b.toApply) > 0
+}
+
+func (r *Replica) decode(e *raftpb.Entry) committed {
+	c := committed{Entry: e}
+	if e.GetType() != raftpb.EntryConfChangeV2 {
+		c.batch, c.err = r.payload(e)
+		c.shapes = shapes(c.batch)
+	}
+	return c
+}
+
+// gathers reports that what is committed waits for more: nobody waits for what a replica applies that does not lead, and one
+// step with many keys costs less than many with few. A change of the shape or the configuration does not wait, and nothing
+// waits for longer than until the next tick.
+func (r *Replica) gathers() bool {
+	return !r.leader && !r.prompt && !r.ticked && r.bytes < kv.GatherBytesMax && !r.Replaying()
+}
+
+// Applies reports whether there is something to be applied now.
+func (r *Replica) Applies() bool { return len(r.toApply) > 0 && !r.Installing() && !r.gathers() }
 
 // Apply applies committed entries to the machine, one and then others as long as they come to no more than so many
 // bytes, but not beyond the one that ends the step; used is how many they were. An error is a failed disk, an
@@ -19,12 +67,11 @@ func (r *Replica) Applies() bool { return len(r.toApply) > 0 && !r.Installing() 
 func (r *Replica) Apply(bytes int) (used int, err error) {
 	r.blocked = false
 	for len(r.toApply) > 0 && !r.machine.Ends() {
-		e := r.toApply[0]
-		size := max(len(e.GetData()), 1)
-		if used > 0 && used+size > bytes {
+		c := &r.toApply[0]
+		if used > 0 && used+c.size() > bytes {
 			break
 		}
-		done, err := r.applyEntry(e)
+		done, err := r.applyEntry(c)
 		if err != nil {
 			return used, err
 		}
@@ -32,40 +79,39 @@ func (r *Replica) Apply(bytes int) (used int, err error) {
 			r.blocked = true
 			break
 		}
-		used += size
-		r.toApply[0] = nil
-		r.toApply = r.toApply[1:]
+		used += c.size()
+		r.drop()
 	}
+	r.ticked = r.ticked && len(r.toApply) > 0
 	return used, nil
 }
 
 // applyEntry applies an entry, or with false leaves it for later (T5).
-func (r *Replica) applyEntry(e *raftpb.Entry) (done bool, err error) {
-	if e.GetType() == raftpb.EntryConfChangeV2 {
-		if e.GetIndex() > r.synced && !mutantShapeBeforeCommit {
+func (r *Replica) applyEntry(c *committed) (done bool, err error) {
+	if c.err != nil {
+		return false, c.err
+	}
+	unsynced := c.GetIndex() > r.synced && !mutantShapeBeforeCommit
+	if c.GetType() == raftpb.EntryConfChangeV2 {
+		if unsynced {
 			return false, nil
 		}
-		cc, change, err := conf(e)
+		cc, change, err := conf(c.Entry)
 		if err != nil {
-			return false, fmt.Errorf("%v: entry %d: %w", r.Group(), e.GetIndex(), err)
+			return false, fmt.Errorf("%v: entry %d: %w", r.Group(), c.GetIndex(), err)
 		}
-		return true, r.applyConf(e, cc, change)
+		return true, r.applyConf(c.Entry, cc, change)
 	}
-	b, err := r.payload(e)
-	if err != nil {
-		return false, err
-	}
-	shape := shapes(b)
-	if shape && (e.GetIndex() > r.synced && !mutantShapeBeforeCommit || r.holds != nil && r.holds(b)) {
+	if c.shapes && (unsynced || r.holds != nil && r.holds(c.batch)) {
 		return false, nil
 	}
-	index := kv.Index(e.GetIndex())
-	results, err := r.machine.Apply(index, kv.Term(e.GetTerm()), b)
+	index := kv.Index(c.GetIndex())
+	results, err := r.machine.Apply(index, kv.Term(c.GetTerm()), c.batch)
 	if err != nil {
 		return false, err
 	}
-	r.settle(index, b, results)
-	if shape {
+	r.settle(index, c.batch, results)
+	if c.shapes {
 		r.follow()
 	}
 	return true, nil
@@ -142,5 +188,5 @@ func (r *Replica) Applied() error {
 
 // HasReady reports whether another Ready has work.
 func (r *Replica) HasReady() bool {
-	return !r.Installing() && (len(r.toApply) > 0 && !r.blocked || r.commitWanted() || r.raw.HasReady() || r.canAsk() && !r.lease.asking && len(r.waiting) > 0)
+	return !r.Installing() && (r.Applies() && !r.blocked || r.commitWanted() || r.raw.HasReady() || r.canAsk() && !r.lease.asking && len(r.waiting) > 0)
 }

@@ -86,7 +86,9 @@ func (r *Replica) sort(m *raftpb.Message, w *Work) {
 			}
 		}
 	case raftpb.MsgStorageApply:
-		r.toApply = append(r.toApply, m.GetEntries()...)
+		for _, e := range m.GetEntries() {
+			r.add(r.decode(e))
+		}
 		r.applyAnswers = append(r.applyAnswers, m.GetResponses()...)
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgTimeoutNow:
 		w.Early = append(w.Early, m)
@@ -188,6 +190,6 @@ func (r *Replica) Install(machine Machine) (index kv.Index, term kv.Term, hard *
 	r.written = &raftpb.HardState{Term: new(r.term), Vote: new(in.vote), Commit: new(r.commit)}
 	r.doubt()
 	r.giveUp()
-	r.toApply, r.applyAnswers = nil, nil
+	r.backlog, r.applyAnswers = backlog{}, nil
 	return index, term, r.written, nil
 }

@@ -117,7 +117,7 @@ type Replica struct {
 	asked   []Waiter // For the one under way.
 	askedAt int      // Ticks since it was asked.
 
-	toApply      []*raftpb.Entry
+	backlog
 	applyAnswers []*raftpb.Message
 
 	transferring int // Ticks left of a hand-over under way.
@@ -226,6 +226,7 @@ func (r *Replica) Tick() {
 	r.sinceHanding++
 	r.askedAt++
 	r.transferring = max(r.transferring-1, 0)
+	r.ticked = true
 	copy(r.commits[:], r.commits[1:])
 	r.commits[levelTicks-1] = r.commit
 	r.age()
