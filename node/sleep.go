@@ -65,10 +65,11 @@ func (c *Core) rest(g *group) {
 	c.sleep(g)
 }
 
-// restful reports that nothing is going on with a shard that is led here: every replica is level and was heard of.
+// restful reports that nothing is going on with a shard that is led here: every replica is level and was heard of, and none
+// without room, for what waits for that would sleep on: only messages tell of it.
 func (c *Core) restful(g *group) bool {
 	last, _ := g.replica.Log().LastIndex()
-	if !g.presides() || !c.still(g, kv.Index(last)) || g.machine.Descriptor().Joint() || g.splitting != nil {
+	if _, full, _ := c.withoutRoom(g); full > 0 || !g.presides() || !c.still(g, kv.Index(last)) || g.machine.Descriptor().Joint() || g.splitting != nil {
 		return false
 	}
 	return g.replica.AllApplied(kv.Index(last)) && g.allActive()
