@@ -467,6 +467,7 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 		return
 	}
 	if m.GetSleep() {
+		c.full.set(from, m.GetDiskFull())
 		c.putToSleep(g, from, m)
 		return
 	}

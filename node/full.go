@@ -55,6 +55,15 @@ func (c *Core) roomFor(g *group) error {
 	return nil
 }
 
+// othersFull reports that a group led here has too little room for its writes whatever this node has.
+func (c *Core) othersFull(g *group) bool {
+	voters, full, _ := c.withoutRoom(g)
+	if c.disk.Full {
+		full--
+	}
+	return full > (voters-1)/2
+}
+
 func (c *Core) takeDisk(d Disk) {
 	if d.Full && !c.disk.Full {
 		c.fullSince = c.ticks

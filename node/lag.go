@@ -15,8 +15,9 @@ type lag struct {
 	began, took atomic.Int64
 }
 
-func (l *lag) begin(now time.Duration) {
-	if now-l.ended > kv.LoopLagMax {
+// begin tells that a turn begins, and whether the loop has waited before it.
+func (l *lag) begin(now time.Duration, waited bool) {
+	if waited && now-l.ended > kv.LoopLagMax {
 		l.took.Store(0)
 	}
 	l.began.Store(int64(now))

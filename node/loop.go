@@ -35,7 +35,7 @@ func (n *Node) loop(ctx context.Context) {
 		in := n.inbox.take()
 		in.Now = Now{Boot: bootTime(), Wall: wallTime()}
 		n.turns.Add(1)
-		n.lag.begin(in.Now.Boot)
+		n.lag.begin(in.Now.Boot, !again)
 		again = n.core.Turn(in)
 		n.lag.end(bootTime())
 		n.turns.Add(1)

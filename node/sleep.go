@@ -59,17 +59,18 @@ func (c *Core) rest(g *group) {
 		if member.Replica != g.member.Replica {
 			c.tell(member.Node, &kvdv1.RaftMessage{
 				Shard: uint64(g.shard), From: uint64(g.member.Replica), To: uint64(member.Replica), Term: uint64(term), Index: last, Sleep: true,
+				DiskFull: c.disk.Full,
 			})
 		}
 	}
 	c.sleep(g)
 }
 
-// restful reports that nothing is going on with a shard that is led here: every replica is level and was heard of, and none
-// without room, for what waits for that would sleep on: only messages tell of it.
+// restful reports that nothing is going on with a shard that is led here: every replica is level and was heard of, and nothing
+// waits to be purged until others have room, of which only messages tell.
 func (c *Core) restful(g *group) bool {
 	last, _ := g.replica.Log().LastIndex()
-	if _, full, _ := c.withoutRoom(g); full > 0 || !g.presides() || !c.still(g, kv.Index(last)) || g.machine.Descriptor().Joint() || g.splitting != nil {
+	if g.machine.Expiring() > 0 && c.othersFull(g) || !g.presides() || !c.still(g, kv.Index(last)) || g.machine.Descriptor().Joint() || g.splitting != nil {
 		return false
 	}
 	return g.replica.AllApplied(kv.Index(last)) && g.allActive()

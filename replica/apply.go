@@ -12,50 +12,41 @@ import (
 
 // backlog is what is committed and not applied.
 type backlog struct {
-	toApply []committed
+	toApply []*raftpb.Entry
 	bytes   int
-	// prompt: there is something among it that others wait for. ticked: there was a tick since the last step.
-	prompt, ticked bool
+	// due: there was a tick since the last step, or that has begun on what is left.
+	due bool
+	// prompt: there may be something among it that others wait for.
+	prompt bool
 }
 
-// committed is an entry with what it holds: a batch, or a configuration change, or what is wrong with it.
-type committed struct {
-	*raftpb.Entry
-	batch  *kvdv1.Batch
-	shapes bool
-	err    error
-}
+// entrySize is what an entry counts as.
+func entrySize(e *raftpb.Entry) int { return max(len(e.GetData()), 1) }
 
-func (c *committed) size() int { return max(len(c.GetData()), 1) }
-
-func (b *backlog) add(c committed) {
-	b.toApply = append(b.toApply, c)
-	b.bytes += c.size()
-	b.prompt = b.prompt || c.shapes || c.err != nil || c.GetType() != raftpb.EntryNormal
+func (b *backlog) add(e *raftpb.Entry, prompt bool) {
+	b.toApply = append(b.toApply, e)
+	b.bytes += entrySize(e)
+	b.prompt = b.prompt || prompt
 }
 
 // drop takes out the first entry.
 func (b *backlog) drop() {
-	b.bytes -= b.toApply[0].size()
-	b.toApply[0] = committed{}
+	b.bytes -= entrySize(b.toApply[0])
+	b.toApply[0] = nil
 	b.toApply = b.toApply[1:]
 	b.prompt = b.prompt && len(b.toApply) > 0
 }
 
-func (r *Replica) decode(e *raftpb.Entry) committed {
-	c := committed{Entry: e}
-	if e.GetType() != raftpb.EntryConfChangeV2 {
-		c.batch, c.err = r.payload(e)
-		c.shapes = shapes(c.batch)
-	}
-	return c
+// urgent reports that an entry is to be applied at once also on a replica that does not lead.
+func (r *Replica) urgent(e *raftpb.Entry) bool {
+	return r.leader || e.GetType() != raftpb.EntryNormal || len(e.GetData()) > 0 && r.codec.Shapes(e.GetData())
 }
 
-// gathers reports that what is committed waits for more: nobody waits for what a replica applies that does not lead, and one
-// step with many keys costs less than many with few. A change of the shape or the configuration does not wait, and nothing
-// waits for longer than until the next tick.
+// gathers reports that what is committed waits for more: one step with many keys costs less than many with few, and few wait for
+// what a replica applies that does not lead. It must not wait while callers of an ended leadership do, nor in the meta group, whose
+// followers are asked for the map. What has begun goes on: raft hands out no more before it has heard that all of it is applied.
 func (r *Replica) gathers() bool {
-	return !r.leader && !r.prompt && !r.ticked && r.bytes < kv.GatherBytesMax && !r.Replaying()
+	return !r.leader && !r.backlog.prompt && !r.due && r.bytes < kv.GatherBytesMax && len(r.doubtful) == 0 && r.shard != kv.MetaShard && !r.Replaying()
 }
 
 // Applies reports whether there is something to be applied now.
@@ -67,11 +58,11 @@ func (r *Replica) Applies() bool { return len(r.toApply) > 0 && !r.Installing() 
 func (r *Replica) Apply(bytes int) (used int, err error) {
 	r.blocked = false
 	for len(r.toApply) > 0 && !r.machine.Ends() {
-		c := &r.toApply[0]
-		if used > 0 && used+c.size() > bytes {
+		e := r.toApply[0]
+		if used > 0 && used+entrySize(e) > bytes {
 			break
 		}
-		done, err := r.applyEntry(c)
+		done, err := r.applyEntry(e)
 		if err != nil {
 			return used, err
 		}
@@ -79,39 +70,40 @@ func (r *Replica) Apply(bytes int) (used int, err error) {
 			r.blocked = true
 			break
 		}
-		used += c.size()
+		used += entrySize(e)
 		r.drop()
 	}
-	r.ticked = r.ticked && len(r.toApply) > 0
+	r.due = len(r.toApply) > 0
 	return used, nil
 }
 
 // applyEntry applies an entry, or with false leaves it for later (T5).
-func (r *Replica) applyEntry(c *committed) (done bool, err error) {
-	if c.err != nil {
-		return false, c.err
-	}
-	unsynced := c.GetIndex() > r.synced && !mutantShapeBeforeCommit
-	if c.GetType() == raftpb.EntryConfChangeV2 {
-		if unsynced {
+func (r *Replica) applyEntry(e *raftpb.Entry) (done bool, err error) {
+	if e.GetType() == raftpb.EntryConfChangeV2 {
+		if e.GetIndex() > r.synced && !mutantShapeBeforeCommit {
 			return false, nil
 		}
-		cc, change, err := conf(c.Entry)
+		cc, change, err := conf(e)
 		if err != nil {
-			return false, fmt.Errorf("%v: entry %d: %w", r.Group(), c.GetIndex(), err)
+			return false, fmt.Errorf("%v: entry %d: %w", r.Group(), e.GetIndex(), err)
 		}
-		return true, r.applyConf(c.Entry, cc, change)
+		return true, r.applyConf(e, cc, change)
 	}
-	if c.shapes && (unsynced || r.holds != nil && r.holds(c.batch)) {
-		return false, nil
-	}
-	index := kv.Index(c.GetIndex())
-	results, err := r.machine.Apply(index, kv.Term(c.GetTerm()), c.batch)
+	b, err := r.payload(e)
 	if err != nil {
 		return false, err
 	}
-	r.settle(index, c.batch, results)
-	if c.shapes {
+	shape := shapes(b)
+	if shape && (e.GetIndex() > r.synced && !mutantShapeBeforeCommit || r.holds != nil && r.holds(b)) {
+		return false, nil
+	}
+	index := kv.Index(e.GetIndex())
+	results, err := r.machine.Apply(index, kv.Term(e.GetTerm()), b)
+	if err != nil {
+		return false, err
+	}
+	r.settle(index, b, results)
+	if shape {
 		r.follow()
 	}
 	return true, nil

@@ -2,6 +2,8 @@ package replica
 
 import (
 	"bytes"
+	"errors"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,11 +46,16 @@ func TestFollowersGather(t *testing.T) {
 	half := &kvdv1.Batch{Commands: []*kvdv1.Command{{Op: uint32(kv.OpPut), Key: []byte("k"), Value: bytes.Repeat([]byte("v"), kv.GatherBytesMax/2)}}}
 	shape := &kvdv1.Batch{Commands: []*kvdv1.Command{{Op: uint32(kv.OpShape)}}}
 	for name, then := range map[string]func(r *Replica){
-		"much":          func(r *Replica) { told(t, r, half, half) },
-		"a tick":        func(r *Replica) { r.Tick() },
-		"a shape":       func(r *Replica) { told(t, r, shape) },
-		"unreadable":    func(r *Replica) { r.add(r.decode(&raftpb.Entry{Type: raftpb.EntryConfChange.Enum()})) },
-		"configuration": func(r *Replica) { r.add(r.decode(&raftpb.Entry{Type: raftpb.EntryConfChangeV2.Enum()})) },
+		"much":    func(r *Replica) { told(t, r, half, half) },
+		"a tick":  func(r *Replica) { r.Tick() },
+		"a shape": func(r *Replica) { told(t, r, shape) },
+		"configuration": func(r *Replica) {
+			e := &raftpb.Entry{Type: raftpb.EntryConfChangeV2.Enum()}
+			r.add(e, r.urgent(e))
+		},
+		"to lead":        func(r *Replica) { r.leader = true },
+		"owed answers":   func(r *Replica) { r.doubtful = append(r.doubtful, &proposed{}) },
+		"the meta group": func(r *Replica) { r.shard = kv.MetaShard },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := member(t, 2, 3)
@@ -68,7 +75,26 @@ func TestFollowersGather(t *testing.T) {
 			}
 		})
 	}
-	r := leadAlone(t)
+	r := member(t, 2, 3)
+	r.log.store = kept{}
+	small.Commands[0].Value = bytes.Repeat([]byte("v"), kv.GatherBytesMax/5)
+	told(t, r, slices.Repeat([]*kvdv1.Batch{small}, 40)...)
+	stalls := 0
+	for applied := uint64(0); applied < uint64(r.log.last); {
+		if !r.Applies() {
+			stalls++
+			r.Tick()
+		}
+		_, err := r.Apply(kv.FollowBytesMax)
+		require.NoError(t, errors.Join(err, r.Applied()))
+		told(t, r)
+		index, _ := r.machine.Applied()
+		applied = uint64(index)
+	}
+	require.LessOrEqual(t, stalls, 1, "what has begun goes on, also when raft hands out no more before it has ended")
+
+	small.Commands[0].Value = nil
+	r = leadAlone(t)
 	require.NoError(t, r.Propose(1, small.Commands, []Waiter{nobody{}}))
 	require.Len(t, settleAlone(t, r, 0), 1, "a leader does not")
 }

@@ -87,7 +87,7 @@ func (r *Replica) sort(m *raftpb.Message, w *Work) {
 		}
 	case raftpb.MsgStorageApply:
 		for _, e := range m.GetEntries() {
-			r.add(r.decode(e))
+			r.add(e, r.urgent(e))
 		}
 		r.applyAnswers = append(r.applyAnswers, m.GetResponses()...)
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgTimeoutNow:

@@ -33,6 +33,8 @@ type Machine interface {
 type Codec interface {
 	EncodeBatch(b *kvdv1.Batch) ([]byte, error)
 	DecodeBatch(payload []byte) (*kvdv1.Batch, error)
+	// Shapes reports whether a payload holds a change of the shape, without decoding the rest; also of one that cannot be decoded.
+	Shapes(payload []byte) bool
 }
 
 // Config is what a Replica is made of.
@@ -226,7 +228,7 @@ func (r *Replica) Tick() {
 	r.sinceHanding++
 	r.askedAt++
 	r.transferring = max(r.transferring-1, 0)
-	r.ticked = true
+	r.due = true
 	copy(r.commits[:], r.commits[1:])
 	r.commits[levelTicks-1] = r.commit
 	r.age()
@@ -434,7 +436,7 @@ func (r *Replica) describe() (*raftpb.Snapshot, error) {
 // second of load each turn makes an entry, and far away all that is known of a voter is old.
 const (
 	levelEntries = 16
-	levelTicks   = 4
+	levelTicks   = 5
 )
 
 // HandOver asks a voter that is active to take the leadership over (L5), at most once an election timeout: the voter

@@ -57,6 +57,10 @@ func (plain) DecodeBatch(p []byte) (*kvdv1.Batch, error) {
 	b := &kvdv1.Batch{}
 	return b, b.UnmarshalVT(p)
 }
+func (plain) Shapes(p []byte) bool {
+	b, err := plain{}.DecodeBatch(p)
+	return err != nil || shapes(b)
+}
 
 // member makes a replica of a group whose voters are 1 to n, on nodes of the same numbers.
 func member(t testing.TB, id, n uint64) *Replica {

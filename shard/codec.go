@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -53,6 +54,51 @@ func Decode(data []byte) (*kvdv1.Batch, error) {
 		}
 	}
 	return b, nil
+}
+
+// The numbers of the fields that Shapes reads: of a Batch, and of a Command.
+const (
+	commandsField protowire.Number = 5
+	opField       protowire.Number = 1
+)
+
+// Shapes reports whether the payload of an entry holds a change of the shape, which is the only command of its entry, without
+// decoding the rest. One that cannot be read counts as that.
+func Shapes(data []byte) bool {
+	if len(data) == 0 || data[0] != format {
+		return len(data) > 0
+	}
+	first, _, ok := field(data[1:], commandsField, protowire.BytesType)
+	if !ok || first == nil {
+		return !ok
+	}
+	_, op, ok := field(first, opField, protowire.VarintType)
+	return !ok || op == uint64(kv.OpShape)
+}
+
+// field finds the first field of a message with a number, of one of two types; nothing if there is none, and not ok if it cannot
+// be read up to there.
+func field(message []byte, number protowire.Number, kind protowire.Type) (text []byte, value uint64, ok bool) {
+	for len(message) > 0 {
+		found, of, n := protowire.ConsumeTag(message)
+		if n < 0 {
+			return nil, 0, false
+		}
+		message = message[n:]
+		if found == number && of == kind {
+			if kind == protowire.VarintType {
+				value, n = protowire.ConsumeVarint(message)
+			} else {
+				text, n = protowire.ConsumeBytes(message)
+			}
+			return text, value, n >= 0
+		}
+		if n = protowire.ConsumeFieldValue(found, of, message); n < 0 {
+			return nil, 0, false
+		}
+		message = message[n:]
+	}
+	return nil, 0, true
 }
 
 // hasUnknownField reports whether a newer version put something into the command that this one would skip.

@@ -255,3 +255,28 @@ func FuzzDecodeCommand(f *testing.F) {
 		require.Equal(t, c.Size(), again.Size())
 	})
 }
+
+// TestShapes: what changes the shape is known from its payload alone, and what cannot be read counts as that.
+func TestShapes(t *testing.T) {
+	shape, err := Encode(&kvdv1.Batch{Node: 1, Life: 1 << 60, Seq: 9, StampMs: 5, Commands: []*kvdv1.Command{
+		{Op: uint32(kv.OpShape), Shape: &kvdv1.Shape{Shape: &kvdv1.Shape_Abort{Abort: &kvdv1.Abort{}}}},
+	}})
+	require.NoError(t, err)
+	put, err := Encode(&kvdv1.Batch{Node: 1, StampMs: 5, Commands: []*kvdv1.Command{EncodeCommand(&kv.Command{Op: kv.OpPut, Key: []byte("k")})}})
+	require.NoError(t, err)
+	empty, err := Encode(&kvdv1.Batch{Node: 1})
+	require.NoError(t, err)
+	require.True(t, Shapes(shape))
+	require.False(t, Shapes(put))
+	require.False(t, Shapes(empty))
+	require.False(t, Shapes(nil))
+	require.True(t, Shapes([]byte{format + 1}))
+	for i := range put {
+		_, err := Decode(put[:i])
+		if err != nil {
+			require.True(t, Shapes(put[:i]), "the first %d bytes cannot be read", i)
+		}
+		_, err = Decode(shape[:i])
+		require.True(t, err == nil || Shapes(shape[:i]), "the first %d bytes cannot be read", i)
+	}
+}
