@@ -36,6 +36,8 @@ type Options struct {
 	// Fatal is called once, when a write failed or data is damaged; the error says what to do. It must stop the
 	// process: nothing is retried (T7), and whoever waits for the store waits for ever.
 	Fatal func(err error)
+	// brief: what is stored is soon deleted, and not worth to be compressed.
+	brief bool
 }
 
 // validate reports everything that is wrong, and fills in what may be left out.
@@ -72,6 +74,9 @@ const (
 	memtableBytesMin = 1 << 20
 	memtableBytesMax = 1 << 30
 	memtablesMax     = 4
+	// compactFrom is how many layers of new files are merged into the old ones at a time: where each of those has keys from
+	// everywhere, all of the old ones are written anew each time. A key that is in no memory is looked for in so many more.
+	compactFrom = 8
 	// pebbleFormat is the format of Pebble's files.
 	pebbleFormat = pebble.FormatValueSeparation
 )
@@ -148,7 +153,7 @@ func pebbleOptions(o *Options) *pebble.Options {
 	fatal := &fatalLogger{dir: o.Dir, logger: o.Logger, fatal: o.Fatal}
 	opts := &pebble.Options{
 		FS: o.FS, Cache: o.Cache, FormatMajorVersion: pebbleFormat, MemTableSize: o.MemtableBytes,
-		MemTableStopWritesThreshold: memtablesMax, L0CompactionThreshold: 4, L0StopWritesThreshold: 1000,
+		MemTableStopWritesThreshold: memtablesMax, L0CompactionThreshold: compactFrom, L0StopWritesThreshold: 1000,
 		CompactionConcurrencyRange: func() (int, int) { return 1, compactionsMax }, Logger: fatal,
 		EventListener: &pebble.EventListener{
 			BackgroundError: fatal.background,
@@ -161,6 +166,9 @@ func pebbleOptions(o *Options) *pebble.Options {
 	opts.EnsureDefaults()
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		if o.brief || i == 0 { // What is in level 0 is written anew before long.
+			opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+		}
 	}
 	return opts
 }

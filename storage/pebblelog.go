@@ -104,6 +104,7 @@ var _ Log = (*PebbleLog)(nil)
 
 // OpenLog opens the log store of a directory.
 func OpenLog(o Options) (*PebbleLog, error) {
+	o.brief = true
 	db, opts, err := openPebble(&o)
 	if err != nil {
 		return nil, err
