@@ -117,6 +117,10 @@ func TestCaps(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, strings.TrimSpace(string(text)))
 	}
+	// The process is in them when its program begins, and the program has its own arguments.
+	text, err := capped(dirs, "grep", []string{"-c", "-e", groupPrefix + c.id + "/n1", "--", "/proc/self/cgroup"}).Output()
+	require.NoError(t, err)
+	require.Equal(t, "2", strings.TrimSpace(string(text)))
 	require.NoError(t, removeGroups(groupPrefix+c.id))
 	require.NoDirExists(t, filepath.Dir(dirs[0]))
 	require.NoDirExists(t, filepath.Dir(dirs[1]))
