@@ -79,6 +79,7 @@ func (c *Core) step(g *group, batch storage.Batch, bytes int) int {
 		return 0
 	}
 	before, replaying := g.machine.Descriptor(), g.replica.Replaying()
+	after, _ := g.machine.Applied()
 	g.machine.Begin(batch)
 	used, err := g.replica.Apply(bytes)
 	if err != nil {
@@ -87,7 +88,7 @@ func (c *Core) step(g *group, batch storage.Batch, bytes int) int {
 	}
 	g.machine.Finish()
 	g.wrote(kv.Revision(g.view.mayBeVisible.Load()))
-	c.reshape(g, batch, replaying)
+	c.reshape(g, after, batch, replaying)
 	g.reshaped = g.machine.Descriptor() != before
 	g.view.mayBeVisible.Store(uint64(g.machine.Revision()))
 	for _, changed := range g.machine.Changes() {
@@ -96,14 +97,14 @@ func (c *Core) step(g *group, batch storage.Batch, bytes int) int {
 	return used
 }
 
-// reshape adds to the step what a split or a merge of it does beside the shard itself.
-func (c *Core) reshape(g *group, batch storage.Batch, replaying bool) {
+// reshape adds to the step, before which an index was applied, what a split or a merge of it does beside the shard itself.
+func (c *Core) reshape(g *group, after kv.Index, batch storage.Batch, replaying bool) {
 	if child := g.machine.Birth(); child != nil {
 		_, heir := g.replica.Leading()
 		if mutantStrangerElected {
 			heir = kv.NodeID(child.GetDescriptor_().GetReplicas()[0].GetNode()) == c.Node
 		}
-		c.bear(g, child, heir && !replaying, batch)
+		c.bear(g, after, child, heir && !replaying, batch)
 	}
 	if gone := g.machine.Absorbed(); gone != nil {
 		c.absorb(g, gone, batch)

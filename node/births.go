@@ -20,16 +20,20 @@ import (
 // the split (S3). No key is copied, and what the cache holds of the child's keys stays good (C4). On the node that leads
 // the parent the child stands for election at once (S5); votes that come to other nodes before they have split are parked
 // there until they have.
+//
+// A member that is sent a snapshot of the parent past the split never applies it, and the child's replica there is yet to
+// come. As long as nobody leads the child it comes from any replica that is as it was born (S7).
 
 // birth is a child of the turn's step.
 type birth struct {
 	parent *group
+	after  kv.Index // Which the parent had applied before the step.
 	state  *kvdv1.ShardState
 	heir   bool
 }
 
 // bear adds the child of a split to the step, unless the child is here already, or was here and is gone (S4).
-func (c *Core) bear(parent *group, st *kvdv1.ShardState, heir bool, batch storage.Batch) {
+func (c *Core) bear(parent *group, after kv.Index, st *kvdv1.ShardState, heir bool, batch storage.Batch) {
 	d := wire.ToDescriptor(st.GetDescriptor_())
 	here, ok := d.OnNode(c.Node)
 	known := c.groups[d.Shard]
@@ -44,7 +48,7 @@ func (c *Core) bear(parent *group, st *kvdv1.ShardState, heir bool, batch storag
 	default:
 		st.Replica = uint64(here.Replica)
 		batch.PutShard(d.Shard, st)
-		c.births = append(c.births, birth{parent, st, heir})
+		c.births = append(c.births, birth{parent, after, st, heir})
 	}
 }
 
@@ -61,6 +65,7 @@ func (c *Core) born() {
 		c.addGroup(g)
 		c.viewsChanged = true
 		c.unpark(g)
+		b.parent.children = append(b.parent.children, child{g, b.after})
 	}
 }
 
@@ -103,12 +108,8 @@ type parked struct {
 	message *kvdv1.RaftMessage
 }
 
-// park keeps a vote for a shard that is not here: its parent may be about to split (S5). Others are repeated.
+// park keeps a vote for a shard that is not here: its parent may be about to split (S5).
 func (c *Core) park(from kv.NodeID, m *kvdv1.RaftMessage) {
-	kind := raftpb.MessageType(m.GetType())
-	if kind != raftpb.MsgVote && kind != raftpb.MsgPreVote {
-		return
-	}
 	if _, err := replica.Decode(m); err != nil {
 		return // It may be as large as an envelope.
 	}
@@ -135,4 +136,29 @@ func (c *Core) unpark(g *group) {
 		}
 	}
 	c.parked = rest
+}
+
+// child is a child whose parent keeps its log from the split on, so that others have the child by that.
+type child struct {
+	group *group
+	after kv.Index // The parent's log is kept from here on.
+}
+
+// newborn reports whether a replica is as a split has made it, and knows of no leader: its group may have none, for want of
+// members.
+func (g *group) newborn() bool {
+	applied, _ := g.machine.Applied()
+	return !g.gone && applied == kv.BirthIndex && g.replica.Newborn()
+}
+
+// giveBirthState queues the state that a newborn replica was made with for a member that has none (S7).
+func (c *Core) giveBirthState(g *group, to kv.Replica) {
+	if g.outgoing != nil || g.machine.Descriptor().NodeOf(to.Replica) != to.Node || to.Node == c.Node {
+		return
+	}
+	term, _ := g.replica.Leading()
+	c.outgoing = append(c.outgoing, g)
+	g.outgoing = &outgoing{to: to, message: &raftpb.Message{
+		Type: raftpb.MsgSnap.Enum(), From: new(uint64(g.member.Replica)), To: new(uint64(to.Replica)), Term: new(uint64(term)),
+	}}
 }

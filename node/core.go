@@ -478,6 +478,10 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 		if g.born != 0 && c.ticks-g.born < uint64(c.ElectionTicks) {
 			return // It has not applied the split yet, and is not to be sent what it has.
 		}
+		if g.newborn() {
+			c.giveBirthState(g, kv.Replica{Node: from, Replica: kv.ReplicaID(m.GetFrom())})
+			return
+		}
 		c.fail(g.replica.Absent(kv.ReplicaID(m.GetFrom()), kv.Term(m.GetTerm())))
 		c.mark(g)
 		return
@@ -505,18 +509,20 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 }
 
 // stranger takes a message for a replica that is not here. If it is one of a leader, the leader hears that it has to send a
-// snapshot; votes are kept for a while.
+// snapshot; votes are kept for a while, and who asks whether it could have them hears that there is nobody (S7).
 func (c *Core) stranger(from kv.NodeID, m *kvdv1.RaftMessage) {
 	shard, to := kv.ShardID(m.GetShard()), kv.ReplicaID(m.GetTo())
 	if c.arrivals[shard] != nil || c.leaving(shard) || c.tombstones[shard] >= to {
 		return
 	}
-	switch raftpb.MessageType(m.GetType()) {
-	case raftpb.MsgApp, raftpb.MsgHeartbeat:
+	kind := raftpb.MessageType(m.GetType())
+	switch kind {
+	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgPreVote:
 		c.early = append(c.early, addressed{from, &kvdv1.RaftMessage{
 			Shard: m.GetShard(), From: m.GetTo(), To: m.GetFrom(), Term: m.GetTerm(), Absent: true,
 		}})
-	default:
+	}
+	if kind == raftpb.MsgVote || kind == raftpb.MsgPreVote {
 		c.park(from, m)
 	}
 }

@@ -46,8 +46,9 @@ type group struct {
 	used   totals        // At the last look, and when that was.
 	usedAt time.Duration // In time since the machine's boot.
 
-	born       uint64 // The tick in which a split made it here; 0 if it came otherwise.
-	gone       bool   // Dropped: not in the loop any more.
+	born       uint64  // The tick in which a split made it here; 0 if it came otherwise.
+	children   []child // By splits of it, newborn when last looked at.
+	gone       bool    // Dropped: not in the loop any more.
 	splitting  *splitting
 	merging    int  // Ticks since this leader drives a merge.
 	absorbed   bool // In the turn's step, by its left neighbour.

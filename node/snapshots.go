@@ -33,7 +33,7 @@ func (c *Core) sendSnapshots() {
 		c.outgoing = slices.Delete(c.outgoing, 0, 1)
 		out := g.outgoing
 		g.outgoing = nil
-		if g.leadsIn(kv.Term(out.message.GetTerm())) {
+		if g.leadsIn(kv.Term(out.message.GetTerm())) || g.newborn() {
 			c.sendSnapshot(g, out)
 		}
 	}
@@ -67,10 +67,13 @@ func (c *Core) sent(s SnapshotSent) {
 	c.sending--
 	out := s.Snapshot
 	g := c.groups[kv.ShardID(out.Message.GetShard())]
-	if g == nil || !g.leadsIn(kv.Term(out.Message.GetTerm())) {
+	if g == nil {
 		return
 	}
 	c.tellSent(g, s)
+	if !g.leadsIn(kv.Term(out.Message.GetTerm())) {
+		return
+	}
 	g.replica.SnapshotSent(out.To.Replica, s.Err == nil)
 	if s.Err != nil {
 		delete(g.pinned, out.To.Replica)
@@ -141,6 +144,8 @@ func (c *Core) offer(r *Received) error {
 	case kv.ReplicaID(r.State.GetReplica()) != g.member.Replica:
 		c.suspect(g)
 		return &kv.InvalidError{Field: "replica", Bound: fmt.Sprintf("replica %d", g.member.Replica)}
+	case kv.Index(r.State.GetAppliedIndex()) <= kv.BirthIndex:
+		return fmt.Errorf("the replica here has what it was born with")
 	case !bytes.Equal(g.machine.Descriptor().Span.Start, d.GetStart()):
 		return &kv.InvalidError{Field: "span", Bound: "from the shard's start on, which never changes"}
 	case (g.shard == kv.MetaShard) != (r.State.GetMeta() != nil):

@@ -72,12 +72,18 @@ func (c *Core) truncateLog(g *group) {
 func (c *Core) keepEntries() kv.Index { return kv.Index(c.settings.Int(raftmeta.LogKeep)) }
 
 // truncationGoal is the index up to which the log is not wanted any more: applied here, not among the newest that are
-// kept for a follower that is behind, known to every active follower, and below the snapshots on their way (D4), the latter
-// two within a bound.
+// kept for a follower that is behind, known to every active follower, below the snapshots on their way (D4) and below the
+// splits whose child has no leader yet (S7), the latter three within a bound.
 func (c *Core) truncationGoal(g *group) kv.Index {
 	applied, _ := g.machine.Applied()
 	goal := max(applied, c.keepEntries()) - c.keepEntries()
 	goal = min(max(goal, g.marks.cutFor(kv.LogKeepBytes)), applied)
+	g.children = slices.DeleteFunc(g.children, func(c child) bool { return !c.group.newborn() })
+	for _, child := range g.children {
+		if child.after < goal && g.marks.above(child.after) < kv.SnapshotPinBytesMax {
+			goal = child.after
+		}
+	}
 	if _, leader := g.replica.Leading(); !leader {
 		clear(g.pinned)
 		return goal

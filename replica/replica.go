@@ -205,6 +205,11 @@ func (r *Replica) Heard() bool { return r.leader || r.promise.left > 0 }
 // Replaying reports that the replica has not applied again what was committed at its start (T5).
 func (r *Replica) Replaying() bool { applied, _ := r.machine.Applied(); return applied < r.replay }
 
+// Newborn reports that the group has done nothing yet, as far as the replica knows, and that it knows of no leader.
+func (r *Replica) Newborn() bool {
+	return r.lead == 0 && r.commit <= uint64(kv.BirthIndex) && !r.Installing()
+}
+
 // Installing reports that a snapshot is being installed: the replica does nothing meanwhile.
 func (r *Replica) Installing() bool { return r.installing != nil }
 

@@ -70,7 +70,7 @@ type Stats struct {
 	Snapshots, Installs, Truncations, Checksums, MetaCommands                int
 	MetaInstalls, MetaStreamed, Expired, Scans, WideScans                    int
 	Slows, Fills, DiskFull                                                   int // DiskFull counts refusals.
-	Woken, TailsDropped, EarlyCuts, Overwritten                              int
+	Woken, TailsDropped, EarlyCuts, MissedSplits, Overwritten                int
 	Disturbed, CrashesOfAll, Changes, Splits, Merges, Moves, Joins, Removals int
 	Operations, Answered, LeaseReads, IndexReads, VirtualMilli               int
 }
@@ -101,6 +101,7 @@ func (s *Stats) Add(o Stats) {
 	s.Woken += o.Woken
 	s.TailsDropped += o.TailsDropped
 	s.EarlyCuts += o.EarlyCuts
+	s.MissedSplits += o.MissedSplits
 	s.Disturbed += o.Disturbed
 	s.CrashesOfAll += o.CrashesOfAll
 	s.Changes += o.Changes
@@ -152,7 +153,7 @@ func (s *Stats) Enough() error {
 		"sleeps": s.Sleeps, "elections": s.Elections, "crashes": s.Crashes, "pauses": s.Pauses, "partitions": s.Partitions, "snapshots": s.Snapshots,
 		"installs": s.Installs, "truncations": s.Truncations, "lease reads": s.LeaseReads, "reads by ReadIndex": s.IndexReads,
 		"checksums": s.Checksums, "installs of the meta group": s.MetaInstalls, "hand-overs": s.HandOvers, "metadata for nodes without a meta replica": s.MetaStreamed,
-		"overwritten proposals": s.Overwritten, "splits": s.Splits, "merges": s.Merges, "moves": s.Moves, "joins": s.Joins, "woken sleepers": s.Woken, "log tails dropped": s.TailsDropped, "crashes at early cuts": s.EarlyCuts, "scans": s.Scans, "scans of many shards": s.WideScans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,
+		"overwritten proposals": s.Overwritten, "splits": s.Splits, "merges": s.Merges, "moves": s.Moves, "joins": s.Joins, "woken sleepers": s.Woken, "log tails dropped": s.TailsDropped, "crashes at early cuts": s.EarlyCuts, "splits missed by most": s.MissedSplits, "scans": s.Scans, "scans of many shards": s.WideScans, "keys that expired": s.Expired, "slow disks": s.Slows, "refusals by full disks": s.DiskFull,
 	} {
 		if n == 0 {
 			return fmt.Errorf("%w: no %s in %+v", ErrLacking, name, *s)

@@ -51,6 +51,9 @@ const (
 	EarlyCut
 	// EarlyMerge: a node crashes after a merge, and its state store comes back as it was long before.
 	EarlyMerge
+	// MissedSplit: of five nodes, two are behind when a shard splits, and a third is lost before it hears that the split is
+	// committed. The two get a snapshot that is past the split.
+	MissedSplit Story = 20
 )
 
 // tell begins the plan's story.
@@ -86,6 +89,8 @@ func (w *world) tell() {
 		w.again(w.earlyCut)
 	case EarlyMerge:
 		w.again(w.earlyMerge)
+	case MissedSplit:
+		w.again(w.missedSplit)
 	}
 }
 

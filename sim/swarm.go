@@ -75,6 +75,10 @@ func Swarm(seed uint64) Plan {
 		t := tale(p, story)
 		t.ReadPercent, t.Clients, t.Duration, t.Settings = 50, 8, 12*time.Second, []*kvdv1.SettingValue{{Name: raftmeta.LogKeep, Value: "1000"}}
 		return t
+	case MissedSplit:
+		t := tale(p, story)
+		t.Nodes, t.Replicas, t.Shards, t.ExpireOneIn, t.ReadPercent, t.Duration = 5, 5, 1, 0, 50, 32*time.Second
+		return t
 	case KeptTail:
 		t := tale(p, story)
 		t.Nodes, t.Replicas, t.Shards, t.ExpireOneIn = 5, 5, 1, 0

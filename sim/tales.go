@@ -227,3 +227,64 @@ func (w *world) earlyCut() time.Duration {
 	w.after(period, w.fewer)
 	return period
 }
+
+// missedSplit: two of five nodes are cut off until they need a snapshot. The shard splits; the third follower has the split
+// in its log, and is cut off before it hears that it is committed. The two are back, and what they get is past the
+// split: the child has to come to them too, so that four of five members have a leader.
+func (w *world) missedSplit() time.Duration {
+	const period = 12 * time.Second
+	d, leader := w.pickShard()
+	if leader == nil || len(d.Replicas) != len(w.nodes) || slices.ContainsFunc(w.nodes, func(m *machine) bool { return m.core == nil }) {
+		return 0
+	}
+	others := leader.others(len(w.nodes) - 1)
+	late, lost, here := others[:2], others[2], []*machine{leader, others[3]}
+	w.split(late, append(here, lost))
+	behind := max(late[0].logEnd(d), late[1].logEnd(d))
+	before := shardsOf(leader)
+	missed := false
+	w.onStep = func(m *machine, p phase, shard kv.ShardID, s step) {
+		switch {
+		case shard != d.Shard || s != splitStep:
+		case m == lost && p == written:
+			for _, from := range here {
+				w.blocked[link{from.id, lost.id}] = true
+			}
+		case m == leader && p == applied:
+			w.onStep, missed = nil, true
+			w.split([]*machine{lost}, append(here, late...))
+			for _, m := range late {
+				w.join(m, here[0])
+				w.join(m, here[1])
+			}
+		}
+	}
+	leader.ramble(d, tailEntries/4)
+	w.play(period/2, scene{
+		when: func() bool { return leader.core != nil && leader.logStart(d) > behind },
+		then: func() { w.ask(w.splitGoal(d)) },
+	})
+	w.after(period, func() {
+		if missed && leader.core != nil {
+			w.stats.MissedSplits++
+			for _, shard := range shardsOf(leader) {
+				if !slices.Contains(before, shard) && w.leader(shard) == nil {
+					w.fail("shard %d, which four of five nodes should have, has no leader", shard)
+				}
+			}
+		}
+		w.onStep = nil
+		w.joinAll()
+		w.fewer()
+	})
+	return period + time.Second
+}
+
+// shardsOf lists the shards of which a machine has a replica.
+func shardsOf(m *machine) []kv.ShardID {
+	var shards []kv.ShardID
+	for _, v := range m.views {
+		shards = append(shards, v.Shard())
+	}
+	return shards
+}
