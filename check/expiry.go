@@ -24,9 +24,11 @@ type Bounds struct {
 // Keys with an expiry are first looked at one rule at a time, for the sake of clear words. Then comes the search of
 // Linearizable, to which every write with an expiry adds an operation that takes the key away, if it is still as that
 // write left it (an increment keeps the expiry), and that takes effect in the time that the bounds leave. So what is
-// gone is gone for all. It is lenient in two places: of an unknown write that nobody read, the expiry may come true at any later
-// time, or never; and a write that may have come after its own expiry, of which no answer tells the revision, may be
-// there until it has returned.
+// gone is gone for all. How late a key may be seen is counted to the call: what goes through the log sees the key as it was when it was
+// proposed, however long that takes to be committed. It is lenient in three places: of an unknown write that nobody read, the
+// expiry may come true at any later time, or never; a write that may have come after its own expiry, of which no answer tells
+// the revision, may be there until it has returned; and what was seen by an operation that took long may be there until that
+// has returned, for others too.
 //
 // A write with an expiry must tell its revision, and a Get the expiry that it was told. timeout is Linearizable's.
 func Expiry(h History, bounds Bounds, timeout time.Duration) []Violation {
@@ -216,11 +218,19 @@ func (w *witnesses) expiries(prepared []porcupine.Operation, last int64, b Bound
 			p.before = write.before + 1
 		}
 		from := max(write.Call, add(least, -b.Skew))
-		until := max(from, add(most, b.Late, b.Skew))
+		latest := add(most, b.Late, b.Skew)
+		until := max(from, latest)
+		for _, revision := range []kv.Revision{0, write.known()} {
+			for _, o := range w.met[revision] {
+				if o.Call <= latest {
+					until = max(until, o.Return)
+				}
+			}
+		}
 		switch {
 		case p.loose:
 			until = math.MaxInt64
-		case !w.met[write.known()]:
+		case len(w.met[write.known()]) == 0:
 			// It may have been written when its time was over, so that nobody ever saw it.
 			until = max(until, prepared[i].Return)
 		}

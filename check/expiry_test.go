@@ -80,6 +80,12 @@ func TestExpiry(t *testing.T) {
 		{"it is seen too late, while its write is under way", History{op(Put, "a", 1, 200, 1).expireAt(100), op(CAS, "b", 113, 114, 1).failed()}, NotLinearizable},
 		{"its time was over when it was written, and it is seen", History{op(Put, "a", 200, 201, 1).expireAt(100), op(Get, "a", 202, 203, 1).expireAt(100)}, SeenExpired},
 		{"a stale read beside an expiry", History{a, op(Put, "b", 50, 51, 2).expireAt(200), op(Get, "a", 52, 53, 1).expireAt(100)}, NotLinearizable},
+		{"it is written and seen late, by who asked in time", History{
+			op(Put, "o", 1, 2, 1), op(Put, "c", 60, 61, 0).expireAt(100).unknown(), op(Get, "c", 70, 131, 5).expireAt(100), op(Get, "o", 115, 116, 1),
+		}, none},
+		{"it is seen late by who asked in time, and stays", History{
+			op(Put, "o", 1, 2, 1), op(Put, "c", 60, 61, 0).expireAt(100).unknown(), op(Get, "c", 70, 131, 5).expireAt(100), op(Get, "o", 115, 116, 1), op(Delete, "", 132, 133, 6),
+		}, NotLinearizable},
 		{"no expiry, stale", History{op(Put, "a", 1, 2, 1), b, op(Get, "a", 60, 61, 1)}, NotLinearizable},
 		{"a time past all clocks", History{op(Put, "a", 1, 2, 1).expireAt(math.MaxInt64), op(Get, "a", 200, 201, 1).expireAt(math.MaxInt64)}, none},
 		{"an expiry without a revision", History{op(Put, "a", 1, 2, 0).expireAt(100)}, BadHistory},
@@ -153,8 +159,10 @@ func TestExpiryAgainstAllTimes(t *testing.T) {
 		want := anyTimes(h, c.bounds)
 		found := Expiry(h, c.bounds, patience)
 		lenient := slices.ContainsFunc(h, func(o Operation) bool {
-			over := o.wrote() && o.Return > o.ExpireAt+c.bounds.Late+c.bounds.Skew
-			return o.expires() && (o.mayHaveWritten() || over)
+			latest := o.ExpireAt + c.bounds.Late + c.bounds.Skew
+			over := o.wrote() && o.Return > latest
+			long := slices.ContainsFunc(h, func(p Operation) bool { _, met := p.meets(); return met && p.Call <= latest && p.Return > latest })
+			return o.expires() && (o.mayHaveWritten() || over || long)
 		})
 		if lenient && !want {
 			vague++
@@ -204,7 +212,7 @@ func (l *timeline) try(left []*Operation, now *Final, lowest kv.Revision, moment
 			}
 			continue
 		}
-		stays := at <= now.ExpireAt+l.Late+l.Skew && l.apply(o, rest, now, lowest, at)
+		stays := o.Call <= now.ExpireAt+l.Late+l.Skew && l.apply(o, rest, now, lowest, at)
 		if stays || l.apply(o, rest, nil, lowest, max(at, now.ExpireAt-l.Skew)) {
 			return true
 		}

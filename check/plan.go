@@ -112,8 +112,8 @@ type witnesses struct {
 	reads map[string]*Operation
 	// writers counts who may have written a value, by put or conditional put.
 	writers map[string]int
-	// met are the revisions that the key was seen at after their writes.
-	met map[kv.Revision]bool
+	// met are who saw the key at a revision after its write; at 0, who may have seen it at any.
+	met map[kv.Revision][]*Operation
 	// told is the expiry that reads were told, by the revision that they met.
 	told map[kv.Revision]int64
 	// counters: there are increments, so a number may have been written by one of those too, or met by it.
@@ -124,7 +124,7 @@ type witnesses struct {
 }
 
 func witness(ops []*Operation) witnesses {
-	w := witnesses{reads: map[string]*Operation{}, writers: map[string]int{}, told: map[kv.Revision]int64{}, met: map[kv.Revision]bool{}}
+	w := witnesses{reads: map[string]*Operation{}, writers: map[string]int{}, told: map[kv.Revision]int64{}, met: map[kv.Revision][]*Operation{}}
 	known := map[kv.Revision]bool{}
 	for _, o := range ops {
 		switch {
@@ -133,7 +133,7 @@ func witness(ops []*Operation) witnesses {
 			if first := w.reads[o.Observed]; first == nil || o.Return < first.Return {
 				w.reads[o.Observed] = o
 			}
-			known[o.Revision], w.met[o.Revision] = true, true
+			known[o.Revision] = true
 			w.told[o.Revision] = o.ExpireAt
 		case o.Kind == Put || o.Kind == CAS && (o.Outcome == Unknown || o.Succeeded):
 			w.writers[o.Value]++
@@ -145,16 +145,29 @@ func witness(ops []*Operation) witnesses {
 	delete(known, 0)
 	delete(w.told, 0)
 	for _, o := range ops {
-		if o.Kind == Delete && o.Outcome == Done {
-			w.met[o.Expect] = w.met[o.Expect] || o.Found
-		}
-		if o.Kind == CAS && o.Outcome == Done {
-			w.met[o.Expect] = w.met[o.Expect] || o.Succeeded
-			w.met[o.Revision] = w.met[o.Revision] || !o.Succeeded
+		if revision, ok := o.meets(); ok {
+			w.met[revision] = append(w.met[revision], o)
 		}
 		w.indirect = w.indirect || o.hints(known)
 	}
 	return w
+}
+
+// meets gives the revision at which an operation has seen the key as it was before, 0 if that is not known.
+func (o *Operation) meets() (revision kv.Revision, ok bool) {
+	switch {
+	case o.Outcome != Done:
+		return 0, false
+	case o.Kind == Get:
+		return o.Revision, o.Found
+	case o.Kind == Delete:
+		return o.Expect, o.Found
+	case o.Kind == CAS && o.Succeeded:
+		return o.Expect, o.Expect != 0
+	case o.Kind == CAS:
+		return o.Revision, o.Revision != 0
+	}
+	return 0, o.Kind == Increment
 }
 
 // hints reports whether an answer, or a condition, speaks of a state of the key that no read or acknowledged write

@@ -140,15 +140,16 @@ func TestMutants(t *testing.T) {
 // TestKeptSeeds: seeds that have found something.
 func TestKeptSeeds(t *testing.T) {
 	for seed, found := range map[uint64]string{
-		247:     "a shard that split again after it had absorbed another came by a snapshot, and the absorbed replica stayed",
-		5003346: "a shard whose followers' disks were full slept, did not hear that they had room again, and purged nothing",
-		7011478: "the same, of a shard whose leader had been without room, too",
-		9006139: "a child was born on two nodes of five, the others got the parent's snapshot past the split, and nobody could be elected",
-		9012888: "the same",
-		103990:  "a replica of the meta group that was removed unheard asked only nodes that had left the group too, and stayed",
-		108305:  "a replica of the meta group that was removed unheard missed its own removal and its return as a learner",
-		123031:  "the lease of a frozen shard, which serves nothing, counted against the shard that had absorbed it",
-		7100122: "an order that a story has come once more counted as a second envelope of a turn",
+		247:      "a shard that split again after it had absorbed another came by a snapshot, and the absorbed replica stayed",
+		5003346:  "a shard whose followers' disks were full slept, did not hear that they had room again, and purged nothing",
+		7011478:  "the same, of a shard whose leader had been without room, too",
+		9006139:  "a child was born on two nodes of five, the others got the parent's snapshot past the split, and nobody could be elected",
+		9012888:  "the same",
+		11020559: "the checker took a transaction that was committed late for a key that was seen too late",
+		103990:   "a replica of the meta group that was removed unheard asked only nodes that had left the group too, and stayed",
+		108305:   "a replica of the meta group that was removed unheard missed its own removal and its return as a learner",
+		123031:   "the lease of a frozen shard, which serves nothing, counted against the shard that had absorbed it",
+		7100122:  "an order that a story has come once more counted as a second envelope of a turn",
 	} {
 		_, _, err := Run(seed, Swarm(seed))
 		require.NoError(t, err, "seed %d: %s", seed, found)
