@@ -3,8 +3,6 @@ package node
 import (
 	"fmt"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
@@ -22,7 +20,7 @@ import (
 // there until they have.
 //
 // A member that is sent a snapshot of the parent past the split never applies it, and the child's replica there is yet to
-// come. As long as nobody leads the child it comes from any replica that is as it was born (S7).
+// come: from the child's leader, or if it has none from any replica (S7).
 
 // birth is a child of the turn's step.
 type birth struct {
@@ -149,16 +147,4 @@ type child struct {
 func (g *group) newborn() bool {
 	applied, _ := g.machine.Applied()
 	return !g.gone && applied == kv.BirthIndex && g.replica.Newborn()
-}
-
-// giveBirthState queues the state that a newborn replica was made with for a member that has none (S7).
-func (c *Core) giveBirthState(g *group, to kv.Replica) {
-	if g.outgoing != nil || g.machine.Descriptor().NodeOf(to.Replica) != to.Node || to.Node == c.Node {
-		return
-	}
-	term, _ := g.replica.Leading()
-	c.outgoing = append(c.outgoing, g)
-	g.outgoing = &outgoing{to: to, message: &raftpb.Message{
-		Type: raftpb.MsgSnap.Enum(), From: new(uint64(g.member.Replica)), To: new(uint64(to.Replica)), Term: new(uint64(term)),
-	}}
 }

@@ -97,6 +97,8 @@ type Received struct {
 	Message *raftpb.Message
 	State   *kvdv1.ShardState
 	Ingest  storage.Ingest
+	// Unled: the sender does not lead, and raft does not hear of it (S7).
+	Unled bool
 
 	group    *group
 	held     held
@@ -478,8 +480,8 @@ func (c *Core) message(from kv.NodeID, m *kvdv1.RaftMessage) {
 		if g.born != 0 && c.ticks-g.born < uint64(c.ElectionTicks) {
 			return // It has not applied the split yet, and is not to be sent what it has.
 		}
-		if g.newborn() {
-			c.giveBirthState(g, kv.Replica{Node: from, Replica: kv.ReplicaID(m.GetFrom())})
+		if g.unled() {
+			c.supply(g, kv.Replica{Node: from, Replica: kv.ReplicaID(m.GetFrom())})
 			return
 		}
 		c.fail(g.replica.Absent(kv.ReplicaID(m.GetFrom()), kv.Term(m.GetTerm())))

@@ -30,8 +30,10 @@ type group struct {
 	waiters  []replica.Waiter
 	bytes    int
 
-	incoming *Received // A snapshot that was stepped in this turn, or is being installed.
-	outgoing *outgoing // A snapshot that waits for its turn to be sent.
+	incoming *Received    // A snapshot that was stepped in this turn, or is being installed.
+	outgoing *outgoing    // A snapshot that waits for its turn to be sent.
+	supplied kv.ReplicaID // The last that was sent a snapshot without a leader (S7), and whether that is under way.
+	supplies bool
 	pinned   pins
 	unsent   map[kv.ReplicaID]kv.Term // Who could not be sent a snapshot, and in which term that was told.
 
@@ -78,6 +80,7 @@ type addressed struct {
 type outgoing struct {
 	to      kv.Replica
 	message *raftpb.Message
+	unled   bool // It is not raft that wants it (S7).
 }
 
 // pins keep the log above the index of the last snapshot that each replica was sent, until it has the log from there (D4):

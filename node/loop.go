@@ -179,7 +179,7 @@ func (n *Node) Snapshot(ctx context.Context, header *kvdv1.SnapshotHeader, next 
 	n.inbox.add(func(in *Input) {
 		in.Received = append(in.Received, &Received{
 			From: kv.NodeID(header.FromNode), Life: kv.Life(header.FromLife), State: header.State, Ingest: ingest,
-			Message: SnapshotMessage(header.Message, header.State),
+			Message: SnapshotMessage(header.Message, header.State), Unled: header.Message.GetUnled(),
 		})
 	})
 	return nil

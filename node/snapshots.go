@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -33,10 +34,32 @@ func (c *Core) sendSnapshots() {
 		c.outgoing = slices.Delete(c.outgoing, 0, 1)
 		out := g.outgoing
 		g.outgoing = nil
-		if g.leadsIn(kv.Term(out.message.GetTerm())) || g.newborn() {
+		if out.unled && g.unled() || !out.unled && g.leadsIn(kv.Term(out.message.GetTerm())) {
 			c.sendSnapshot(g, out)
 		}
 	}
+}
+
+// supply queues a snapshot for a member that has no replica and is asked for its vote by one that knows of no leader (S7). One at a
+// time; who was not the last one to be sent one comes first.
+func (c *Core) supply(g *group, to kv.Replica) {
+	if g.supplies || g.machine.Descriptor().NodeOf(to.Replica) != to.Node || to.Node == c.Node {
+		return
+	}
+	if g.outgoing == nil {
+		c.outgoing = append(c.outgoing, g)
+	} else if !g.outgoing.unled || g.outgoing.to.Replica != g.supplied {
+		return
+	}
+	term, _ := g.replica.Leading()
+	g.outgoing = &outgoing{to: to, unled: true, message: &raftpb.Message{
+		Type: raftpb.MsgSnap.Enum(), From: new(uint64(g.member.Replica)), To: new(uint64(to.Replica)), Term: new(uint64(term)),
+	}}
+}
+
+// unled reports that the replica has not heard of a leader for long, and that what it has applied can be sent.
+func (g *group) unled() bool {
+	return g.lost && !g.gone && g.replica.Leader() == 0 && !g.replica.Installing() && !g.replica.Replaying() && g.incoming == nil && !g.absorbed
 }
 
 // leadsIn reports whether the replica leads in a term.
@@ -55,11 +78,14 @@ func (c *Core) sendSnapshot(g *group, out *outgoing) {
 	}
 	st := proto.Clone(view.State()).(*kvdv1.ShardState)
 	st.Replica, st.BaseIndex, st.BaseTerm = uint64(out.to.Replica), st.AppliedIndex, st.AppliedTerm
-	g.pinned[out.to.Replica] = kv.Index(st.AppliedIndex)
+	message := replica.Encode(g.shard, out.message, 0, 0)
+	if message.Unled = out.unled; out.unled {
+		g.supplied, g.supplies = out.to.Replica, true
+	} else {
+		g.pinned[out.to.Replica] = kv.Index(st.AppliedIndex)
+	}
 	c.sending++
-	c.Host.SendSnapshot(&Outgoing{
-		To: out.to, Message: replica.Encode(g.shard, out.message, 0, 0), State: st, Span: span, View: view, began: c.now.Boot,
-	})
+	c.Host.SendSnapshot(&Outgoing{To: out.to, Message: message, State: st, Span: span, View: view, began: c.now.Boot})
 }
 
 // sent takes how the sending of a snapshot ended. Raft hears of it if it is still the same leader that asked.
@@ -67,13 +93,17 @@ func (c *Core) sent(s SnapshotSent) {
 	c.sending--
 	out := s.Snapshot
 	g := c.groups[kv.ShardID(out.Message.GetShard())]
-	if g == nil {
+	switch {
+	case g == nil:
+		return
+	case out.Message.GetUnled():
+		g.supplies = false
+		c.tellSent(g, s)
+		return
+	case !g.leadsIn(kv.Term(out.Message.GetTerm())):
 		return
 	}
 	c.tellSent(g, s)
-	if !g.leadsIn(kv.Term(out.Message.GetTerm())) {
-		return
-	}
 	g.replica.SnapshotSent(out.To.Replica, s.Err == nil)
 	if s.Err != nil {
 		delete(g.pinned, out.To.Replica)
@@ -127,6 +157,9 @@ func (c *Core) snapshots(in *Input) {
 	}
 }
 
+// errSupplied: raft would take the sender for a leader.
+var errSupplied = errors.New("it is of a replica that does not lead, and there is one here")
+
 // offer steps a snapshot that has arrived.
 func (c *Core) offer(r *Received) error {
 	d := r.State.GetDescriptor_()
@@ -144,8 +177,8 @@ func (c *Core) offer(r *Received) error {
 	case kv.ReplicaID(r.State.GetReplica()) != g.member.Replica:
 		c.suspect(g)
 		return &kv.InvalidError{Field: "replica", Bound: fmt.Sprintf("replica %d", g.member.Replica)}
-	case kv.Index(r.State.GetAppliedIndex()) <= kv.BirthIndex:
-		return fmt.Errorf("the replica here has what it was born with")
+	case r.Unled:
+		return errSupplied
 	case !bytes.Equal(g.machine.Descriptor().Span.Start, d.GetStart()):
 		return &kv.InvalidError{Field: "span", Bound: "from the shard's start on, which never changes"}
 	case (g.shard == kv.MetaShard) != (r.State.GetMeta() != nil):
@@ -190,6 +223,8 @@ func (c *Core) expects(h *kvdv1.SnapshotHeader) error {
 	case kv.ReplicaID(r.State.GetReplica()) != g.member.Replica:
 		c.suspect(g)
 		return &kv.InvalidError{Field: "replica", Bound: fmt.Sprintf("replica %d", g.member.Replica)}
+	case h.GetMessage().GetUnled():
+		return errSupplied
 	}
 	_, err := c.room(r, g)
 	return err

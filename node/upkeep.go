@@ -78,7 +78,8 @@ func (c *Core) truncationGoal(g *group) kv.Index {
 	applied, _ := g.machine.Applied()
 	goal := max(applied, c.keepEntries()) - c.keepEntries()
 	goal = min(max(goal, g.marks.cutFor(kv.LogKeepBytes)), applied)
-	g.children = slices.DeleteFunc(g.children, func(c child) bool { return !c.group.newborn() })
+	first, _ := g.replica.Log().FirstIndex()
+	g.children = slices.DeleteFunc(g.children, func(c child) bool { return !c.group.newborn() || uint64(c.after)+1 < first })
 	for _, child := range g.children {
 		if child.after < goal && g.marks.above(child.after) < kv.SnapshotPinBytesMax {
 			goal = child.after

@@ -544,7 +544,7 @@ func (h host) SendSnapshot(s *node.Outgoing) {
 			}
 		}
 		target.inbox.Received = append(target.inbox.Received, &node.Received{
-			From: m.id, Life: life, Message: node.SnapshotMessage(s.Message, st), State: st, Ingest: ingest,
+			From: m.id, Life: life, Message: node.SnapshotMessage(s.Message, st), State: st, Ingest: ingest, Unled: s.Message.GetUnled(),
 		})
 		target.wake()
 		sent(nil)

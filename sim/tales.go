@@ -228,49 +228,59 @@ func (w *world) earlyCut() time.Duration {
 	return period
 }
 
-// missedSplit: two of five nodes are cut off until they need a snapshot. The shard splits; the third follower has the split
-// in its log, and is cut off before it hears that it is committed. The two are back, and what they get is past the
-// split: the child has to come to them too, so that four of five members have a leader.
+// missedSplit: two of five nodes are cut off until they need a snapshot. The shard splits. Either the third follower has the split
+// in its log, and is cut off before it hears that it is committed, or who leads the child is cut off once it has committed something.
+// The two are back, and what they get of the parent is past the split: the child has to come to them too, so that four of five
+// members have a leader.
 func (w *world) missedSplit() time.Duration {
-	const period = 12 * time.Second
+	const period = 14 * time.Second
 	d, leader := w.pickShard()
 	if leader == nil || len(d.Replicas) != len(w.nodes) || slices.ContainsFunc(w.nodes, func(m *machine) bool { return m.core == nil }) {
 		return 0
 	}
 	others := leader.others(len(w.nodes) - 1)
-	late, lost, here := others[:2], others[2], []*machine{leader, others[3]}
-	w.split(late, append(here, lost))
+	late, third := others[:2], others[2]
+	here := append(others[2:], leader)
+	w.split(late, here)
 	behind := max(late[0].logEnd(d), late[1].logEnd(d))
 	before := shardsOf(leader)
-	missed := false
-	w.onStep = func(m *machine, p phase, shard kv.ShardID, s step) {
-		switch {
-		case shard != d.Shard || s != splitStep:
-		case m == lost && p == written:
-			for _, from := range here {
-				w.blocked[link{from.id, lost.id}] = true
-			}
-		case m == leader && p == applied:
-			w.onStep, missed = nil, true
-			w.split([]*machine{lost}, append(here, late...))
-			for _, m := range late {
-				w.join(m, here[0])
-				w.join(m, here[1])
+	children := func() []kv.ShardID {
+		return slices.DeleteFunc(shardsOf(others[3]), func(s kv.ShardID) bool { return slices.Contains(before, s) })
+	}
+	lose := func(lost *machine) {
+		w.onStep = nil
+		w.joinAll()
+		w.split([]*machine{lost}, lost.others(len(w.nodes)-1))
+		w.stats.MissedSplits++
+	}
+	scenes := []scene{{
+		when: func() bool { return leader.core != nil && leader.logStart(d) > behind },
+		then: func() { w.ask(w.splitGoal(d)) },
+	}}
+	if oneIn(w.fate, 2) {
+		scenes = append(scenes, scene{
+			when: func() bool { c := children(); return len(c) > 0 && w.leader(c[0]) != nil },
+			then: func() { lose(w.leader(children()[0])) },
+		})
+	} else {
+		w.onStep = func(m *machine, p phase, shard kv.ShardID, s step) {
+			switch {
+			case shard != d.Shard || s != splitStep:
+			case m == third && p == written:
+				for _, from := range here {
+					w.blocked[link{from.id, third.id}] = true
+				}
+			case m == leader && p == applied:
+				lose(third)
 			}
 		}
 	}
 	leader.ramble(d, tailEntries/4)
-	w.play(period/2, scene{
-		when: func() bool { return leader.core != nil && leader.logStart(d) > behind },
-		then: func() { w.ask(w.splitGoal(d)) },
-	})
+	w.play(period/2, scenes...)
 	w.after(period, func() {
-		if missed && leader.core != nil {
-			w.stats.MissedSplits++
-			for _, shard := range shardsOf(leader) {
-				if !slices.Contains(before, shard) && w.leader(shard) == nil {
-					w.fail("shard %d, which four of five nodes should have, has no leader", shard)
-				}
+		for _, child := range children() {
+			if w.leader(child) == nil {
+				w.fail("shard %d, which four of five nodes should have, has no leader", child)
 			}
 		}
 		w.onStep = nil

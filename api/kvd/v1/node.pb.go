@@ -1147,7 +1147,9 @@ type RaftMessage struct {
 	Applied uint64 `protobuf:"varint,16,opt,name=applied,proto3" json:"applied,omitempty"`
 	// The sender's disk is nearly full: it takes no entries, and no leadership should go to it.
 	DiskFull bool `protobuf:"varint,17,opt,name=disk_full,json=diskFull,proto3" json:"disk_full,omitempty"`
-	// Said to a leader in answer to an append or a heartbeat: there is no such replica here, it needs a snapshot.
+	// Of a snapshot: the sender does not lead. It is for a member that has no replica, and raft does not hear of it (S7).
+	Unled bool `protobuf:"varint,25,opt,name=unled,proto3" json:"unled,omitempty"`
+	// Said in answer to an append or a heartbeat of a leader, or to a pre-vote: there is no such replica here, it needs a snapshot.
 	Absent bool `protobuf:"varint,18,opt,name=absent,proto3" json:"absent,omitempty"`
 	// Said by a leader to followers that have everything at `index` of `term`: the shard goes to sleep (M6).
 	Sleep bool `protobuf:"varint,19,opt,name=sleep,proto3" json:"sleep,omitempty"`
@@ -1309,6 +1311,13 @@ func (x *RaftMessage) GetApplied() uint64 {
 func (x *RaftMessage) GetDiskFull() bool {
 	if x != nil {
 		return x.DiskFull
+	}
+	return false
+}
+
+func (x *RaftMessage) GetUnled() bool {
+	if x != nil {
+		return x.Unled
 	}
 	return false
 }
@@ -2824,7 +2833,7 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"descriptor\x12\x1a\n" +
 	"\babsorber\x18\x04 \x01(\x04R\babsorber\"\x1f\n" +
 	"\tRaftHeard\x12\x12\n" +
-	"\x04life\x18\x01 \x01(\x04R\x04life\"\xb5\x05\n" +
+	"\x04life\x18\x01 \x01(\x04R\x04life\"\xcb\x05\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x12\n" +
@@ -2844,7 +2853,8 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\ato_life\x18\x0e \x01(\x04R\x06toLife\x12,\n" +
 	"\bchecksum\x18\x0f \x01(\v2\x10.kvd.v1.ChecksumR\bchecksum\x12\x18\n" +
 	"\aapplied\x18\x10 \x01(\x04R\aapplied\x12\x1b\n" +
-	"\tdisk_full\x18\x11 \x01(\bR\bdiskFull\x12\x16\n" +
+	"\tdisk_full\x18\x11 \x01(\bR\bdiskFull\x12\x14\n" +
+	"\x05unled\x18\x19 \x01(\bR\x05unled\x12\x16\n" +
 	"\x06absent\x18\x12 \x01(\bR\x06absent\x12\x14\n" +
 	"\x05sleep\x18\x13 \x01(\bR\x05sleep\x12\x1a\n" +
 	"\bpresides\x18\x14 \x01(\x04R\bpresides\x12*\n" +
