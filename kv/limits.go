@@ -80,6 +80,9 @@ const (
 	// them the follower gets a snapshot.
 	LogKeepEntries = 20_000
 	LogKeepBytes   = 16 << 20
+	// LogSurplusBytesMax is how much of its logs a node keeps that nobody will want any more: what is deleted while it is
+	// still in Pebble's memtable is never written to a table.
+	LogSurplusBytesMax = 2 << 20
 	// SnapshotPinBytesMax bounds what a sender keeps above a snapshot's index until the receiver has it (D4).
 	SnapshotPinBytesMax = 64 << 20
 	// SnapshotChunkBytes is the size of a snapshot's chunk; the window of its stream bounds the chunks on their way.

@@ -181,6 +181,9 @@ type Core struct {
 	outgoing []*group // With a snapshot to be sent, in the order in which they asked.
 	sending  int      // Snapshots on their way.
 
+	// surplus is how many bytes of the logs nobody will want any more, as seen in this tick so far, and in the one before.
+	surplus, surplusBefore uint64
+
 	now      Now
 	nextTick time.Duration
 	ticks    uint64
@@ -346,6 +349,7 @@ func (c *Core) tickAll() {
 
 func (c *Core) oneTick() {
 	c.ticks++
+	c.surplus, c.surplusBefore = 0, c.surplus
 	for _, g := range slices.Clone(c.awake) {
 		g.replica.Tick()
 		if _, leader := g.replica.Leading(); leader && g.view.wanted.Swap(false) {
@@ -671,6 +675,9 @@ func (c *Core) address(to []addressed, g *group, messages []*raftpb.Message) []a
 			applied, _ := g.machine.Applied()
 			encoded := replica.Encode(g.shard, m, c.lives[node], applied)
 			encoded.DiskFull = c.disk.Full
+			if m.GetType() == raftpb.MsgApp || m.GetType() == raftpb.MsgHeartbeat {
+				encoded.Level = uint64(g.level)
+			}
 			to = append(to, addressed{node, encoded})
 		}
 	}

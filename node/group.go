@@ -39,7 +39,8 @@ type group struct {
 
 	marks    marks
 	truncate truncation
-	expiring bool // An OpExpire is on its way.
+	level    kv.Index // Up to which every member has the log, at the last tick.
+	expiring bool     // An OpExpire is on its way.
 	checking checking
 	rates    rates
 	offered  uint64 // Commands of clients, to choose those that are sampled.

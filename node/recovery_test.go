@@ -297,6 +297,7 @@ func TestApplyInParts(t *testing.T) {
 		l.in.Submissions = append(l.in.Submissions, Submission{Shard: kv.ShardID(group + 1), Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: a})
 		return a
 	}
+	l.unsaved = true // So that the logs are kept.
 	for i := range puts {
 		for group := 1; group < groups; group++ { // The first group's log stays short.
 			put(group, i)
@@ -304,6 +305,7 @@ func TestApplyInParts(t *testing.T) {
 		l.tick()
 	}
 	require.NoError(t, l.state.Crash(func(int) int { return 0 }))
+	l.unsaved = false
 	config.Life++
 	l.core, err = NewCore(config, Now{Boot: l.now})
 	require.NoError(t, err)

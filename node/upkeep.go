@@ -58,7 +58,7 @@ func (c *Core) truncateLog(g *group) {
 	}
 	first, _ := log.FirstIndex()
 	goal := c.truncationGoal(g)
-	if goal < kv.Index(first)+c.keepEntries()/4 && g.marks.cutFor(kv.LogKeepBytes) <= kv.Index(first) || goal < kv.Index(first) {
+	if goal < kv.Index(first) || !c.worthTruncating(g, kv.Index(first), goal) {
 		return
 	}
 	term, err := log.Term(uint64(goal))
@@ -69,13 +69,27 @@ func (c *Core) truncateLog(g *group) {
 	g.truncate = truncation{index: goal, term: kv.Term(term), cut: c.cut}
 }
 
+// worthTruncating reports that enough of a log is not wanted any more: by itself, or with what there is of the others.
+func (c *Core) worthTruncating(g *group, first, goal kv.Index) bool {
+	surplus := g.marks.above(first) - g.marks.above(goal)
+	c.surplus += surplus
+	return goal >= first+c.keepEntries()/4 || g.marks.cutFor(kv.LogKeepBytes) > first || surplus > 0 && c.surplusBefore >= kv.LogSurplusBytesMax
+}
+
 func (c *Core) keepEntries() kv.Index { return kv.Index(c.settings.Int(raftmeta.LogKeep)) }
 
-// truncationGoal is the index up to which the log is not wanted any more: applied here, not among the newest that are
-// kept for a follower that is behind, known to every active follower, below the snapshots on their way (D4) and below the
-// splits whose child has no leader yet (S7), the latter three within a bound.
+// truncationGoal is the index up to which the log is not wanted any more: applied here, and what every member has, or at least
+// not wanted enough.
 func (c *Core) truncationGoal(g *group) kv.Index {
 	applied, _ := g.machine.Applied()
+	g.level = g.replica.Level()
+	return max(min(g.level, applied), c.keepGoal(g, applied))
+}
+
+// keepGoal is the index up to which the log is not kept for those who have not all of it: not among the newest that are
+// kept for a follower that is behind, known to every active follower, below the snapshots on their way (D4) and below the
+// splits whose child has no leader yet (S7), the latter three within a bound.
+func (c *Core) keepGoal(g *group, applied kv.Index) kv.Index {
 	goal := max(applied, c.keepEntries()) - c.keepEntries()
 	goal = min(max(goal, g.marks.cutFor(kv.LogKeepBytes)), applied)
 	first, _ := g.replica.Log().FirstIndex()

@@ -105,6 +105,8 @@ type Replica struct {
 	// or is held.
 	synced  uint64
 	blocked bool
+	// told is the level of the log as the leader has told it.
+	told uint64
 	// commits are what was known to be committed at each of the last ticks, the oldest first.
 	commits [levelTicks]uint64
 	// replay is the commit of the start: until it is applied, the replica takes no part in elections (T5).
@@ -263,6 +265,9 @@ func (r *Replica) Step(from kv.NodeID, w *kvdv1.RaftMessage) error {
 	}
 	if r.Installing() || r.stepped != nil || r.withheld(m) {
 		return nil
+	}
+	if kind := m.GetType(); (kind == raftpb.MsgApp || kind == raftpb.MsgHeartbeat) && m.GetTerm() >= r.term {
+		r.told = w.GetLevel()
 	}
 	return r.step(m)
 }
@@ -494,6 +499,17 @@ func (r *Replica) Wanted() kv.Index {
 		})
 	}
 	return wanted
+}
+
+// Level is the index up to which every member has the log, also those that were not heard of lately; 0 if that is not known.
+// Nobody is ever sent what is at or below it: who comes later comes by a snapshot. A leader knows it, others what it has told.
+func (r *Replica) Level() kv.Index {
+	if !r.leader {
+		return kv.Index(r.told)
+	}
+	level := r.commit
+	r.raw.WithProgress(func(_ uint64, _ raft.ProgressType, p tracker.Progress) { level = min(level, p.Match) })
+	return kv.Index(level)
 }
 
 // Match tells how far the replica on a node has the log, as far as this leader knows.

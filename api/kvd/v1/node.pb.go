@@ -1141,6 +1141,8 @@ type RaftMessage struct {
 	Vote       uint64                 `protobuf:"varint,13,opt,name=vote,proto3" json:"vote,omitempty"`
 	// Of an answer: the life of the process that it answers. Answers to an earlier life are dropped (T3).
 	ToLife uint64 `protobuf:"varint,14,opt,name=to_life,json=toLife,proto3" json:"to_life,omitempty"`
+	// Of a leader's append or heartbeat: the index up to which every member has the log, 0 if there is none.
+	Level uint64 `protobuf:"varint,26,opt,name=level,proto3" json:"level,omitempty"`
 	// Of anything else than raft's own: a replica's checksum, for the leader that asked.
 	Checksum *Checksum `protobuf:"bytes,15,opt,name=checksum,proto3" json:"checksum,omitempty"`
 	// Of an answer: up to where the sender has applied. Leadership is handed to none that is behind.
@@ -1290,6 +1292,13 @@ func (x *RaftMessage) GetVote() uint64 {
 func (x *RaftMessage) GetToLife() uint64 {
 	if x != nil {
 		return x.ToLife
+	}
+	return 0
+}
+
+func (x *RaftMessage) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
 	}
 	return 0
 }
@@ -2833,7 +2842,7 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"descriptor\x12\x1a\n" +
 	"\babsorber\x18\x04 \x01(\x04R\babsorber\"\x1f\n" +
 	"\tRaftHeard\x12\x12\n" +
-	"\x04life\x18\x01 \x01(\x04R\x04life\"\xcb\x05\n" +
+	"\x04life\x18\x01 \x01(\x04R\x04life\"\xe1\x05\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\x04R\x05shard\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x12\n" +
@@ -2850,7 +2859,8 @@ const file_kvd_v1_node_proto_rawDesc = "" +
 	"\acontext\x18\v \x01(\fR\acontext\x12+\n" +
 	"\aentries\x18\f \x03(\v2\x11.kvd.v1.RaftEntryR\aentries\x12\x12\n" +
 	"\x04vote\x18\r \x01(\x04R\x04vote\x12\x17\n" +
-	"\ato_life\x18\x0e \x01(\x04R\x06toLife\x12,\n" +
+	"\ato_life\x18\x0e \x01(\x04R\x06toLife\x12\x14\n" +
+	"\x05level\x18\x1a \x01(\x04R\x05level\x12,\n" +
 	"\bchecksum\x18\x0f \x01(\v2\x10.kvd.v1.ChecksumR\bchecksum\x12\x18\n" +
 	"\aapplied\x18\x10 \x01(\x04R\aapplied\x12\x1b\n" +
 	"\tdisk_full\x18\x11 \x01(\bR\bdiskFull\x12\x14\n" +

@@ -1,0 +1,55 @@
+package node
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/shard"
+)
+
+// TestLevelLogsAreTruncated (T6): what every member has is not kept, on leaders and followers, once it comes to enough; what one of them
+// lacks is, also when it was not heard of for long.
+func TestLevelLogsAreTruncated(t *testing.T) {
+	w := newTrio(t)
+	w.elected()
+	put := func(nodes ...*third) {
+		for range 40 { // 4 MB.
+			c := &kv.Command{Op: kv.OpPut, Key: []byte("k"), Value: make([]byte, 100<<10)}
+			w.nodes[0].in.Submissions = append(w.nodes[0].in.Submissions, Submission{
+				Shard: trioShard, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: &answer{},
+			})
+			w.tick(nodes...)
+		}
+		for range 10 {
+			w.tick(nodes...)
+		}
+	}
+	bytes := func(m *third) uint64 {
+		g := m.core.groups[trioShard]
+		first, err := g.replica.Log().FirstIndex()
+		require.NoError(t, err)
+		return g.marks.above(kv.Index(first) - 1)
+	}
+	put(w.nodes[:]...)
+	for _, m := range w.nodes {
+		require.LessOrEqual(t, bytes(m), uint64(kv.LogSurplusBytesMax+markBytes))
+	}
+	w.now += time.Minute
+	put(w.nodes[:2]...)
+	put(w.nodes[:2]...)
+	for _, m := range w.nodes[:2] {
+		require.Greater(t, bytes(m), uint64(8<<20))
+	}
+	w.nodes[2].in.Envelopes = nil // All that it has missed.
+	for range 100 {
+		w.tick(w.nodes[:]...)
+	}
+	for _, m := range w.nodes {
+		require.LessOrEqual(t, bytes(m), uint64(kv.LogSurplusBytesMax+markBytes))
+		require.Zero(t, m.snapshots)
+		require.NoError(t, m.fatal)
+	}
+}
