@@ -15,7 +15,7 @@ var (
 	quoted   = regexp.MustCompile("`([^`]+)`")
 	aTest    = regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
 	aMutant  = regexp.MustCompile(`^mutant_\w+$`)
-	aStory   = regexp.MustCompile("(?m)^\t([A-Z][A-Za-z]+)( Story = iota)?$")
+	aStory   = regexp.MustCompile("(?m)^\t([A-Z][A-Za-z]+)( Story = (?:iota|[0-9]+))?$")
 	stories  = regexp.MustCompile("stor(?:y|ies) (`[^`]+`(?: and `[^`]+`)*)")
 	declared = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z]\w*)\(`)
 	tagged   = regexp.MustCompile(`(?m)^//go:build (mutant_\w+)$`)
