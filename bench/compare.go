@@ -126,13 +126,17 @@ func (c *contest) page() error {
 	return writePage(name, c.runs)
 }
 
-func writePage(name string, runs []*report.Run) (err error) {
+func writePage(name string, runs []*report.Run) error {
+	return writeFile(name, func(w io.Writer) error { return report.Page(w, "kvd beside what one would take instead", runs) })
+}
+
+func writeFile(name string, write func(io.Writer) error) (err error) {
 	f, err := os.Create(name)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return report.Page(f, "kvd beside what one would take instead", runs)
+	return write(f)
 }
 
 // reportCommand tells again what a comparison has found.
@@ -140,6 +144,7 @@ func reportCommand(_ context.Context, args []string, out io.Writer) error {
 	f := pflag.NewFlagSet("bench report", pflag.ContinueOnError)
 	from := f.StringSlice("from", []string{filepath.Join("bench-out", runsFile)}, "files of runs")
 	page := f.String("page", "", "file for the page (default: none)")
+	picture := f.String("picture", "", "file for the plots as an SVG image (default: none)")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -154,10 +159,14 @@ func reportCommand(_ context.Context, args []string, out io.Writer) error {
 		}
 		runs = append(runs, list...)
 	}
-	if err := report.TellAll(out, runs); err != nil || *page == "" {
-		return err
+	err := report.TellAll(out, runs)
+	if *page != "" {
+		err = errors.Join(err, writePage(*page, runs))
 	}
-	return writePage(*page, runs)
+	if *picture != "" {
+		err = errors.Join(err, writeFile(*picture, func(w io.Writer) error { return report.Picture(w, runs) }))
+	}
+	return err
 }
 
 func readRuns(name string) ([]*report.Run, error) {

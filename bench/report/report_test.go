@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"fmt"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -134,6 +135,31 @@ func TestPage(t *testing.T) {
 		rest = more
 	}
 	require.NotContains(t, text, "http", "it needs nothing from elsewhere")
+}
+
+// TestPicture: one image with the plots of each case, within its bounds, and no names that could become tags.
+func TestPicture(t *testing.T) {
+	var b bytes.Buffer
+	require.NoError(t, Picture(&b, append(drift(), runOf("get", "<odd>", 1, 5, 0))))
+	text := b.String()
+	wellFormed(t, text)
+	require.NotContains(t, text, "<odd>")
+	require.NotContains(t, text, "NaN")
+	for _, class := range []string{"bars", "tails"} {
+		require.Equal(t, 2, strings.Count(text, `class="`+class), class)
+	}
+	height, lowest := 0, 0
+	_, err := fmt.Sscanf(text[strings.Index(text, " height="):], ` height="%d"`, &height)
+	require.NoError(t, err)
+	for _, part := range strings.Split(text, "<svg y=")[1:] {
+		var y, width, high int
+		var class string
+		_, err := fmt.Sscanf(part, `"%d" class=%q width="%d" height="%d"`, &y, &class, &width, &high)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, y, lowest, "they overlap")
+		lowest = y + high
+	}
+	require.Equal(t, height, lowest)
 }
 
 func wellFormed(t *testing.T, text string) {
