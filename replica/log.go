@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -33,6 +34,9 @@ type Log struct {
 
 	tail      []*raftpb.Entry // Consecutive, up to last; may be empty.
 	tailBytes uint64
+	// terms tells the terms of the entries from the first's index up to last, also where they left the tail: raft asks for the
+	// one before what it sends or takes each time.
+	terms []termStart
 
 	// snapshot describes the state machine as it is applied now, or says that none can be sent.
 	snapshot func() (*raftpb.Snapshot, error)
@@ -51,6 +55,15 @@ type LogStart struct {
 	Last          kv.Index
 	Snapshot      func() (*raftpb.Snapshot, error)
 }
+
+// termStart says that the entries from an index on, up to the next one's, are of a term.
+type termStart struct {
+	from kv.Index
+	term uint64
+}
+
+// termStartsMax bounds the terms that a log remembers: for older entries the store is asked.
+const termStartsMax = 16
 
 // NewLog makes the log of a group. Nothing is read from the store yet.
 func NewLog(s LogStart) *Log {
@@ -86,6 +99,11 @@ func (l *Log) Term(i uint64) (uint64, error) {
 		return 0, raft.ErrUnavailable
 	case index >= l.tailFirst():
 		return l.tail[index-l.tailFirst()].GetTerm(), nil
+	}
+	for _, start := range slices.Backward(l.terms) {
+		if index >= start.from {
+			return start.term, nil
+		}
 	}
 	entries, err := l.stored(index, index+1, 0)
 	if err != nil {
@@ -153,9 +171,16 @@ func (l *Log) Append(entries []*raftpb.Entry) {
 		l.tail = l.tail[:kept:kept]
 	}
 	l.tail = append(l.tail, entries...)
+	for len(l.terms) > 0 && l.terms[len(l.terms)-1].from >= first {
+		l.terms = l.terms[:len(l.terms)-1]
+	}
 	for _, e := range entries {
 		l.tailBytes += uint64(len(e.GetData()))
+		if n := len(l.terms); n == 0 || l.terms[n-1].term != e.GetTerm() {
+			l.terms = append(l.terms, termStart{kv.Index(e.GetIndex()), e.GetTerm()})
+		}
 	}
+	l.terms = slices.Delete(l.terms, 0, max(len(l.terms)-termStartsMax, 0))
 	l.last = kv.Index(entries[len(entries)-1].GetIndex())
 }
 
@@ -191,7 +216,7 @@ func (l *Log) Truncate(index kv.Index, term kv.Term) {
 
 // Reset empties the log: the state is a snapshot at this point (D2).
 func (l *Log) Reset(index kv.Index, term kv.Term) {
-	l.tail, l.tailBytes = nil, 0
+	l.tail, l.tailBytes, l.terms = nil, 0, nil
 	l.truncated, l.truncatedTerm, l.last = index, term, index
 }
 

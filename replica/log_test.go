@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"pgregory.net/rapid"
@@ -146,4 +147,31 @@ func TestLogReportsGap(t *testing.T) {
 	if _, err := log.Term(12); err == nil {
 		t.Error("the term of a missing entry went unnoticed")
 	}
+}
+
+// TestTermsOfReleasedEntries: raft asks for the term of the entry before what it sends or takes each time, and by then that has left
+// the memory. The store is not asked.
+func TestTermsOfReleasedEntries(t *testing.T) {
+	log := NewLog(LogStart{Store: written{}, Truncated: kv.BirthIndex, TruncatedTerm: kv.BirthTerm, Last: kv.BirthIndex + 5})
+	_, err := log.Term(uint64(kv.BirthIndex + 3))
+	require.ErrorContains(t, err, "no entry")
+	index, term := kv.BirthIndex+5, kv.BirthTerm
+	for range 3 * termStartsMax {
+		term++
+		for range 4 {
+			index++
+			log.Append([]*raftpb.Entry{newEntry(index, term, 9)})
+			log.Release(index, index)
+			got, err := log.Term(uint64(index))
+			require.NoError(t, err)
+			require.Equal(t, uint64(term), got)
+		}
+	}
+	for i := range kv.Index(4 * termStartsMax) {
+		got, err := log.Term(uint64(index - i))
+		require.NoError(t, err)
+		require.Equal(t, uint64(term)-uint64(i/4), got)
+	}
+	_, err = log.Term(uint64(index - 4*termStartsMax))
+	require.ErrorContains(t, err, "no entry", "what is remembered is bounded")
 }

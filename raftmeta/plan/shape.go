@@ -24,9 +24,10 @@ const (
 	// hotKeyShare is the share of a shard's requests that one key may take for a split by load to help.
 	hotKeyShare = 2.0 / 3
 	// sharePart: a shard is small enough to be shared out when it has at most this part of the mean load of a node;
-	// smallPart: and is split by load no further below this.
+	// smallPart: and where the nodes have alike it is split by load no further below this. More groups make no node faster, and have less in each entry: puts at 256
+	// callers on three nodes took 1.4 times the processor time with 48 shards instead of three.
 	sharePart = 0.4
-	smallPart = 1.0 / 16
+	smallPart = 0.6
 	// coldPart: two shards are cold only if together they have at most this part of the mean load of a node: less than the
 	// two sides of any boundary have that a split by load has made, as a cut leaves each a quarter.
 	coldPart = 1.0 / 40
@@ -74,13 +75,14 @@ func (r *round) judgeSplit(s *shardState) (byLoad bool, why, no string) {
 	case s.bytes >= r.lim.splitBytes && r.Now >= pause.until:
 		return false, fmt.Sprintf("size %s, of at most %s", size(s.bytes), size(r.lim.splitBytes)), ""
 	}
+	small := part < smallPart
 	switch {
+	case part > sharePart && r.uneven() && len(r.usable()) > 1:
+		why, small = fmt.Sprintf("load %.0f/s, %.0f %% of the mean of a node, is too much in one piece to be shared out", s.load, 100*part), false
 	case s.load >= r.lim.splitLoad && r.load > 0:
 		why = fmt.Sprintf("load %.0f/s, of at most %.0f", s.load, r.lim.splitLoad)
 	case s.bytesLoad >= r.lim.splitBytesLoad:
-		why, part = fmt.Sprintf("load %s/s, of at most %s", size(s.bytesLoad), size(r.lim.splitBytesLoad)), 1
-	case part > sharePart && r.uneven() && len(r.usable()) > 1:
-		why = fmt.Sprintf("load %.0f/s, %.0f %% of the mean of a node, is too much in one piece to be shared out", s.load, 100*part)
+		why, small = fmt.Sprintf("load %s/s, of at most %s", size(s.bytesLoad), size(r.lim.splitBytesLoad)), false
 	case s.bytes < r.lim.splitBytes:
 		return against("no split")
 	}
@@ -91,7 +93,7 @@ func (r *round) judgeSplit(s *shardState) (byLoad bool, why, no string) {
 		return against("the load has to be known for longer")
 	case load.GetHottestShare() > hotKeyShare:
 		return against("one key takes %.0f %% of the requests (%s): a split would not help", 100*load.GetHottestShare(), kv.FormatKey(load.GetHottestKey()))
-	case part < smallPart:
+	case small:
 		return against("%.1f %% of the mean load of a node is little enough to be shared out", 100*part)
 	}
 	return true, why, ""
