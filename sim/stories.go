@@ -51,8 +51,8 @@ const (
 	EarlyCut
 	// EarlyMerge: a node crashes after a merge, and its state store comes back as it was long before.
 	EarlyMerge
-	// MissedSplit: of five nodes, two are behind when a shard splits, and a third is lost before it hears that the split is
-	// committed. The two get a snapshot that is past the split.
+	// MissedSplit: of five nodes, two are behind when a shard splits, and a third is lost: before it hears that the split is
+	// committed, or when it leads the child. The two get a snapshot that is past the split.
 	MissedSplit Story = 20
 )
 

@@ -27,7 +27,7 @@ const (
 	// smallPart: and where the nodes have alike it is split by load no further below this. More groups make no node faster, and have less in each entry: puts at 256
 	// callers on three nodes took 1.4 times the processor time with 48 shards instead of three.
 	sharePart = 0.4
-	smallPart = 0.6
+	smallPart = 1.0 / 4
 	// coldPart: two shards are cold only if together they have at most this part of the mean load of a node: less than the
 	// two sides of any boundary have that a split by load has made, as a cut leaves each a quarter.
 	coldPart = 1.0 / 40
