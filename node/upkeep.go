@@ -78,10 +78,10 @@ func (c *Core) worthTruncating(g *group, first, goal kv.Index) bool {
 
 func (c *Core) keepEntries() kv.Index { return kv.Index(c.settings.Int(raftmeta.LogKeep)) }
 
-// truncationGoal is the index up to which the log is not wanted any more: applied here, and what every member has, or at least
-// not wanted enough.
+// truncationGoal is the index up to which the log is not wanted any more: applied here, as far as raft knows, and what every
+// member has, or at least not wanted enough.
 func (c *Core) truncationGoal(g *group) kv.Index {
-	applied, _ := g.machine.Applied()
+	applied := g.replica.Digested()
 	g.level = g.replica.Level()
 	return max(min(g.level, applied), c.keepGoal(g, applied))
 }

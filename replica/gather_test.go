@@ -98,3 +98,45 @@ func TestFollowersGather(t *testing.T) {
 	require.NoError(t, r.Propose(1, small.Commands, []Waiter{nobody{}}))
 	require.Len(t, settleAlone(t, r, 0), 1, "a leader does not")
 }
+
+// TestDigested: raft hears that entries are applied when all are that it has handed out. Until then it reads them again before it
+// stands for election, so the log may be cut no further (T6).
+func TestDigested(t *testing.T) {
+	r := member(t, 2, 3)
+	r.log.store = kept{}
+	put := &kvdv1.Batch{Commands: []*kvdv1.Command{{Op: uint32(kv.OpPut), Key: []byte("k")}}}
+	before := r.Digested()
+	told(t, r, put, put, put)
+	_, err := r.Apply(1)
+	require.NoError(t, errors.Join(err, r.Applied()))
+	applied, _ := r.machine.Applied()
+	require.Equal(t, before+1, applied)
+	require.Equal(t, before, r.Digested())
+	require.NoError(t, r.Check())
+
+	r.log.Truncate(applied, 6)
+	require.Error(t, r.Check())
+	require.Panics(t, func() {
+		for range 100 {
+			r.Tick()
+		}
+	})
+}
+
+// TestDigestedIsTheLast: once all is applied, raft knows.
+func TestDigestedIsTheLast(t *testing.T) {
+	r := member(t, 2, 3)
+	r.log.store = kept{}
+	put := &kvdv1.Batch{Commands: []*kvdv1.Command{{Op: uint32(kv.OpPut), Key: []byte("k")}}}
+	told(t, r, put, put, put)
+	require.NoError(t, apply(r))
+	require.NoError(t, r.Applied())
+	require.Equal(t, r.log.last, r.Digested())
+	require.EqualValues(t, r.log.last, r.raw.BasicStatus().Applied)
+	r.log.Truncate(r.Digested(), 6)
+	require.NoError(t, r.Check())
+	for range 100 {
+		r.Tick()
+	}
+	require.NotZero(t, r.raw.BasicStatus().RaftState)
+}

@@ -86,6 +86,9 @@ func (r *Replica) sort(m *raftpb.Message, w *Work) {
 			}
 		}
 	case raftpb.MsgStorageApply:
+		if len(r.applyAnswers) == 0 {
+			r.handed = kv.Index(m.GetEntries()[0].GetIndex())
+		}
 		for _, e := range m.GetEntries() {
 			r.add(e, r.urgent(e))
 		}

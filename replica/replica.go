@@ -122,7 +122,9 @@ type Replica struct {
 	askedAt int      // Ticks since it was asked.
 
 	backlog
+	// applyAnswers tell raft that all is applied that it has handed out, from the entry handed on.
 	applyAnswers []*raftpb.Message
+	handed       kv.Index
 
 	transferring int // Ticks left of a hand-over under way.
 	sinceHanding int // Ticks since the last hand-over began.
@@ -512,6 +514,16 @@ func (r *Replica) Level() kv.Index {
 	return kv.Index(level)
 }
 
+// Digested is the index up to which raft knows that the log is applied, which is below what is while a part of what it handed out is
+// left. Before it stands for election it reads all that is above.
+func (r *Replica) Digested() kv.Index {
+	if len(r.applyAnswers) > 0 {
+		return r.handed - 1
+	}
+	applied, _ := r.machine.Applied()
+	return applied
+}
+
 // Match tells how far the replica on a node has the log, as far as this leader knows.
 func (r *Replica) Match(id kv.ReplicaID) kv.Index {
 	match, _ := r.progress(uint64(id))
@@ -524,8 +536,8 @@ func (r *Replica) Check() error {
 	switch {
 	case applied > kv.Index(r.commit):
 		return fmt.Errorf("%v: applied %d is above committed %d", r.Group(), applied, r.commit)
-	case applied < r.log.truncated:
-		return fmt.Errorf("%v: applied %d is below truncated %d", r.Group(), applied, r.log.truncated)
+	case r.Digested() < r.log.truncated:
+		return fmt.Errorf("%v: raft knows of applied %d, below truncated %d", r.Group(), r.Digested(), r.log.truncated)
 	case kv.Index(r.commit) > r.log.last && r.installing == nil:
 		return fmt.Errorf("%v: committed %d is above the last entry %d", r.Group(), r.commit, r.log.last)
 	case r.lease.until > 0 && !r.leader:

@@ -146,6 +146,7 @@ func TestKeptSeeds(t *testing.T) {
 		9006139:  "a child was born on two nodes of five, the others got the parent's snapshot past the split, and nobody could be elected",
 		9012888:  "the same",
 		11020559: "the checker took a transaction that was committed late for a key that was seen too late",
+		17010718: "a log was cut where raft had handed out more than was applied, and read it again before it stood for election",
 		103990:   "a replica of the meta group that was removed unheard asked only nodes that had left the group too, and stayed",
 		108305:   "a replica of the meta group that was removed unheard missed its own removal and its return as a learner",
 		123031:   "the lease of a frozen shard, which serves nothing, counted against the shard that had absorbed it",
