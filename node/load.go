@@ -208,6 +208,7 @@ type codec struct{}
 
 func (codec) EncodeBatch(b *kvdv1.Batch) ([]byte, error)       { return shard.Encode(b) }
 func (codec) DecodeBatch(payload []byte) (*kvdv1.Batch, error) { return shard.Decode(payload) }
+func (codec) ShareBatch(payload []byte) (*kvdv1.Batch, error)  { return shard.DecodeShared(payload) }
 func (codec) Shapes(payload []byte) bool                       { return shard.Shapes(payload) }
 
 // byKey finds groups by the keys that they hold.

@@ -148,7 +148,8 @@ func (r *Replica) Synced(commit kv.Index) {
 	r.synced = max(r.synced, uint64(commit))
 }
 
-// payload decodes an entry; nil for one without commands.
+// payload gives what an entry holds; nil for one without commands. A leader has what it has proposed. Others keep nothing in memory
+// of what is in a shard.
 func (r *Replica) payload(e *raftpb.Entry) (*kvdv1.Batch, error) {
 	if e.GetType() != raftpb.EntryNormal {
 		return nil, fmt.Errorf("%v: entry %d is a %v, which this version does not know", r.Group(), e.GetIndex(), e.GetType())
@@ -156,7 +157,14 @@ func (r *Replica) payload(e *raftpb.Entry) (*kvdv1.Batch, error) {
 	if len(e.GetData()) == 0 {
 		return nil, nil
 	}
-	b, err := r.codec.DecodeBatch(e.GetData())
+	if len(r.proposals) > 0 && r.proposals[0].batch != nil && r.proposals[0].is(e) {
+		return r.proposals[0].batch, nil
+	}
+	decode := r.codec.DecodeBatch
+	if !r.leader && r.shard != kv.MetaShard && !r.codec.Shapes(e.GetData()) {
+		decode = r.codec.ShareBatch
+	}
+	b, err := decode(e.GetData())
 	if err != nil {
 		return nil, fmt.Errorf("%v: entry %d: %w", r.Group(), e.GetIndex(), err)
 	}

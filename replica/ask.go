@@ -29,10 +29,17 @@ type Answer struct {
 // proposed is an entry of this replica's whose end is not known yet.
 type proposed struct {
 	seq     uint64
-	payload []byte   // Until the index is known.
-	index   kv.Index // 0 until raft has handed the entry out.
-	waiters []Waiter // One a command.
-	shape   bool     // It changes the shape of the shard.
+	batch   *kvdv1.Batch // What the entry holds; nil if it changes the shape of the shard.
+	payload []byte       // The same, encoded; from when the index is known on the memory of the entry.
+	index   kv.Index     // 0 until raft has handed the entry out.
+	waiters []Waiter     // One a command.
+	shape   bool         // It changes the shape of the shard.
+}
+
+// is reports that an entry is the one that was proposed, and not another at its index.
+func (p *proposed) is(e *raftpb.Entry) bool {
+	data := e.GetData()
+	return p.index == kv.Index(e.GetIndex()) && len(data) == len(p.payload) && len(data) > 0 && &data[0] == &p.payload[0]
 }
 
 // Answers hands out how commands and reads ended.
@@ -49,21 +56,23 @@ func (r *Replica) answerAll(p *proposed, err error) {
 }
 
 // Propose proposes commands as one entry, at the proposer's wall clock in Unix milliseconds. There is one waiter a
-// command; a waiter may be nil.
+// command; a waiter may be nil. The commands, with their keys and values, are the machine's from then on.
 func (r *Replica) Propose(stamp int64, commands []*kvdv1.Command, waiters []Waiter) error {
 	p := &proposed{seq: r.seq + 1, waiters: waiters, shape: len(commands) > 0 && kv.Op(commands[0].GetOp()) == kv.OpShape}
 	if !r.leader {
 		r.answerAll(p, r.notLeader())
 		return nil
 	}
-	payload, err := r.codec.EncodeBatch(&kvdv1.Batch{
-		Node: uint64(r.node), Life: uint64(r.life), Seq: p.seq, StampMs: stamp, Commands: commands,
-	})
+	b := &kvdv1.Batch{Node: uint64(r.node), Life: uint64(r.life), Seq: p.seq, StampMs: stamp, Commands: commands}
+	payload, err := r.codec.EncodeBatch(b)
 	if err != nil {
 		return err
 	}
 	r.seq++
 	p.payload = payload
+	if !p.shape {
+		p.batch = b
+	}
 	if mutantProposedTwice {
 		_ = r.raw.Propose(payload)
 	}
@@ -95,7 +104,7 @@ func (r *Replica) place(entries []*raftpb.Entry) {
 			break
 		}
 		if p := r.proposals[next]; bytes.Equal(e.GetData(), p.payload) {
-			p.index, p.payload = kv.Index(e.GetIndex()), nil
+			p.index, p.payload = kv.Index(e.GetIndex()), e.GetData()
 			if mutantAnswerBeforeQuorum {
 				r.answerEarly(p, e.GetData())
 			}

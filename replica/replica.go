@@ -33,6 +33,8 @@ type Machine interface {
 type Codec interface {
 	EncodeBatch(b *kvdv1.Batch) ([]byte, error)
 	DecodeBatch(payload []byte) (*kvdv1.Batch, error)
+	// ShareBatch is DecodeBatch, and the batch may use the payload's memory: nothing of it is kept when it is applied.
+	ShareBatch(payload []byte) (*kvdv1.Batch, error)
 	// Shapes reports whether a payload holds a change of the shape, without decoding the rest; also of one that cannot be decoded.
 	Shapes(payload []byte) bool
 }

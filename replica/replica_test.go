@@ -57,6 +57,7 @@ func (plain) DecodeBatch(p []byte) (*kvdv1.Batch, error) {
 	b := &kvdv1.Batch{}
 	return b, b.UnmarshalVT(p)
 }
+func (p plain) ShareBatch(b []byte) (*kvdv1.Batch, error) { return p.DecodeBatch(b) }
 func (plain) Shapes(p []byte) bool {
 	b, err := plain{}.DecodeBatch(p)
 	return err != nil || shapes(b)

@@ -60,11 +60,15 @@ func BenchmarkDecode(b *testing.B) {
 	}
 	payload, err := Encode(e)
 	require.NoError(b, err)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := Decode(payload); err != nil {
-			b.Fatal(err)
-		}
+	for name, decode := range map[string]func([]byte) (*kvdv1.Batch, error){"copied": Decode, "shared": DecodeShared} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := decode(payload); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -31,15 +32,23 @@ func Encode(b *kvdv1.Batch) ([]byte, error) {
 
 // Decode reads the payload of a Raft entry; an empty one gives no batch. The batch shares no memory with data. An
 // error stops the replica.
-func Decode(data []byte) (*kvdv1.Batch, error) {
+func Decode(data []byte) (*kvdv1.Batch, error) { return decode(data, bytes.Clone) }
+
+// DecodeShared is Decode for who keeps nothing of the batch: its keys and values are parts of data.
+func DecodeShared(data []byte) (*kvdv1.Batch, error) {
+	return decode(data, func(part []byte) []byte { return part })
+}
+
+// decode reads a payload; own makes a key or a value of a part of it.
+func decode(data []byte, own func(part []byte) []byte) (*kvdv1.Batch, error) {
 	if len(data) == 0 {
 		return nil, nil
 	}
 	if data[0] != format {
 		return nil, fmt.Errorf("format %d of an entry: %w", data[0], ErrUnknownCommand)
 	}
-	b := &kvdv1.Batch{}
-	if err := b.UnmarshalVT(data[1:]); err != nil {
+	b, err := decodeBatch(data[1:], own)
+	if err != nil {
 		return nil, fmt.Errorf("decode a batch: %w", err)
 	}
 	if len(b.ProtoReflect().GetUnknown()) > 0 {
@@ -56,10 +65,74 @@ func Decode(data []byte) (*kvdv1.Batch, error) {
 	return b, nil
 }
 
-// The numbers of the fields that Shapes reads: of a Batch, and of a Command.
+// decodeBatch decodes a batch, with all of its commands in one piece of memory.
+func decodeBatch(message []byte, own func(part []byte) []byte) (*kvdv1.Batch, error) {
+	commands := 0
+	if err := fields(message, func(number protowire.Number, _, text []byte) error {
+		if number == commandsField && text != nil {
+			commands++
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	b := &kvdv1.Batch{Commands: make([]*kvdv1.Command, 0, commands)}
+	all := make([]kvdv1.Command, commands)
+	err := fields(message, func(number protowire.Number, field, text []byte) error {
+		if number != commandsField || text == nil {
+			return b.UnmarshalVT(field)
+		}
+		c := &all[len(b.Commands)]
+		b.Commands = append(b.Commands, c)
+		return decodeCommand(c, text, own)
+	})
+	return b, err
+}
+
+func decodeCommand(c *kvdv1.Command, message []byte, own func(part []byte) []byte) error {
+	return fields(message, func(number protowire.Number, field, text []byte) error {
+		switch {
+		case number == keyField && text != nil:
+			c.Key = own(text)
+		case number == valueField && text != nil:
+			c.Value = own(text)
+		default:
+			return c.UnmarshalVT(field)
+		}
+		return nil
+	})
+}
+
+// fields calls f for the fields of a message, each as it is encoded, and for what has a length with that, which is not nil.
+func fields(message []byte, f func(number protowire.Number, field, text []byte) error) error {
+	for len(message) > 0 {
+		number, kind, tag := protowire.ConsumeTag(message)
+		if tag < 0 {
+			return protowire.ParseError(tag)
+		}
+		size := protowire.ConsumeFieldValue(number, kind, message[tag:])
+		if size < 0 {
+			return protowire.ParseError(size)
+		}
+		field := message[:tag+size]
+		var text []byte
+		if kind == protowire.BytesType {
+			text, _ = protowire.ConsumeBytes(field[tag:])
+		}
+		if err := f(number, field, text); err != nil {
+			return err
+		}
+		message = message[tag+size:]
+	}
+	return nil
+}
+
+// The numbers of the fields that are read here: of a Batch, and of a Command.
 const (
 	commandsField protowire.Number = 5
 	opField       protowire.Number = 1
+	keyField      protowire.Number = 2
+	valueField    protowire.Number = 4
 )
 
 // Shapes reports whether the payload of an entry holds a change of the shape, which is the only command of its entry, without

@@ -185,6 +185,16 @@ func FuzzApply(f *testing.F) {
 	})}}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		b, err := Decode(payload)
+		shared, otherwise := DecodeShared(payload)
+		require.Equal(t, err == nil, otherwise == nil)
+		if len(payload) > 0 && payload[0] == format {
+			plain := &kvdv1.Batch{}
+			if failed := plain.UnmarshalVT(payload[1:]); err == nil {
+				require.NoError(t, failed)
+				require.True(t, proto.Equal(plain, b))
+				require.True(t, proto.Equal(plain, shared))
+			}
+		}
 		if err != nil || b == nil {
 			return
 		}
