@@ -222,7 +222,7 @@ func (w *witnesses) expiries(prepared []porcupine.Operation, last int64, b Bound
 		until := max(from, latest)
 		for _, revision := range []kv.Revision{0, write.known()} {
 			for _, o := range w.met[revision] {
-				if o.Call <= latest {
+				if o.Call <= latest && (revision != 0 || w.mayHaveMet(o, write.known())) {
 					until = max(until, o.Return)
 				}
 			}

@@ -86,6 +86,7 @@ func TestExpiry(t *testing.T) {
 		{"it is seen late by who asked in time, and stays", History{
 			op(Put, "o", 1, 2, 1), op(Put, "c", 60, 61, 0).expireAt(100).unknown(), op(Get, "c", 70, 131, 5).expireAt(100), op(Get, "o", 115, 116, 1), op(Delete, "", 132, 133, 6),
 		}, NotLinearizable},
+		{"it is met too late, beside a long increment that met another", History{a, op(Increment, "5", 50, 900, 9), op(CAS, "4", 500, 501, 7).expect(1)}, NotLinearizable},
 		{"no expiry, stale", History{op(Put, "a", 1, 2, 1), b, op(Get, "a", 60, 61, 1)}, NotLinearizable},
 		{"a time past all clocks", History{op(Put, "a", 1, 2, 1).expireAt(math.MaxInt64), op(Get, "a", 200, 201, 1).expireAt(math.MaxInt64)}, none},
 		{"an expiry without a revision", History{op(Put, "a", 1, 2, 0).expireAt(100)}, BadHistory},
@@ -161,7 +162,11 @@ func TestExpiryAgainstAllTimes(t *testing.T) {
 		lenient := slices.ContainsFunc(h, func(o Operation) bool {
 			latest := o.ExpireAt + c.bounds.Late + c.bounds.Skew
 			over := o.wrote() && o.Return > latest
-			long := slices.ContainsFunc(h, func(p Operation) bool { _, met := p.meets(); return met && p.Call <= latest && p.Return > latest })
+			long := slices.ContainsFunc(h, func(p Operation) bool {
+				revision, met := p.meets()
+				met = met && (revision == o.Revision || revision == 0 && (p.Revision == 0 || p.Revision > o.Revision))
+				return met && p.Call <= latest && p.Return > latest
+			})
 			return o.expires() && (o.mayHaveWritten() || over || long)
 		})
 		if lenient && !want {

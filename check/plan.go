@@ -114,6 +114,8 @@ type witnesses struct {
 	writers map[string]int
 	// met are who saw the key at a revision after its write; at 0, who may have seen it at any.
 	met map[kv.Revision][]*Operation
+	// replaced are the revisions of acknowledged writes that left nothing of what was there, rising.
+	replaced []kv.Revision
 	// told is the expiry that reads were told, by the revision that they met.
 	told map[kv.Revision]int64
 	// counters: there are increments, so a number may have been written by one of those too, or met by it.
@@ -148,9 +150,23 @@ func witness(ops []*Operation) witnesses {
 		if revision, ok := o.meets(); ok {
 			w.met[revision] = append(w.met[revision], o)
 		}
+		if o.wrote() && o.Kind != Increment && o.Revision != 0 {
+			w.replaced = append(w.replaced, o.Revision)
+		}
 		w.indirect = w.indirect || o.hints(known)
 	}
+	slices.Sort(w.replaced)
 	return w
+}
+
+// mayHaveMet reports whether an operation that does not tell at which revision it saw the key may have seen what was written at one, or
+// what increments had made of that. Those are 0 where they are not known.
+func (w *witnesses) mayHaveMet(o *Operation, written kv.Revision) bool {
+	if o.Revision == 0 || written == 0 {
+		return true
+	}
+	i, _ := slices.BinarySearch(w.replaced, written+1)
+	return o.Revision > written && (i == len(w.replaced) || w.replaced[i] >= o.Revision)
 }
 
 // meets gives the revision at which an operation has seen the key as it was before, 0 if that is not known.

@@ -80,8 +80,8 @@ const (
 	// them the follower gets a snapshot.
 	LogKeepEntries = 20_000
 	LogKeepBytes   = 16 << 20
-	// LogSurplusBytesMax is how much of its logs a node keeps that nobody will want any more: what is deleted while it is
-	// still in Pebble's memtable is never written to a table.
+	// LogSurplusBytesMax is how much of the logs of its awake shards a node keeps that nobody will want any more, beside up to 256 KiB
+	// a shard, which are not counted: what is deleted while it is still in Pebble's memtable is never written to a table.
 	LogSurplusBytesMax = 2 << 20
 	// SnapshotPinBytesMax bounds what a sender keeps above a snapshot's index until the receiver has it (D4).
 	SnapshotPinBytesMax = 64 << 20

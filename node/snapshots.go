@@ -464,7 +464,7 @@ func (c *Core) endAbsorbed(r *Received) {
 }
 
 // arrived opens a replica that is new here: its data is in the state store, durable. Its log begins at the snapshot, in
-// the term of the leader that sent it.
+// the term of the last entry that it has.
 func (c *Core) arrived(r *Received) {
 	shard := kv.ShardID(r.State.GetDescriptor_().GetShard())
 	delete(c.arrivals, shard)

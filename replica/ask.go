@@ -114,12 +114,16 @@ func (r *Replica) place(entries []*raftpb.Entry) {
 	for _, lost := range r.proposals[next:] {
 		r.answerAll(lost, kv.ErrUnknown)
 	}
+	clear(r.proposals[next:])
 	r.proposals = r.proposals[:next]
 }
 
 // doubt moves the proposals of a leadership that has ended aside. Each is known when the entry at its index is applied,
 // and not before: also a leader that was elected without it cannot know that no later one will commit it.
 func (r *Replica) doubt() {
+	for _, p := range r.proposals {
+		p.batch, p.payload = nil, nil
+	}
 	r.doubtful = append(r.doubtful, r.proposals...)
 	r.proposals, r.doubted = nil, 0
 }
@@ -139,6 +143,7 @@ func (r *Replica) settle(index kv.Index, b *kvdv1.Batch, results []kv.Result) {
 	}
 	if len(r.proposals) > 0 && r.proposals[0].index == index {
 		end(r.proposals[0])
+		r.proposals[0] = nil
 		r.proposals = r.proposals[1:]
 	}
 	r.doubtful = slices.DeleteFunc(r.doubtful, func(p *proposed) bool {

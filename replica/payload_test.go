@@ -42,6 +42,17 @@ func TestPayload(t *testing.T) {
 		require.NoError(t, r.Propose(5, shape, []Waiter{nobody{}}))
 		require.Nil(t, r.proposals[0].batch)
 	})
+	t.Run("nothing is kept of what is answered", func(t *testing.T) {
+		r := leadAlone(t)
+		require.NoError(t, r.Propose(5, put, []Waiter{nobody{}}))
+		all := r.proposals[:1]
+		require.Len(t, settleAlone(t, r, 0), 1)
+		require.Nil(t, all[0])
+		require.NoError(t, r.Propose(5, put, []Waiter{nobody{}}))
+		r.doubt()
+		require.Nil(t, r.doubtful[0].batch)
+		require.Nil(t, r.doubtful[0].payload)
+	})
 	t.Run("another entry at the index", func(t *testing.T) {
 		r := leadAlone(t)
 		require.NoError(t, r.Propose(5, put, []Waiter{nobody{}}))

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -201,6 +202,21 @@ func FuzzApply(f *testing.F) {
 		again, err := Decode(payload)
 		require.NoError(t, err)
 		log := []entry{{batch: &kvdv1.Batch{Commands: []*kvdv1.Command{EncodeCommand(&expiring), EncodeCommand(&counter)}}}, {batch: measure}, {batch: b}, {batch: again}}
+		// Nothing is kept of a payload that is shared.
+		keeper, other := newShard(t), newShard(t)
+		before := []entry{{batch: &kvdv1.Batch{Commands: []*kvdv1.Command{EncodeCommand(&expiring), EncodeCommand(&counter)}}}, {batch: measure}}
+		kept := keeper.play(append(before, entry{batch: again}), oneByOne)
+		text := bytes.Clone(payload)
+		lent, err := DecodeShared(text)
+		require.NoError(t, err)
+		if !Shapes(payload) {
+			require.Equal(t, kept, other.play(append(before, entry{batch: lent}), oneByOne))
+			for i := range text {
+				text[i] = 0xff
+			}
+			require.Equal(t, keeper.hash(), other.hash())
+			require.True(t, proto.Equal(keeper.m.State(), other.m.State()))
+		}
 		one, all := newShard(t), newShard(t)
 		results := one.play(log, oneByOne)
 		require.Equal(t, results, all.play(log, atOnce))

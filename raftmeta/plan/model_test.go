@@ -40,6 +40,7 @@ type cluster struct {
 	refusals   []*kvdv1.Refusal
 	traffic    []weighted // What is asked for, operations a second,
 	sums       []float64  // with sums up to each.
+	requests   float64    // Bytes of each operation.
 	data       []weighted // Bytes a key.
 	dataSums   []float64
 	lost       float64 // The part of orders and reports that is lost.
@@ -565,6 +566,7 @@ func (c *cluster) shardReport(s *modelShard) *kvdv1.ShardReport {
 	for _, r := range s.rates {
 		report.Load.Reads += r / float64(len(s.rates))
 	}
+	report.Load.Bytes = c.requests * report.Load.Reads
 	from, to = span(c.traffic, s.d.Span)
 	for i := from; i < to; i++ {
 		if share := c.traffic[i].weight / max(1e-9, c.loadOf(s)); share > report.Load.HottestShare {

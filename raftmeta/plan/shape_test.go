@@ -73,6 +73,23 @@ func TestSplitBySize(t *testing.T) {
 	require.LessOrEqual(t, c.state().NextGoal-at, uint64(6), "refusals back off")
 }
 
+// TestSplitByBytes: a shard with a fifth of a node's load is not split for the number of its requests, and is for their bytes.
+func TestSplitByBytes(t *testing.T) {
+	c := newCluster(t, 3, 23, raftmeta.SplitLoad, "1000")
+	for i := 1000; i < 15_000; i += 1000 {
+		c.cut(fmt.Sprintf("k%06d", i))
+	}
+	c.ask(c.zipf("k", 15_000, 0, 30_000))
+	c.run(time.Minute)
+	at := c.now
+	c.run(3 * time.Minute)
+	require.Empty(t, c.since(at, "split"))
+	require.Contains(t, c.why("k"), "20.0 % of the mean load of a node is little enough to be shared out")
+	c.requests = 20 << 10
+	c.run(3 * time.Minute)
+	require.Greater(t, len(c.since(at, "split")), 5)
+}
+
 // TestColdNeighboursMerge: what is cold and small is merged, at leisure and within the budget, in whatever way the replicas
 // lie; the next load splits anew, and nothing goes to and fro.
 func TestColdNeighboursMerge(t *testing.T) {
