@@ -126,6 +126,9 @@ func (g *Guard) Get(inc kv.Incarnation, key []byte, now int64) (rec kv.Record, w
 	return e.Record, word, true
 }
 
+// Word is the word of a key's stripe, for who is not to look the key up: it goes on as after a miss.
+func (g *Guard) Word(key []byte) Word { return Word(g.stripe(g.Hash(key)).Load()) }
+
 // Fill offers what a reader found in the state store after a miss: word is the one that Get returned, loaded
 // before that read, and inc the same incarnation. Nothing is inserted if a writer was at work then, or has been
 // since. Key and value are copied.

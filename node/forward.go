@@ -26,7 +26,7 @@ func (n *Node) forwarded(ctx context.Context, r *kvdv1.ForwardRequest) (*kvdv1.F
 	}
 	switch r := r.Request.(type) {
 	case *kvdv1.ForwardRequest_Get:
-		g, err := n.getHere(ctx, n.locate(p, r.Get.GetKey()).Shard, r.Get.GetKey())
+		g, err := n.getHere(ctx, n.locate(p, r.Get.GetKey()).Shard, r.Get.GetKey(), n.reader.Look)
 		resp := &kvdv1.ForwardResponse{Header: wire.FromHeader(g.Header)}
 		if g.Found {
 			resp.Response = &kvdv1.ForwardResponse_Found{Found: &kvdv1.KeyValue{

@@ -285,7 +285,8 @@ func (n *Node) TryGet(_ kv.Route, key []byte) (rec kv.Record, found bool, h kv.H
 	return g.Record, g.Found, g.Header, done && g.Ok
 }
 
-// Get reads a key, on this node or the one that leads the shard.
+// Get reads a key, on this node or the one that leads the shard. For a linearizable read TryGet was asked before: this one does not look
+// into memory again.
 func (n *Node) Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error) {
 	for a := (attempts{n: n, until: patience(route)}); ; {
 		p := n.meta.Load()
@@ -294,7 +295,7 @@ func (n *Node) Get(ctx context.Context, route kv.Route, key []byte, level kv.Lev
 		}
 		d := n.locate(p, key)
 		if level == kv.Eventual && n.view(d.Shard) != nil {
-			g, err := n.get(n.view(d.Shard), key, ByNothing)
+			g, err := n.get(n.view(d.Shard), key, ByNothing, n.reader.Look)
 			if err != nil || g.Ok {
 				return g.Record, g.Found, g.Header, err
 			}
@@ -314,22 +315,26 @@ func (n *Node) getFrom(ctx context.Context, d *kv.Descriptor, key []byte, to kv.
 	if to != n.self.Node {
 		return n.forwardGet(ctx, d, key, to)
 	}
-	return n.getHere(ctx, d.Shard, key)
+	return n.getHere(ctx, d.Shard, key, n.reader.Missed)
 }
 
-func (n *Node) getHere(ctx context.Context, id kv.ShardID, key []byte) (Get, error) {
+// look is how a read begins.
+type look func(v *View, key []byte, proof Proof) (g Get, done bool)
+
+// getHere reads a key of a shard that this node should lead; look is how it begins if there is a lease.
+func (n *Node) getHere(ctx context.Context, id kv.ShardID, key []byte, look look) (Get, error) {
 	v := n.view(id)
 	if v == nil {
 		return Get{}, &kv.NotLeaderError{Shard: id}
 	}
-	g, err := n.get(v, key, ByLease)
+	g, err := n.get(v, key, ByLease, look)
 	if err != nil || g.Ok {
 		return g, err
 	}
 	if err := n.readIndex(ctx, v); err != nil {
 		return Get{}, err
 	}
-	g, err = n.get(v, key, ByReadIndex)
+	g, err = n.get(v, key, ByReadIndex, n.reader.Look)
 	if err == nil && !g.Ok {
 		err = &kv.NotLeaderError{Shard: id}
 	}
@@ -346,8 +351,8 @@ func (n *Node) readIndex(ctx context.Context, v *View) error {
 }
 
 // get does the steps of a read.
-func (n *Node) get(v *View, key []byte, proof Proof) (Get, error) {
-	g, done := n.reader.Look(v, key, proof)
+func (n *Node) get(v *View, key []byte, proof Proof, look look) (Get, error) {
+	g, done := look(v, key, proof)
 	if done {
 		return g, nil
 	}

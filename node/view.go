@@ -144,30 +144,46 @@ type Get struct {
 
 // Look checks the proof and looks into the cache. With done, the answer is in g.
 func (r *Reader) Look(v *View, key []byte, proof Proof) (g Get, done bool) {
+	if g = r.begin(v, key, proof); g.view == nil {
+		return Get{}, true
+	}
+	rec, word, hit := r.Guard.Get(g.state.incarnation, key, v.time.Load())
+	g.word = word
+	if !hit {
+		return g, false
+	}
+	if r.late(v, rec) {
+		return Get{}, true
+	}
+	g.Record, g.Found = rec, true
+	r.check(&g, key)
+	return g, true
+}
+
+// Missed is Look by who knows that the key is not in the cache: it looks there for nothing, and counts no miss again.
+func (r *Reader) Missed(v *View, key []byte, proof Proof) (g Get, done bool) {
+	if g = r.begin(v, key, proof); g.view == nil {
+		return Get{}, true
+	}
+	g.word = r.Guard.Word(key)
+	return g, false
+}
+
+// begin checks the proof of a read; without one there is no view in it.
+func (r *Reader) begin(v *View, key []byte, proof Proof) Get {
 	s := v.state.Load()
 	if s.installing || !s.descriptor.Span.Contains(key) {
-		return Get{}, true
+		return Get{}
 	}
 	if proof == ByLease {
 		if !s.leader || s.leaseUntil == 0 || r.Boot() >= s.leaseUntil && !mutantClockNotRead {
-			return Get{}, true
+			return Get{}
 		}
 		if !v.wanted.Load() {
 			v.wanted.Store(true)
 		}
 	}
-	g = Get{view: v, state: s}
-	rec, word, hit := r.Guard.Get(s.incarnation, key, v.time.Load())
-	g.word = word
-	if hit {
-		if r.late(v, rec) {
-			return Get{}, true
-		}
-		g.Record, g.Found = rec, true
-		r.check(&g, key)
-		return g, true
-	}
-	return g, false
+	return Get{view: v, state: s}
 }
 
 // Load reads the state store after a miss.

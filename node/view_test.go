@@ -226,3 +226,37 @@ func TestSuspendEndsALease(t *testing.T) {
 	slept = time.Hour
 	require.False(t, r.get("k", ByLease, func() {}).Ok)
 }
+
+// TestMissCountsOnce: a read that has not found its key in memory does not look there again, nor count twice; what it reads is as
+// good as after a look.
+func TestMissCountsOnce(t *testing.T) {
+	r := newReadable(t)
+	require.NoError(t, r.put("k").err)
+	r.lease()
+	r.cache.entries = map[uint64]*cache.Entry{}
+	before := r.core.Guard.Metrics().Misses
+	_, done := r.reader.Look(r.view, []byte("k"), ByLease)
+	require.False(t, done)
+	r.cache.onGet = func() { t.Error("it looks again") }
+	g, done := r.reader.Missed(r.view, []byte("k"), ByLease)
+	require.False(t, done)
+	require.NoError(t, r.reader.Load(&g, []byte("k")))
+	r.reader.Finish(&g, []byte("k"))
+	require.True(t, g.Ok && g.Found)
+	require.Equal(t, before+1, r.core.Guard.Metrics().Misses)
+	r.cache.onGet = nil
+	_, hit := r.reader.Look(r.view, []byte("k"), ByLease)
+	require.True(t, hit, "it was put into memory")
+
+	r.now += time.Hour
+	g, done = r.reader.Missed(r.view, []byte("k"), ByLease)
+	require.True(t, done)
+	require.False(t, g.Ok, "there is no lease")
+}
+
+// TestBlocksBesideMemtables: with two memtables in each store, Pebble has an eighth of the memory left for blocks.
+func TestBlocksBesideMemtables(t *testing.T) {
+	for _, memory := range []int64{320 << 20, 1 << 30, 16 << 30} {
+		require.GreaterOrEqual(t, blockBytes(memory)-2*2*memtableBytes(memory), memory/8)
+	}
+}

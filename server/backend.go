@@ -15,6 +15,7 @@ import (
 type Backend interface {
 	// TryGet answers a linearizable read from memory at once, if this node may. The value is shared and read-only.
 	TryGet(route kv.Route, key []byte) (rec kv.Record, found bool, h kv.Header, ok bool)
+	// Get reads a key. Of a linearizable read TryGet was asked before.
 	Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error)
 	Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Result, kv.Header, error)
 	// Submit is Write without waiting, for at most until a deadline. done is called once, perhaps before Submit returns, from

@@ -65,7 +65,7 @@ func (s *service) header(h kv.Header, route kv.Route, key []byte) *kvdv1.Respons
 	return x
 }
 
-// Get reads one key.
+// Get reads one key that fillGet has not found.
 func (s *service) Get(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error) {
 	resp, err := s.get(ctx, r)
 	if err != nil {
@@ -74,10 +74,8 @@ func (s *service) Get(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetRespo
 	return resp, nil
 }
 
+// get reads what tryGet has not found.
 func (s *service) get(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error) {
-	if resp := s.tryGet(r); resp != nil {
-		return resp, nil
-	}
 	level, err := levelOf(r.GetLevel())
 	if err != nil {
 		return nil, err
