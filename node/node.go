@@ -342,15 +342,15 @@ func cacheBytes(memory int64) int64 {
 }
 
 // blockBytes is the share of the memory that Pebble has for memtables and blocks: it takes the memtables, which are at most a quarter
-// of the memory, and seldom more than an eighth, out of its cache of blocks. With blocks alone in mind that would be empty, and
-// each miss read filter and index from the file. malloc makes half as much again of what it is asked for here.
-func blockBytes(memory int64) int64 { return max(memory/4, 8<<20) }
+// of the memory, and as a rule an eighth, out of its cache of blocks. With an eighth there would be none left for blocks, and each
+// miss read filter and index from the file; those fit into a sixteenth. What malloc keeps of it is half as much again.
+func blockBytes(memory int64) int64 { return max(memory*3/16, 8<<20) }
 
 // memtableBytes is the size of a memtable of either store.
 func memtableBytes(memory int64) int64 { return min(max(memory/32, 1<<20), 64<<20) }
 
-// openStores divides the memory: a third for the cache of records, a quarter for Pebble's memtables and blocks, and the rest for the
-// heads of records, queues and the collector.
+// openStores divides the memory: a third for the cache of records, three sixteenths for Pebble's memtables and blocks, and the rest for
+// the heads of records, queues and the collector.
 func (n *Node) openStores() error {
 	n.blocks = pebble.NewCache(blockBytes(n.MemoryBytes))
 	options := func(dir string) storage.Options {
