@@ -46,6 +46,29 @@ func TestGetsShareNothing(t *testing.T) {
 	all.Wait()
 }
 
+// TestColdReadsLookOnce: a key that is not in memory is looked for there once, by whatever way it is asked for.
+func TestColdReadsLookOnce(t *testing.T) {
+	m := &counted{table: newTable()}
+	m.cold, m.keys["k"] = true, kv.Record{Value: []byte("v"), Revision: 1}
+	_, conn := serve(t, Config{Backend: m})
+	api := kvdv1.NewKVClient(conn)
+	one, err := api.Get(t.Context(), &kvdv1.GetRequest{Key: []byte("k")})
+	require.NoError(t, err)
+	require.True(t, one.Found)
+	require.EqualValues(t, 1, m.reads.Load())
+	batch, err := api.BatchGet(t.Context(), &kvdv1.BatchGetRequest{Keys: [][]byte{[]byte("k")}})
+	require.NoError(t, err)
+	require.Len(t, batch.Results, 1)
+	require.EqualValues(t, 2, m.reads.Load())
+	stream, err := api.Pipeline(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, stream.Send(&kvdv1.PipelineRequest{Ops: []*kvdv1.PipelineOp{getOp(1, "k")}}))
+	answer, err := stream.Recv()
+	require.NoError(t, err)
+	require.Len(t, answer.Results, 1)
+	require.EqualValues(t, 3, m.reads.Load())
+}
+
 // sent is a request as it comes from the transport.
 func sent(tb testing.TB, r *kvdv1.GetRequest) func(any) error {
 	b, err := r.MarshalVT()

@@ -225,11 +225,10 @@ func BenchmarkGetHit(b *testing.B) {
 	m.keys["key"] = kv.Record{Value: make([]byte, 128), Revision: 1}
 	s := &service{backend: m}
 	r := &kvdv1.GetRequest{Key: []byte("key")}
-	ctx := context.Background()
 	b.ReportAllocs()
 	for b.Loop() {
-		if resp, err := s.Get(ctx, r); err != nil || !resp.Found {
-			b.Fatal(err)
+		if resp := s.tryGet(r); resp == nil || !resp.Found {
+			b.Fatal("it is not in memory")
 		}
 	}
 }
