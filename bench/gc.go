@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -12,6 +13,7 @@ import (
 	"github.com/kvdstore/kvd/bench/load"
 	"github.com/kvdstore/kvd/bench/report"
 	"github.com/kvdstore/kvd/cache"
+	"github.com/kvdstore/kvd/kv"
 )
 
 // What a large cache costs: Go's collector looks at every entry. The same load on a node with few entries in memory and on
@@ -34,6 +36,7 @@ type gcFlags struct {
 	entries        []int
 	value, reads   int
 	clients, nodes int
+	nice           int
 	rate           float64
 	memory         string
 	heat           time.Duration
@@ -48,6 +51,7 @@ func parseGC(args []string) (*gcFlags, error) {
 	f.IntVar(&s.nodes, "nodes", 1, "of each cluster, 1 to 9")
 	f.IntVar(&s.clients, "clients", 64, fmt.Sprintf("callers, 1 to %d", load.ClientsMax))
 	f.IntVar(&s.reads, "read-percent", 50, "share of reads, 0 to 100; the others are writes")
+	f.IntVar(&s.nice, "nice", 0, "how the kernel favours the nodes, -20 to 19: with -10, which needs root, the callers give way to them, as if they were on another machine")
 	f.Float64Var(&s.rate, "rate", 10_000, "operations a second of the paced load")
 	f.DurationVar(&s.heat, "heat", 30*time.Second, "for how long gets bring into memory what is not there after the puts, 0 to 1h")
 	f.StringVar(&s.memory, "memory", "", "of each node (default: what the entries need)")
@@ -63,7 +67,10 @@ func parseGC(args []string) (*gcFlags, error) {
 
 // check tells of everything that is wrong at once.
 func (s *gcFlags) check() error {
-	errs := []error{s.seriesFlags.check(), counts("entries", s.entries, 1, load.KeysMax), within("nodes", s.nodes, 1, 9), lasts("heat", s.heat, 0, time.Hour)}
+	errs := []error{s.seriesFlags.check(), counts("entries", s.entries, 1, load.KeysMax), within("nodes", s.nodes, 1, 9), within("nice", s.nice, -20, 19), lasts("heat", s.heat, 0, time.Hour)}
+	if s.nice < 0 && os.Geteuid() != 0 {
+		errs = append(errs, &kv.InvalidError{Field: "nice", Bound: fmt.Sprintf("0 to 19 for who is not root, is %d", s.nice)})
+	}
 	if len(s.entries) > 0 {
 		for _, name := range s.loads {
 			_, err := s.trial(name, s.system(s.entries[0]))
@@ -120,6 +127,7 @@ func gcCommand(ctx context.Context, args []string, out io.Writer) error {
 		if x.on, err = s.cluster(flags.nodes, shardsFor(n, flags.value), flags.memoryFor(n)); err != nil {
 			return err
 		}
+		x.on.config.Nice = flags.nice
 		s.systems = append(s.systems, x)
 	}
 	return s.command(ctx)

@@ -43,7 +43,7 @@ func parseKeys(args []string) (*keysFlags, error) {
 	f.IntSliceVar(&s.keys, "keys", []int{1_000_000, 5_000_000, 20_000_000}, "of the clusters, rising")
 	f.IntVar(&s.value, "value", 128, "length of a value in bytes")
 	f.IntVar(&s.nodes, "nodes", 1, "of each cluster, 1 to 9")
-	f.StringVar(&s.distribution, "distribution", load.Scrambled, "of the keys that are used: uniform, zipfian or latest")
+	f.StringVar(&s.distribution, "distribution", load.Skewed, "of the keys that are used: uniform, zipfian, scrambled (as YCSB scrambles it) or latest")
 	f.DurationVar(&s.heat, "heat", 20*time.Second, "for how long gets bring keys into memory after a start, 0 to 1h")
 	f.StringVar(&s.memory, "memory", local.OwnMemory, "of each node (default: what kvd chooses, an eighth of the machine's)")
 	if err := f.Parse(args); err != nil {

@@ -51,7 +51,7 @@ func parseRun(args []string) (t *trial, file string, err error) {
 	f.IntVar(&t.workload.Value, "value", 0, "length of a value in bytes (default: 1000 for a to f, else 128)")
 	f.IntVar(&t.workload.Keys, "keys", 100_000, "records that are there from the beginning")
 	f.IntVar(&t.workload.ReadPercent, "read-percent", -1, "share of reads, of get and put alone")
-	f.StringVar(&t.workload.Distribution, "distribution", "", "of keys: uniform, zipfian or latest, of get and put alone")
+	f.StringVar(&t.workload.Distribution, "distribution", "", "of keys: uniform, zipfian, scrambled (as YCSB scrambles it) or latest, of get and put alone")
 	f.BoolVar(&t.fill, "fill", true, "put the records first")
 	f.Uint64Var(&t.workload.Seed, "seed", 1, "of all chances")
 	f.IntSliceVar(&t.pids, "pids", nil, "processes of the servers, for their figures")

@@ -27,10 +27,10 @@ func TestSeriesRefused(t *testing.T) {
 		"shards --keys 31":                       {"keys: 32 to"},
 		"shards x":                               {`it takes flags only, and "x" is none`},
 		"keys --keys 0 --value 0 --heat 2h":      {"keys: some of 1 to", "heat: 0s to 1h0m0s, is 2h0m0s"},
-		"keys --value -1 --distribution even":    {"value: 1 to", "distribution: uniform, zipfian or latest"},
+		"keys --value -1 --distribution even":    {"value: 1 to", "distribution: uniform, zipfian, scrambled or latest"},
 		"keys --time 0s --warm 2h --settle -1s":  {"time: 1ms to", "warm: 0s to 1h0m0s", "settle: 0s to"},
 		"gc --entries 5,2 --read-percent 101":    {"entries: some of", "read-percent: 0 to 100, is 101"},
-		"gc --rate -1 --clients 0":               {"rate: 0 (a closed loop) to", "clients: 1 to 10000, is 0"},
+		"gc --rate -1 --clients 0 --nice 20":     {"rate: 0 (a closed loop) to", "clients: 1 to 10000, is 0", "nice: -20 to 19, is 20"},
 		"keys --loads get-1k-256":                {`loads: some of [get-1 get-64`, `one is "get-1k-256"`},
 		"keys --loads kill-leader --rounds 1000": {`one is "kill-leader"`, "rounds: 1 to 100"},
 	} {

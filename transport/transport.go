@@ -394,57 +394,61 @@ func (t *Transport) raft(stream kvdv1.NodeService_RaftServer) error {
 	if err := stream.Send(heard); err != nil {
 		return err
 	}
-	from := hello.FromNode
-	news := make(chan error)
+	// Nobody but the one that reads is woken for an envelope.
+	var last atomic.Int64 // When something was heard, in nanoseconds since began.
+	began, broken := time.Now(), make(chan error, 1)
 	go func() {
 		for {
-			e, err := stream.Recv()
-			if err == nil && (e.FromNode != from || e.ClusterId != hello.ClusterId || e.ToNode != hello.ToNode) {
-				err = status.Error(codes.InvalidArgument, "an envelope of another node came over the stream")
-			}
-			if err == nil {
-				err = t.member(e.ClusterId, from) // It may have been removed since.
-			}
-			if err == nil && len(e.Messages) > 0 {
-				t.Handler.Envelope(e)
-			}
-			select {
-			case news <- err:
-			case <-stream.Context().Done():
+			if err := t.hear(stream, hello); err != nil {
+				broken <- err
 				return
 			}
-			if err != nil {
-				return
-			}
+			last.Store(int64(time.Since(began)))
 		}
 	}()
-	silence := time.NewTimer(silenceMax)
-	defer silence.Stop()
-	said := time.Now()
-	for {
+	ticker := time.NewTicker(pingInterval / 2)
+	defer ticker.Stop()
+	for answered := int64(0); ; {
 		select {
-		case err := <-news:
+		case err := <-broken:
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			if err != nil {
+			return err
+		case <-ticker.C:
+			at := last.Load()
+			if time.Since(began)-time.Duration(at) > silenceMax {
+				return status.Error(codes.DeadlineExceeded, errSilent.Error())
+			}
+			if at == answered {
+				continue
+			}
+			answered = at
+			if err := stream.Send(heard); err != nil {
 				return err
 			}
-			silence.Reset(silenceMax)
-			if now := time.Now(); now.Sub(said) >= pingInterval/2 {
-				said = now
-				if err := stream.Send(heard); err != nil {
-					return err
-				}
-			}
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		case <-silence.C:
-			return status.Error(codes.DeadlineExceeded, errSilent.Error())
 		case <-t.ctx.Done():
 			return status.Error(codes.Unavailable, kv.ErrStopping.Error())
 		}
 	}
+}
+
+// hear takes the next envelope of a stream that began with a hello.
+func (t *Transport) hear(stream kvdv1.NodeService_RaftServer, hello *kvdv1.Envelope) error {
+	e, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if e.FromNode != hello.FromNode || e.ClusterId != hello.ClusterId || e.ToNode != hello.ToNode {
+		return status.Error(codes.InvalidArgument, "an envelope of another node came over the stream")
+	}
+	if err := t.member(e.ClusterId, e.FromNode); err != nil {
+		return err // It was removed since.
+	}
+	if len(e.Messages) > 0 {
+		t.Handler.Envelope(e)
+	}
+	return nil
 }
 
 // check refuses strangers: nodes of another cluster, or who look for another node at this address.

@@ -9,9 +9,10 @@ const (
 	// theta is the skew of YCSB's zipfian choices.
 	theta = 0.99
 	// scrambledItems is the number of items that YCSB's scrambled choice draws from before it scatters them over the
-	// records, whatever their number, and scrambledZeta the sum of 1/i^theta over so many.
+	// records, whatever their number.
 	scrambledItems = 10_000_000_000
-	scrambledZeta  = 26.46902820178302
+	// added is up to which term a sum is added up: beyond it an integral comes nearer than floating point does.
+	added = 10_000
 )
 
 // Zipfian draws numbers from 0 on, the i-th with a share of 1/(i+1)^theta, by the method of Gray et al., "Quickly
@@ -29,22 +30,24 @@ func NewZipfian(n uint64, theta float64) *Zipfian {
 	return z
 }
 
-// newScrambled draws from so many items that adding them up would take minutes.
-func newScrambled() *Zipfian {
-	z := &Zipfian{n: scrambledItems, theta: theta, alpha: 1 / (1 - theta), half: math.Pow(0.5, theta), zeta: scrambledZeta}
-	z.settle()
-	return z
-}
-
 // Grow draws from n numbers from now on, if those are more.
 func (z *Zipfian) Grow(n uint64) {
 	if n <= z.n {
 		return
 	}
-	for ; z.n < n; z.n++ {
-		z.zeta += 1 / math.Pow(float64(z.n+1), z.theta)
+	for ; z.n < min(n, added); z.n++ {
+		z.zeta += math.Pow(float64(z.n+1), -z.theta)
 	}
+	z.zeta += z.rest(n) - z.rest(z.n)
+	z.n = n
 	z.settle()
+}
+
+// rest is the sum of the first n terms but for a constant, by Euler and Maclaurin's formula.
+func (z *Zipfian) rest(n uint64) float64 {
+	x := float64(n)
+	term := math.Pow(x, -z.theta)
+	return x*term/(1-z.theta) + term/2 - z.theta*term/x/12
 }
 
 func (z *Zipfian) settle() {
@@ -86,8 +89,16 @@ type uniform struct{}
 
 func (uniform) choose(rng *rand.Rand, records uint64) uint64 { return rng.Uint64N(records) }
 
-// scrambled has popular records all over the key space.
+// zipfian has the first records the most popular. Their keys are all over the key space.
+type zipfian struct{ *Zipfian }
+
+func (z zipfian) choose(rng *rand.Rand, records uint64) uint64 { return min(z.Draw(rng), records-1) }
+
+// scrambled is YCSB's: what it draws from many more items falls on some record. With many records four choices in ten are as good as
+// uniform.
 type scrambled struct{ *Zipfian }
+
+func newScrambled() scrambled { return scrambled{NewZipfian(scrambledItems, theta)} }
 
 func (s scrambled) choose(rng *rand.Rand, records uint64) uint64 {
 	return scatter(s.Draw(rng)) % records
@@ -101,17 +112,20 @@ func (l latest) choose(rng *rand.Rand, records uint64) uint64 {
 	return records - 1 - min(l.Draw(rng), records-1)
 }
 
-// Distributions are the names of the choices.
+// The names of the choices.
 const (
 	Uniform   = "uniform"
-	Scrambled = "zipfian"
+	Skewed    = "zipfian"
+	Scrambled = "scrambled"
 	Latest    = "latest"
 )
 
 func newChoice(name string, records uint64) choice {
 	switch name {
+	case Skewed:
+		return zipfian{NewZipfian(records, theta)}
 	case Scrambled:
-		return scrambled{newScrambled()}
+		return newScrambled()
 	case Latest:
 		return latest{NewZipfian(records, theta)}
 	}

@@ -72,7 +72,7 @@ type Workload struct {
 	Value int
 	// ReadPercent of get and put, -1 for their own (100 and 0).
 	ReadPercent int
-	// Distribution of keys, for get and put: uniform, zipfian or latest.
+	// Distribution of keys, for get and put: uniform, zipfian, scrambled or latest.
 	Distribution string
 	// Parts and Used keep the keys of get and put in some of as many equal parts of the key space, spread evenly; without
 	// them in all of it.
@@ -135,8 +135,8 @@ func (w *Workload) Prepare() error {
 	if w.Value < 1 || w.Value > ValueMax {
 		errs = append(errs, &kv.InvalidError{Field: "value", Bound: fmt.Sprintf("1 to %d bytes, is %d", ValueMax, w.Value)})
 	}
-	if !slices.Contains([]string{Uniform, Scrambled, Latest}, w.Distribution) {
-		errs = append(errs, &kv.InvalidError{Field: "distribution", Bound: fmt.Sprintf("uniform, zipfian or latest, is %q", w.Distribution)})
+	if !slices.Contains([]string{Uniform, Skewed, Scrambled, Latest}, w.Distribution) {
+		errs = append(errs, &kv.InvalidError{Field: "distribution", Bound: fmt.Sprintf("uniform, zipfian, scrambled or latest, is %q", w.Distribution)})
 	}
 	if w.ReadPercent < -1 || w.ReadPercent > 100 {
 		errs = append(errs, &kv.InvalidError{Field: "read-percent", Bound: fmt.Sprintf("0 to 100, is %d", w.ReadPercent)})

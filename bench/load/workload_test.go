@@ -247,16 +247,16 @@ func TestTrace(t *testing.T) {
 func TestRefused(t *testing.T) {
 	for want, w := range map[string]Workload{
 		`workload: one of [a b c d e f geo get pipeline-get pipeline-put put trace], is "x"`: {Name: "x"},
-		"keys: 1 to 1073741824, is 0":                    {Name: "a", ReadPercent: -1},
-		"value: 1 to 1048576 bytes, is -3":               {Name: "get", Keys: 1, Value: -3, ReadPercent: -1},
-		"read-percent: 0 to 100, is 101":                 {Name: "get", Keys: 1, ReadPercent: 101},
-		"read-percent: of get and put alone":             {Name: "a", Keys: 1, ReadPercent: 1},
-		"distribution: of get and put alone":             {Name: "a", Keys: 1, ReadPercent: -1, Distribution: "uniform"},
-		`distribution: uniform, zipfian or latest, is "`: {Name: "put", Keys: 1, ReadPercent: -1, Distribution: "even"},
-		"parts: of get and put alone":                    {Name: "a", Keys: 1, ReadPercent: -1, Parts: 2, Used: 1},
-		"parts: of get and put alone, 1 to 1048576, is ": {Name: "get", Keys: 1, ReadPercent: -1, Parts: -1, Used: 1},
-		"used: 1 to 2 parts, is 3":                       {Name: "get", Keys: 1, ReadPercent: -1, Parts: 2, Used: 3},
-		"trace: a file with at least one key":            {Name: "trace", Keys: 1, ReadPercent: -1},
+		"keys: 1 to 1073741824, is 0":                               {Name: "a", ReadPercent: -1},
+		"value: 1 to 1048576 bytes, is -3":                          {Name: "get", Keys: 1, Value: -3, ReadPercent: -1},
+		"read-percent: 0 to 100, is 101":                            {Name: "get", Keys: 1, ReadPercent: 101},
+		"read-percent: of get and put alone":                        {Name: "a", Keys: 1, ReadPercent: 1},
+		"distribution: of get and put alone":                        {Name: "a", Keys: 1, ReadPercent: -1, Distribution: "uniform"},
+		`distribution: uniform, zipfian, scrambled or latest, is "`: {Name: "put", Keys: 1, ReadPercent: -1, Distribution: "even"},
+		"parts: of get and put alone":                               {Name: "a", Keys: 1, ReadPercent: -1, Parts: 2, Used: 1},
+		"parts: of get and put alone, 1 to 1048576, is ":            {Name: "get", Keys: 1, ReadPercent: -1, Parts: -1, Used: 1},
+		"used: 1 to 2 parts, is 3":                                  {Name: "get", Keys: 1, ReadPercent: -1, Parts: 2, Used: 3},
+		"trace: a file with at least one key":                       {Name: "trace", Keys: 1, ReadPercent: -1},
 	} {
 		err := w.Prepare()
 		require.ErrorContains(t, err, want)

@@ -44,6 +44,8 @@ type Config struct {
 	Memory string
 	// Cuts are the keys at which shards begin, besides the first.
 	Cuts [][]byte
+	// Nice is how the kernel favours the nodes: from -20, before everything else, which needs root, to 19.
+	Nice int
 }
 
 // Cluster is some processes of kvd on loopback.
@@ -144,7 +146,11 @@ func (c *Cluster) start(n *node, list string) (err error) {
 	if c.starts > 1 {
 		log = fmt.Sprintf("%s.%d.log", n.name, c.starts)
 	}
-	n.Process, err = StartProcess(n.name, filepath.Join(dir, log), c.cfg.Binary, args...)
+	binary := c.cfg.Binary
+	if c.cfg.Nice != 0 {
+		binary, args = "nice", append([]string{"-n", fmt.Sprint(c.cfg.Nice), binary}, args...)
+	}
+	n.Process, err = StartProcess(n.name, filepath.Join(dir, log), binary, args...)
 	return err
 }
 
