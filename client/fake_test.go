@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
@@ -161,8 +162,9 @@ func (n *fakeNode) Map(ctx context.Context, _ *kvdv1.MapRequest) (*kvdv1.MapResp
 	n.mu.Lock()
 	mute := n.mute
 	n.mu.Unlock()
-	if mute {
+	if mute { // Its deadline is the client's: what else it said then might come before that.
 		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
