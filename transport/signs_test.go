@@ -1,0 +1,86 @@
+package transport
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// incoming is the stream of a neighbour.
+type incoming struct {
+	grpc.ServerStream
+	ctx   context.Context
+	says  chan *kvdv1.Envelope
+	heard chan time.Time
+}
+
+func (s *incoming) Context() context.Context { return s.ctx }
+
+func (s *incoming) Send(*kvdv1.RaftHeard) error {
+	s.heard <- time.Now()
+	return nil
+}
+
+func (s *incoming) Recv() (*kvdv1.Envelope, error) {
+	select {
+	case e := <-s.says:
+		return e, nil
+	case <-s.ctx.Done():
+		return nil, s.ctx.Err()
+	}
+}
+
+// TestSignsOfLife: who goes on speaking hears now and then that it is heard, however much it says; who falls silent is given up.
+func TestSignsOfLife(t *testing.T) {
+	for name, pause := range map[string]time.Duration{"pings": pingInterval, "messages": 5 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const spoken = 10 * time.Second
+				d := &directory{addresses: map[kv.NodeID]string{1: "a", 2: "b"}}
+				node := New(Config{
+					Cluster: 7, Node: 1, Life: 1, Address: d.find, Logger: slog.New(slog.DiscardHandler),
+					Handler: &end{directory: d, news: make(chan struct{}, 1)},
+				})
+				defer node.Close()
+				ctx, cancel := context.WithCancel(t.Context())
+				s := &incoming{ctx: ctx, says: make(chan *kvdv1.Envelope), heard: make(chan time.Time, 1000)}
+				ended := make(chan error, 1)
+				go func() {
+					ended <- node.raft(s)
+					cancel() // As gRPC does.
+				}()
+				began := time.Now()
+				for time.Since(began) < spoken {
+					select {
+					case s.says <- &kvdv1.Envelope{ClusterId: 7, FromNode: 2, ToNode: 1, Version: Version}:
+					case err := <-ended:
+						require.NoError(t, err, "after %v", time.Since(began))
+						return
+					}
+					time.Sleep(pause)
+				}
+				silent := time.Now()
+				require.Equal(t, codes.DeadlineExceeded, status.Code(<-ended))
+				require.InDelta(t, silenceMax, time.Since(silent), float64(pingInterval))
+				close(s.heard)
+				last, n := began, 0
+				for at := range s.heard {
+					require.LessOrEqual(t, at.Sub(last), pingInterval+pingInterval/2, "a sign of life each time that it says something")
+					last, n = at, n+1
+				}
+				require.LessOrEqual(t, n, int(spoken/(pingInterval/2))+2)
+				require.LessOrEqual(t, silent.Sub(last), pingInterval)
+			})
+		})
+	}
+}
