@@ -35,6 +35,8 @@ type trial struct {
 	metrics []string
 	// gc has the servers' collectors looked at, by their metrics.
 	gc bool
+	// nice is how the kernel favours the servers.
+	nice int
 	// standing is how the servers were before, if somebody has looked; it goes into the report.
 	standing *report.Standing
 	// during is called beside the run, if it is set, and is waited for.
@@ -160,7 +162,7 @@ func (t *trial) measure(ctx context.Context, to target.Target) (*report.Run, err
 func (t *trial) describe() *report.Run {
 	return &report.Run{
 		Target: t.target.Kind, Servers: len(t.target.Endpoints), Workload: t.workload.Name, Clients: t.clients, Depth: t.depth,
-		Pipelined: t.target.Pipelined, Rate: t.rate, Keys: t.workload.Keys, Value: t.workload.Value, Seed: t.workload.Seed, Began: time.Now(), Standing: t.standing,
+		Pipelined: t.target.Pipelined, Rate: t.rate, Keys: t.workload.Keys, Value: t.workload.Value, Distribution: t.workload.Distribution, Nice: t.nice, Seed: t.workload.Seed, Began: time.Now(), Standing: t.standing,
 	}
 }
 

@@ -32,8 +32,10 @@ import (
 const (
 	// Version of the protocol that this program speaks.
 	Version = 1
-	// pingInterval is how often something is said at least; a stream that was silent for silenceMax is torn down.
+	// pingInterval is how often something is said at least; a stream that was silent for about silenceMax is torn down. Who listens
+	// looks each lookInterval whether it has heard something, and if so says it.
 	pingInterval = 500 * time.Millisecond
+	lookInterval = pingInterval / 4
 	silenceMax   = 3 * time.Second
 	// snapshotSilence is how long the receiver of a snapshot may take for one chunk, or for its answer.
 	snapshotSilence = 20 * time.Second
@@ -406,7 +408,7 @@ func (t *Transport) raft(stream kvdv1.NodeService_RaftServer) error {
 			last.Store(int64(time.Since(began)))
 		}
 	}()
-	ticker := time.NewTicker(pingInterval / 2)
+	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	for answered := int64(0); ; {
 		select {

@@ -4,6 +4,7 @@ package local
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/kvdstore/kvd/kv"
 )
@@ -117,7 +120,21 @@ func (c *Cluster) Up(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.awaitReady(ctx)
+	return errors.Join(c.awaitReady(ctx), c.checkNice())
+}
+
+// checkNice reports that the kernel does not favour the nodes as it was told to: the program that asks it to goes on all the same.
+func (c *Cluster) checkNice() error {
+	for _, n := range c.nodes {
+		priority, err := unix.Getpriority(unix.PRIO_PROCESS, n.PID())
+		if err != nil {
+			return err
+		}
+		if nice := 20 - priority; nice != c.cfg.Nice && c.cfg.Nice != 0 { // The system call counts from the other end.
+			return &kv.InvalidError{Field: "nice", Bound: fmt.Sprintf("what this user may ask for; node %s has %d, not %d", n.name, nice, c.cfg.Nice)}
+		}
+	}
+	return nil
 }
 
 // Down stops the nodes, which keep what they have. A node that had ended before is an error.

@@ -28,7 +28,11 @@ type Run struct {
 	Rate      float64 `json:"rate,omitempty"`
 	Keys      int     `json:"keys"`
 	Value     int     `json:"value"`
-	Seed      uint64  `json:"seed"`
+	// Distribution of the keys that are chosen.
+	Distribution string `json:"distribution,omitempty"`
+	// Nice is how the kernel favours the servers.
+	Nice int    `json:"nice,omitempty"`
+	Seed uint64 `json:"seed"`
 
 	Began   time.Time `json:"began"`
 	Seconds float64   `json:"seconds"`
