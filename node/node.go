@@ -342,8 +342,9 @@ func cacheBytes(memory int64) int64 {
 }
 
 // blockBytes is the share of the memory that Pebble has for memtables and blocks: it takes the memtables, which are at most a quarter
-// of the memory, and as a rule an eighth, out of its cache of blocks. With an eighth there would be none left for blocks, and each
-// miss read filter and index from the file; those fit into a sixteenth. What malloc keeps of it is half as much again.
+// of the memory, and as a rule an eighth, out of its cache of blocks. With an eighth there would be none left for blocks, as there is
+// while flushes are behind, and each miss read filter and index from the file; those fit into a sixteenth. What malloc keeps of it is
+// half as much again.
 func blockBytes(memory int64) int64 { return max(memory*3/16, 8<<20) }
 
 // memtableBytes is the size of a memtable of either store.

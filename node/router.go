@@ -285,9 +285,10 @@ func (n *Node) TryGet(_ kv.Route, key []byte) (rec kv.Record, found bool, h kv.H
 	return g.Record, g.Found, g.Header, done && g.Ok
 }
 
-// Get reads a key, on this node or the one that leads the shard. For a linearizable read TryGet was asked before: this one does not look
-// into memory again.
+// Get reads a key, on this node or the one that leads the shard. For a linearizable read TryGet was asked before: the first attempt does
+// not look into memory again.
 func (n *Node) Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error) {
+	begin := n.reader.Missed
 	for a := (attempts{n: n, until: patience(route)}); ; {
 		p := n.meta.Load()
 		if p == nil || !n.serving.Load() {
@@ -300,22 +301,23 @@ func (n *Node) Get(ctx context.Context, route kv.Route, key []byte, level kv.Lev
 				return g.Record, g.Found, g.Header, err
 			}
 		}
-		g, err := n.getFrom(ctx, d, key, a.next(d))
+		g, err := n.getFrom(ctx, d, key, a.next(d), begin)
 		if err == nil {
 			return g.Record, g.Found, g.Header, nil
 		}
 		if !a.again(ctx, err) {
 			return kv.Record{}, false, kv.Header{}, err
 		}
+		begin = n.reader.Look // It may be there by now.
 	}
 }
 
-// getFrom is one attempt of a linearizable read.
-func (n *Node) getFrom(ctx context.Context, d *kv.Descriptor, key []byte, to kv.NodeID) (Get, error) {
+// getFrom is one attempt of a linearizable read; begin is how it begins if the shard is led here.
+func (n *Node) getFrom(ctx context.Context, d *kv.Descriptor, key []byte, to kv.NodeID, begin look) (Get, error) {
 	if to != n.self.Node {
 		return n.forwardGet(ctx, d, key, to)
 	}
-	return n.getHere(ctx, d.Shard, key, n.reader.Missed)
+	return n.getHere(ctx, d.Shard, key, begin)
 }
 
 // look is how a read begins.

@@ -135,6 +135,16 @@ func TestReadAcrossAReplacement(t *testing.T) {
 			require.Equal(t, test.ok, r.get("k", ByNothing, change).Ok)
 
 			r.view.state.Store(before)
+			r.cache.entries = map[uint64]*cache.Entry{}
+			missed, done := r.reader.Missed(r.view, []byte("k"), ByNothing)
+			require.False(t, done)
+			change()
+			require.NoError(t, r.reader.Load(&missed, []byte("k")))
+			change()
+			r.reader.Finish(&missed, []byte("k"))
+			require.Equal(t, test.ok, missed.Ok)
+
+			r.view.state.Store(before)
 			r.state.onIter = change
 			chunk, err := r.reader.Scan(r.view, kv.ScanRequest{})
 			require.Equal(t, test.ok, err == nil, "%v", err)
@@ -252,6 +262,35 @@ func TestMissCountsOnce(t *testing.T) {
 	g, done = r.reader.Missed(r.view, []byte("k"), ByLease)
 	require.True(t, done)
 	require.False(t, g.Ok, "there is no lease")
+}
+
+// TestMissBesideAWrite (C2): what a read that does not look again puts into memory is never what a write has replaced.
+func TestMissBesideAWrite(t *testing.T) {
+	for at := range 4 {
+		r := newReadable(t)
+		require.NoError(t, r.put("k").err)
+		write := func(step int) {
+			if step == at {
+				require.NoError(t, r.put("k").err)
+				r.cache.entries = map[uint64]*cache.Entry{} // As if what it has put there had been dropped.
+			}
+		}
+		r.cache.entries = map[uint64]*cache.Entry{}
+		write(0)
+		g, done := r.reader.Missed(r.view, []byte("k"), ByNothing)
+		require.False(t, done)
+		write(1)
+		require.NoError(t, r.reader.Load(&g, []byte("k")))
+		write(2)
+		r.reader.Finish(&g, []byte("k"))
+		write(3)
+		require.True(t, g.Ok && g.Found)
+		next, hit := r.reader.Look(r.view, []byte("k"), ByNothing)
+		require.Equal(t, at == 0, hit)
+		if hit {
+			require.Equal(t, kv.Revision(2), next.Record.Revision)
+		}
+	}
 }
 
 // TestBlocksBesideMemtables: with two memtables in each store, Pebble has a sixteenth of the memory left for blocks.
