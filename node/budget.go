@@ -133,7 +133,17 @@ func (n *Node) submit(v *View, command *kvdv1.Command, size int, done func(kv.Re
 		done(kv.Result{}, err)
 		return
 	}
-	n.inbox.submit(&waiting{node: n, view: v, size: int64(size), since: n.now(), done: done, command: command})
+	w := &waiting{node: n, view: v, size: int64(size), since: n.now(), done: done, command: command}
+	n.foresee(command)
+	n.inbox.submit(w)
+}
+
+// foresee brings into memory what a write will have to know of the record that it replaces: in the caller's goroutine, of which there
+// are many, while the loop would look up one after the other. What it finds, or an error, the loop finds again.
+func (n *Node) foresee(c *kvdv1.Command) {
+	if key := c.GetKey(); len(key) > 0 {
+		_, _, _ = n.state.Head(key)
+	}
 }
 
 var _ replica.Waiter = (*waiting)(nil)
