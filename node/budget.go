@@ -139,10 +139,10 @@ func (n *Node) submit(v *View, command *kvdv1.Command, size int, done func(kv.Re
 }
 
 // foresee brings into memory what a write will have to know of the record that it replaces: in the caller's goroutine, of which there
-// are many, while the loop would look up one after the other. What it finds, or an error, the loop finds again.
+// are many, while the loop would look up one after the other.
 func (n *Node) foresee(c *kvdv1.Command) {
 	if key := c.GetKey(); len(key) > 0 {
-		_, _, _ = n.state.Head(key)
+		n.state.Foresee(key)
 	}
 }
 

@@ -64,6 +64,20 @@ func (h *heads) find(hash uint64, key []byte) (*bucket, *place) {
 func (h *heads) get(key []byte) (head kv.Head, there, known bool, changes uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.look(key)
+}
+
+// lacks reports whether a key is not known, as far as that can be told at once.
+func (h *heads) lacks(key []byte) (lacks bool, changes uint64) {
+	if !h.mu.TryLock() {
+		return false, 0
+	}
+	defer h.mu.Unlock()
+	_, _, known, changes := h.look(key)
+	return !known, changes
+}
+
+func (h *heads) look(key []byte) (head kv.Head, there, known bool, changes uint64) {
 	if _, p := h.find(maphash.Bytes(h.seed, key), key); p != nil && len(key) > 0 {
 		return p.head, p.there, true, 0
 	}

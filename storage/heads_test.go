@@ -124,3 +124,42 @@ func TestHeadsAreBounded(t *testing.T) {
 	require.True(t, ok)
 	require.EqualValues(t, 1, h.Revision)
 }
+
+// TestForesee: what was foreseen is known, also that there is nothing; what a commit changes meanwhile is not told as it was.
+func TestForesee(t *testing.T) {
+	s, err := OpenState(options(t, nil, t.TempDir()))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	put := func(revision kv.Revision) {
+		b := s.NewBatch()
+		b.Put([]byte("k"), kv.Record{Value: []byte("v"), Revision: revision})
+		_, err := s.Commit(b)
+		require.NoError(t, err)
+	}
+	put(1)
+	require.NoError(t, s.heads.replace(func() error { return nil })) // It forgets.
+	for _, key := range []string{"k", "absent"} {
+		_, _, known, _ := s.heads.get([]byte(key))
+		require.False(t, known)
+		s.Foresee([]byte(key))
+		_, there, known, _ := s.heads.get([]byte(key))
+		require.True(t, known)
+		require.Equal(t, key == "k", there)
+	}
+
+	require.NoError(t, s.heads.replace(func() error { return nil }))
+	lacks, asked := s.heads.lacks([]byte("k"))
+	require.True(t, lacks)
+	old, ok, err := head(s.db, []byte("k"))
+	require.NoError(t, err)
+	put(2)
+	s.heads.put(asked, []byte("k"), old, ok)
+	now, _, err := s.Head([]byte("k"))
+	require.NoError(t, err)
+	require.Equal(t, kv.Revision(2), now.Revision)
+
+	s.heads.mu.Lock()
+	lacks, _ = s.heads.lacks([]byte("other"))
+	s.heads.mu.Unlock()
+	require.False(t, lacks, "it waits for nobody")
+}

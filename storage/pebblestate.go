@@ -274,6 +274,19 @@ func (s *PebbleState) Head(key []byte) (kv.Head, bool, error) {
 	return h, ok, nil
 }
 
+// Foresee has Head answer from memory before long, if it does not already: for whoever can look up beside the one that will ask. It
+// waits for nobody: hundreds of callers do this at a time, and while a commit is under way the one that it is for waits anyway.
+func (s *PebbleState) Foresee(key []byte) {
+	lacks, asked := s.heads.lacks(key)
+	if !lacks {
+		return
+	}
+	defer s.fatal.guard()
+	if h, ok, err := head(s.db, key); s.fatal.checked(err) == nil {
+		s.heads.put(asked, key, h, ok)
+	}
+}
+
 // Iter walks a span as of now.
 func (s *PebbleState) Iter(span kv.Span) (Iterator, error) { return iter(s.db, s.fatal, span) }
 
