@@ -64,13 +64,20 @@ func TestSignsOfLife(t *testing.T) {
 					select {
 					case s.says <- &kvdv1.Envelope{ClusterId: 7, FromNode: 2, ToNode: 1, Version: Version}:
 					case err := <-ended:
-						require.NoError(t, err, "after %v", time.Since(began))
+						require.Fail(t, "given up while it speaks", "after %v: %v", time.Since(began), err)
 						return
 					}
 					time.Sleep(pause)
 				}
 				silent := time.Now()
-				require.Equal(t, codes.DeadlineExceeded, status.Code(<-ended))
+				select {
+				case err := <-ended:
+					require.Equal(t, codes.DeadlineExceeded, status.Code(err))
+				case <-time.After(2 * silenceMax):
+					cancel()
+					require.Error(t, <-ended)
+					require.Fail(t, "not given up though it is silent")
+				}
 				require.InDelta(t, silenceMax, time.Since(silent.Add(-pause)), float64(pause+lookInterval))
 				close(s.heard)
 				last, n := began, 0
