@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
 
 	"github.com/kvdstore/kvd/internal/test"
 	"github.com/kvdstore/kvd/node"
@@ -18,11 +19,13 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kvcli": func() { os.Exit(run(os.Args[1:])) }})
 }
 
-// TestScripts runs every command against three nodes; the other cluster is of one node.
+// TestScripts runs every command against three nodes; the other cluster is of one node. What the scripts load together must not
+// split the shards that some of them name.
 func TestScripts(t *testing.T) {
 	cluster, other := test.New(t, 3, "geo/d", "geo/s", "m"), test.New(t, 1)
 	cluster.StartAll()
 	other.StartAll()
+	require.Zero(t, run([]string{"settings", "set", "auto-split", "false", "--endpoints", strings.Join(cluster.Addresses(), ",")}))
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
