@@ -15,6 +15,9 @@ const (
 	// unevenAbove is how much of the mean a node may lead, and fullAbove how much it may store.
 	unevenAbove = 1.15
 	fullAbove   = 1.15
+	// risingAbove is how much of the load of risingRounds before there may be for the loads to be known.
+	risingAbove  = 1.5
+	risingRounds = 3
 	// gain is the part of the mean by which a hand-over must lower the larger of the two nodes' loads.
 	gain = 0.05
 	// backAbove lets a leader come back to a node that it left of late.
@@ -39,6 +42,30 @@ func (r *round) evenUpTo() float64 {
 	return unevenAbove + 3/math.Sqrt(10*r.mean())
 }
 
+// watch counts the rounds in which some node leads too much: of the load, or if there is none, of the shards.
+func (r *round) watch() {
+	copy(r.p.totals[1:], r.p.totals[:])
+	r.p.totals[0] = r.total
+	if !r.warm() || !slices.ContainsFunc(r.usable(), r.leadsTooMuch) {
+		r.p.uneven = 0
+		return
+	}
+	r.p.uneven++
+	if r.load > 0 && r.p.uneven < unevenMost {
+		r.p.unevenAt = r.Now
+	}
+}
+
+// rising tells that load is only becoming known, of one shard after the other.
+func (r *round) rising() bool {
+	return r.total > risingAbove*r.p.totals[len(r.p.totals)-1]
+}
+
+// leadsTooMuch tells that the load of what a node leads is more than its part.
+func (r *round) leadsTooMuch(n *nodeState) bool {
+	return n != nil && n.lead > r.evenUpTo()*meanLead(r.usable())
+}
+
 func meanLead(nodes []*nodeState) float64 {
 	sum := 0.0
 	for _, n := range nodes {
@@ -52,14 +79,6 @@ func (r *round) spreadLeaders() {
 	nodes := r.usable()
 	if !r.lim.leaders || len(nodes) < 2 || !r.warm() {
 		return
-	}
-	if !r.uneven() {
-		r.p.uneven = 0
-		return
-	}
-	r.p.uneven++
-	if r.load > 0 && r.p.uneven < unevenMost {
-		r.p.unevenAt = r.Now
 	}
 	if r.p.uneven < 2 || r.load == 0 && r.Now-r.p.idleSince < idleFor {
 		return // It may be a moment's.
@@ -100,21 +119,32 @@ func (r *round) bestHandOver(from *nodeState, mean float64) (best *shardState, t
 		if s.leader != from.id || from.lead-w > least || !s.free() || s.mem.resting(kindLead, r.Now) || r.tooLarge(s) && !r.settling(s) {
 			continue
 		}
-		rule := r.rule(s.d)
-		for _, x := range s.d.Replicas {
-			n := r.byNode[x.Node]
-			if x.Learner || n == nil || n == from || n.bar != "" || !mayLead(rule, n.region) {
-				continue
-			}
-			if departed(s.mem.led, n.id, r.Now, leadBackSoon, from.lead > backAbove*mean) {
-				continue
-			}
+		for _, n := range r.takers(s, from, mean) {
 			if after := max(from.lead-w, n.lead+w); after < least || after == least && best == nil {
 				best, to, least = s, n, after
 			}
 		}
 	}
 	return best, to
+}
+
+// takers are the nodes that may lead a shard instead of the one that does.
+func (r *round) takers(s *shardState, from *nodeState, mean float64) (nodes []*nodeState) {
+	rule := r.rule(s.d)
+	for _, x := range s.d.Replicas {
+		n := r.byNode[x.Node]
+		if !x.Learner && n != nil && n != from && n.bar == "" && mayLead(rule, n.region) &&
+			!departed(s.mem.led, n.id, r.Now, leadBackSoon, from.lead > backAbove*mean) {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+// fits tells that another node can lead a shard as it is without leading too much then.
+func (r *round) fits(s *shardState, from *nodeState) bool {
+	mean := meanLead(r.usable())
+	return slices.ContainsFunc(r.takers(s, from, mean), func(n *nodeState) bool { return n.lead+r.leadWeight(s) <= r.evenUpTo()*mean })
 }
 
 // lendReplicas moves replicas of shards with load from nodes that lead too much to nodes that lead little and have none, the
@@ -140,7 +170,8 @@ func (r *round) settling(s *shardState) bool {
 // tooLarge tells that a shard is rather to be split first: what is handed over whole would have to come back.
 func (r *round) tooLarge(s *shardState) bool {
 	return r.load > 0 && r.lim.autoSplit && s.load > sharePart*r.mean() &&
-		s.figures.Report.GetLoad().GetHottestShare() <= hotKeyShare && s.mem.refusals[kindSplit] == 0
+		s.figures.Report.GetLoad().GetHottestShare() <= hotKeyShare && s.mem.refusals[kindSplit] == 0 &&
+		r.byNode[s.leader] != nil && !r.fits(s, r.byNode[s.leader])
 }
 
 // lend moves the replica that relieves a node most for the keys that it moves.

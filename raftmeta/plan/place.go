@@ -327,6 +327,7 @@ func (r *round) transfer(s *shardState, to *nodeState, format string, args ...an
 		return
 	}
 	s.say("%s: node %d is asked to hand over to node %d", why, s.figures.From, to.id)
+	large := r.tooLarge(s)
 	from := r.byNode[s.leader]
 	if s.d.Shard != kv.MetaShard {
 		if from != nil {
@@ -339,7 +340,7 @@ func (r *round) transfer(s *shardState, to *nodeState, format string, args ...an
 	s.taken = true
 	s.mem.headWhy = clip(why)
 	r.p.handing(s.d.Shard, s.leader, to.id, raftmeta.Wanted, s.mem.headWhy)
-	if !r.tooLarge(s) {
+	if !large {
 		s.mem.led = depart(s.mem.led, s.leader, r.Now, r.Now+leadBack)
 	}
 	s.leader, s.mem.head, s.mem.headTill = to.id, to.id, r.Now+headFor

@@ -45,9 +45,10 @@ type Planner struct {
 	dropped   map[uint64]time.Duration     // Those that were dropped, and when.
 	moves     budget
 	merges    budget
-	uneven    int           // Rounds in a row in which a node led too much.
-	unevenAt  time.Duration // When that was last, and might still be mended.
-	idleSince time.Duration // Since when there is hardly any load, if there is.
+	totals    [risingRounds + 1]float64 // The load of the last rounds, the newest first.
+	uneven    int                       // Rounds in a row in which a node led too much.
+	unevenAt  time.Duration             // When that was last, and might still be mended.
+	idleSince time.Duration             // Since when there is hardly any load, if there is.
 	last      *round
 	events    []*kvdv1.Event // Of this step.
 	wallMs    int64
@@ -82,6 +83,7 @@ func (p *Planner) Step(now time.Duration, wallMs int64, m *raftmeta.Map, setting
 	r.holdRules()
 	r.placeAll()
 	r.handOver()
+	r.watch()
 	r.splitAll()
 	r.mergeAll()
 	r.spreadLeaders()

@@ -10,9 +10,9 @@ import (
 	"github.com/kvdstore/kvd/kv"
 )
 
-// Splits and merges. A split by size or by load has the shard's leader choose the key. By load a shard is split if it has
-// more of it than the setting allows, or if one node leads too much and its shards are too large to be shared out. It is not
-// if one key takes most of the load, nor when it is a small part of the cluster's load: then there are enough to share out.
+// Splits and merges. A split by size or by load has the shard's leader choose the key. For the number of its requests a shard is
+// split only to share them out: if its node leads more than its part, and no other node could take the shard as it is. More groups
+// make no node faster, and have less in each entry (docs/adr/0004). It is not split if one key takes most of the load, nor when it is a small part of it.
 //
 // A merge asks for far less than what a split begins at, in sizes and loads, so that steady use leads to no merge after a
 // split, nor the other way round.
@@ -23,9 +23,8 @@ const (
 	mergesMax = 4
 	// hotKeyShare is the share of a shard's requests that one key may take for a split by load to help.
 	hotKeyShare = 2.0 / 3
-	// sharePart: a shard is small enough to be shared out when it has at most this part of the mean load of a node;
-	// smallPart: and below this it is not split for the number of its requests. More groups make no node faster, and have less in each entry: puts at 256
-	// callers on three nodes took 1.4 times the processor time with 48 shards instead of three.
+	// sharePart: a shard is small enough to be shared out when it has at most this part of the mean load of a node, or
+	// smallPart of it if that is more than the setting split-load.
 	sharePart = 0.4
 	smallPart = 1.0 / 4
 	// coldPart: two shards are cold only if together they have at most this part of the mean load of a node: less than the
@@ -74,40 +73,37 @@ func (r *round) judgeSplit(s *shardState) (byLoad bool, why, no string) {
 		return against("the setting auto-split is false")
 	case s.bytes >= r.lim.splitBytes && r.Now >= pause.until:
 		return false, fmt.Sprintf("size %s, of at most %s", size(s.bytes), size(r.lim.splitBytes)), ""
-	}
-	small := part < smallPart && s.bytesLoad < r.lim.splitBytesLoad
-	switch {
-	case part > sharePart && r.uneven() && len(r.usable()) > 1:
-		why = fmt.Sprintf("load %.0f/s, %.0f %% of the mean of a node, is too much in one piece to be shared out", s.load, 100*part)
-	case s.load >= r.lim.splitLoad && r.load > 0:
-		why = fmt.Sprintf("load %.0f/s, of at most %.0f", s.load, r.lim.splitLoad)
-	case s.bytesLoad >= r.lim.splitBytesLoad:
-		why = fmt.Sprintf("load %s/s, of at most %s", size(s.bytesLoad), size(r.lim.splitBytesLoad))
-	case s.bytes < r.lim.splitBytes:
-		return against("no split")
-	}
-	switch {
 	case r.Now < pause.until:
 		return against("no split for %s more: %s", seconds(pause.until-r.Now), pause.why)
-	case !r.warm() || r.settling(s):
+	}
+	from := r.byNode[s.leader]
+	switch {
+	case s.bytesLoad >= r.lim.splitBytesLoad:
+		why = fmt.Sprintf("load %s/s, of at most %s", size(s.bytesLoad), size(r.lim.splitBytesLoad))
+	case r.load == 0 || s.load < min(r.lim.splitLoad, sharePart*r.mean()):
+		return against("no split")
+	case !r.leadsTooMuch(from):
+		return against("node %d leads no more than its part: a split would make nothing faster", s.leader)
+	case r.fits(s, from):
+		return against("another node can lead it whole")
+	case part > sharePart:
+		why = fmt.Sprintf("load %.0f/s, %.0f %% of the mean of a node, is too much in one piece to be shared out", s.load, 100*part)
+	case part < smallPart:
+		return against("%.1f %% of the mean load of a node is little enough to be shared out", 100*part)
+	default:
+		why = fmt.Sprintf("load %.0f/s, of at most %.0f", s.load, r.lim.splitLoad)
+	}
+	switch {
+	case !r.warm() || r.settling(s) || r.rising():
 		return against("the load has to be known for longer")
 	case load.GetHottestShare() > hotKeyShare:
 		return against("one key takes %.0f %% of the requests (%s): a split would not help", 100*load.GetHottestShare(), kv.FormatKey(load.GetHottestKey()))
-	case small:
-		return against("%.1f %% of the mean load of a node is little enough to be shared out", 100*part)
 	}
 	return true, why, ""
 }
 
 // mean is the load of a node if all that may lead had the same.
 func (r *round) mean() float64 { return r.load / float64(max(1, len(r.usable()))) }
-
-// uneven tells that some node leads too much.
-func (r *round) uneven() bool {
-	nodes := r.usable()
-	most := r.evenUpTo() * meanLead(nodes)
-	return slices.ContainsFunc(nodes, func(n *nodeState) bool { return n.lead > most })
-}
 
 // mergeAll sets goals for neighbours that are small and cold.
 func (r *round) mergeAll() {
