@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -126,11 +127,45 @@ func (n *Node) Shards(ctx context.Context) (shards []*kvdv1.ShardInfo, silent []
 	for _, d := range p.shards.Descriptors() {
 		info := &kvdv1.ShardInfo{Descriptor_: wire.FromDescriptor(d, n.Leader(d.Shard))}
 		if r := known[uint64(d.Shard)]; r != nil {
-			info = infoOf(r)
+			of := info.Descriptor_
+			if info = infoOf(r); info.Descriptor_.GetEpoch().GetVersion() < of.GetEpoch().GetVersion() {
+				info.Descriptor_ = of // The replica lags.
+			}
 		}
 		shards = append(shards, info)
 	}
-	return shards, silent, nil
+	return whole(shards, known), silent, nil
+}
+
+// whole makes a list of shards in key order hold each key once, where replicas know of splits and merges that the map does not have
+// yet: what was split off comes into the gap, and what was absorbed goes.
+func whole(list []*kvdv1.ShardInfo, known map[uint64]*kvdv1.ReplicaInfo) (shards []*kvdv1.ShardInfo) {
+	byStart := map[string]*kvdv1.ReplicaInfo{}
+	for _, r := range known {
+		if start := string(r.GetDescriptor_().GetStart()); start != "" && (byStart[start] == nil || byStart[start].Shard < r.Shard) {
+			byStart[start] = r
+		}
+	}
+	var end []byte // Of the last; empty is the end of all keys.
+	fill := func(next []byte) {
+		for len(end) > 0 && (len(next) == 0 || bytes.Compare(end, next) < 0) && byStart[string(end)] != nil {
+			child := infoOf(byStart[string(end)])
+			delete(byStart, string(end))
+			shards, end = append(shards, child), child.GetDescriptor_().GetEnd()
+		}
+	}
+	for i, s := range list {
+		d := s.GetDescriptor_()
+		if i > 0 {
+			fill(d.GetStart())
+			if len(end) == 0 || bytes.Compare(d.GetStart(), end) < 0 {
+				continue
+			}
+		}
+		shards, end = append(shards, s), d.GetEnd()
+	}
+	fill(nil)
+	return shards
 }
 
 // roleLeader is the role of a replica that leads.
