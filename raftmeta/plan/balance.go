@@ -18,6 +18,8 @@ const (
 	// risingAbove is how much of the load of risingRounds before there may be for the loads to be known.
 	risingAbove  = 1.5
 	risingRounds = 3
+	// passingRounds is for how many rounds a little too much may pass by itself.
+	passingRounds = 10
 	// gain is the part of the mean by which a hand-over must lower the larger of the two nodes' loads.
 	gain = 0.05
 	// backAbove lets a leader come back to a node that it left of late.
@@ -59,6 +61,12 @@ func (r *round) watch() {
 // rising tells that load is only becoming known, of one shard after the other.
 func (r *round) rising() bool {
 	return r.total > risingAbove*r.p.totals[len(r.p.totals)-1]
+}
+
+// passing tells that a node leads a little too much, and not for long: loads are means of ten seconds, and of fewer for a shard that
+// was handed over, so that they do not rise at the same pace.
+func (r *round) passing(n *nodeState) bool {
+	return n.lead <= backAbove*meanLead(r.usable()) && r.p.uneven < passingRounds
 }
 
 // leadsTooMuch tells that the load of what a node leads is more than its part.

@@ -642,17 +642,19 @@ func (c *cluster) since(at time.Duration, what ...string) (list []happening) {
 }
 
 // pairs are changes that took back an earlier one: a merge at a key that was split, a split at one that was merged, a
-// replica or a leader that came back to where it left.
+// replica or a leader that came back to where it left, and not of a part of what had left.
 func (c *cluster) pairs(since time.Duration) (list []string) {
 	for i, a := range c.log {
 		if a.at <= since {
 			continue
 		}
+		whole := true
 		for _, b := range c.log[i+1:] {
+			whole = whole && (b.what != "split" || b.shard != a.shard)
 			switch {
 			case a.what == "split" && b.what == "merge" && a.key == b.key, a.what == "merge" && b.what == "split" && a.key == b.key,
 				a.what == "leave" && b.what == "move" && a.shard == b.shard && a.from == b.node,
-				a.what == "lead" && b.what == "lead" && a.shard == b.shard && a.from == b.node:
+				a.what == "lead" && b.what == "lead" && a.shard == b.shard && a.from == b.node && whole:
 				list = append(list, fmt.Sprintf("%v %v", a, b))
 			}
 		}

@@ -94,7 +94,7 @@ func (r *round) judgeSplit(s *shardState) (byLoad bool, why, no string) {
 		why = fmt.Sprintf("load %.0f/s, of at most %.0f", s.load, r.lim.splitLoad)
 	}
 	switch {
-	case !r.warm() || r.settling(s) || r.rising():
+	case !r.warm() || r.settling(s) || r.rising() || r.passing(from):
 		return against("the load has to be known for longer")
 	case load.GetHottestShare() > hotKeyShare:
 		return against("one key takes %.0f %% of the requests (%s): a split would not help", 100*load.GetHottestShare(), kv.FormatKey(load.GetHottestKey()))
