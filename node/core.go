@@ -749,10 +749,19 @@ func (c *Core) finish(g *group) {
 		c.mergeFrozen(g)
 	}
 	g.publish()
-	c.answers = append(c.answers, g.replica.Answers()...)
+	c.take(g.replica.Answers())
 	if g.replica.HasReady() && !g.absorbed { // That applies nothing more, and would have a turn follow on the other.
 		c.mark(g)
 	}
+}
+
+// take keeps answers for the end of the turn. They are large, and mostly of one shard.
+func (c *Core) take(answers []replica.Answer) {
+	if len(c.answers) == 0 {
+		c.answers = answers
+		return
+	}
+	c.answers = append(c.answers, answers...)
 }
 
 // answer tells the callers.

@@ -63,7 +63,7 @@ func (c *Core) drop(g *group) {
 	state.leader, state.lead, state.leaseUntil, state.installing = false, 0, 0, true
 	g.view.state.Store(&state)
 	g.replica.Close()
-	c.answers = append(c.answers, g.replica.Answers()...)
+	c.take(g.replica.Answers())
 	same := func(x *group) bool { return x == g }
 	delete(c.groups, g.shard)
 	c.order, c.byKey, c.awake = slices.DeleteFunc(c.order, same), slices.DeleteFunc(c.byKey, same), slices.DeleteFunc(c.awake, same)

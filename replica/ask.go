@@ -137,6 +137,7 @@ func (r *Replica) settle(index kv.Index, b *kvdv1.Batch, results []kv.Result) {
 			r.answerAll(p, r.notLeader())
 			return
 		}
+		r.answers = slices.Grow(r.answers, len(p.waiters))
 		for i, w := range p.waiters {
 			r.answers = append(r.answers, Answer{Waiter: w, Result: results[i]})
 		}

@@ -92,6 +92,7 @@ type PebbleLog struct {
 	db    *pebble.DB
 	fatal *fatalLogger
 	close func() error
+	entry []byte // What is stored of one, when it is made: the writer's.
 	// written counts the writes of this life, and synced says how many of them are durable: for their marks. They are the
 	// writer's.
 	written, synced uint64
@@ -315,7 +316,7 @@ func (l *PebbleLog) add(b *pebble.Batch, w *LogWrite, changed map[kv.Group]*LogS
 		return err
 	}
 	changed[id] = &next
-	if err := putEntries(b, w, st); err != nil {
+	if err := l.putEntries(b, w, st); err != nil {
 		return err
 	}
 	if old != nil && next.Hard == st.Hard && next.Truncated == st.Truncated {
@@ -325,7 +326,7 @@ func (l *PebbleLog) add(b *pebble.Batch, w *LogWrite, changed map[kv.Group]*LogS
 }
 
 // putEntries deletes the entries that a write deletes, and puts in those that it has.
-func putEntries(b *pebble.Batch, w *LogWrite, st LogState) error {
+func (l *PebbleLog) putEntries(b *pebble.Batch, w *LogWrite, st LogState) error {
 	id := w.Group
 	if w.Reset != nil {
 		end := logKey(id, kindEntry+1)
@@ -345,10 +346,12 @@ func putEntries(b *pebble.Batch, w *LogWrite, st LogState) error {
 	if len(w.Entries) == 0 {
 		return nil
 	}
-	var value []byte
 	key := entryKey(id, 0)
 	for _, e := range w.Entries {
-		value = appendEntry(value[:0], e)
+		value := appendEntry(l.entry[:0], e)
+		if cap(value) <= batchKeptBytes {
+			l.entry = value
+		}
 		binary.BigEndian.PutUint64(key[groupBytes+1:], e.GetIndex())
 		if err := b.Set(key, value, nil); err != nil {
 			return err
