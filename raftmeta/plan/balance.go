@@ -15,9 +15,9 @@ const (
 	// unevenAbove is how much of the mean a node may lead, and fullAbove how much it may store.
 	unevenAbove = 1.15
 	fullAbove   = 1.15
-	// risingAbove is how much of the load of risingRounds before there may be for the loads to be known.
-	risingAbove  = 1.5
-	risingRounds = 3
+	// unsteadyAbove is how much of the load of steadyRounds before there may be, or the other way round, for the loads to be known.
+	unsteadyAbove = 1.25
+	steadyRounds  = 3
 	// passingRounds is for how many rounds a little too much may pass by itself.
 	passingRounds = 10
 	// gain is the part of the mean by which a hand-over must lower the larger of the two nodes' loads.
@@ -44,29 +44,28 @@ func (r *round) evenUpTo() float64 {
 	return unevenAbove + 3/math.Sqrt(10*r.mean())
 }
 
-// watch counts the rounds in which some node leads too much: of the load, or if there is none, of the shards.
+// watch counts the rounds in which some node leads too much: all of them, and those in which the load was steady.
 func (r *round) watch() {
 	copy(r.p.totals[1:], r.p.totals[:])
 	r.p.totals[0] = r.total
 	if !r.warm() || !slices.ContainsFunc(r.usable(), r.leadsTooMuch) {
-		r.p.uneven = 0
+		r.p.uneven, r.p.unevenSteady = 0, 0
 		return
 	}
 	r.p.uneven++
+	r.p.unevenSteady++
+	if before := r.p.totals[steadyRounds]; r.total > unsteadyAbove*before || before > unsteadyAbove*r.total {
+		r.p.unevenSteady = 0
+	}
 	if r.load > 0 && r.p.uneven < unevenMost {
 		r.p.unevenAt = r.Now
 	}
 }
 
-// rising tells that load is only becoming known, of one shard after the other.
-func (r *round) rising() bool {
-	return r.total > risingAbove*r.p.totals[len(r.p.totals)-1]
-}
-
-// passing tells that a node leads a little too much, and not for long: loads are means of ten seconds, and of fewer for a shard that
-// was handed over, so that they do not rise at the same pace.
+// passing tells that a node may only seem to lead too much. Loads are means of ten seconds, and of fewer for a shard that was handed
+// over, so that they do not rise and fall at one pace; and a little too much may pass by itself.
 func (r *round) passing(n *nodeState) bool {
-	return n.lead <= backAbove*meanLead(r.usable()) && r.p.uneven < passingRounds
+	return r.p.unevenSteady == 0 || n.lead <= backAbove*meanLead(r.usable()) && r.p.unevenSteady < passingRounds
 }
 
 // leadsTooMuch tells that the load of what a node leads is more than its part.

@@ -36,22 +36,23 @@ type Actions struct {
 // Planner decides for the leader of the meta group. It begins anew with each leadership: what it remembers are changes of
 // late, so that it does not take them back, and what it thinks the load is until the next reports.
 type Planner struct {
-	began     time.Duration
-	memories  map[kv.ShardID]*memory
-	open      []*kvdv1.Goal                // Goals at the last step,
-	wanted    map[kv.ShardID]time.Duration // and the shards for which it has set one of late, and when.
-	progress  map[uint64]string            // Of those.
-	refused   map[uint64]string            // Those that are to be dropped, because no later order would do better.
-	dropped   map[uint64]time.Duration     // Those that were dropped, and when.
-	moves     budget
-	merges    budget
-	totals    [risingRounds + 1]float64 // The load of the last rounds, the newest first.
-	uneven    int                       // Rounds in a row in which a node led too much.
-	unevenAt  time.Duration             // When that was last, and might still be mended.
-	idleSince time.Duration             // Since when there is hardly any load, if there is.
-	last      *round
-	events    []*kvdv1.Event // Of this step.
-	wallMs    int64
+	began        time.Duration
+	memories     map[kv.ShardID]*memory
+	open         []*kvdv1.Goal                // Goals at the last step,
+	wanted       map[kv.ShardID]time.Duration // and the shards for which it has set one of late, and when.
+	progress     map[uint64]string            // Of those.
+	refused      map[uint64]string            // Those that are to be dropped, because no later order would do better.
+	dropped      map[uint64]time.Duration     // Those that were dropped, and when.
+	moves        budget
+	merges       budget
+	totals       [steadyRounds + 1]float64 // The load of the last rounds, the newest first.
+	uneven       int                       // Rounds in a row in which a node led too much,
+	unevenSteady int                       // and the load was steady.
+	unevenAt     time.Duration             // When that was last, and might still be mended.
+	idleSince    time.Duration             // Since when there is hardly any load, if there is.
+	last         *round
+	events       []*kvdv1.Event // Of this step.
+	wallMs       int64
 }
 
 // New makes a planner for the leadership that begins at now.

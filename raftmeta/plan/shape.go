@@ -86,6 +86,8 @@ func (r *round) judgeSplit(s *shardState) (byLoad bool, why, no string) {
 		return against("node %d leads no more than its part: a split would make nothing faster", s.leader)
 	case r.fits(s, from):
 		return against("another node can lead it whole")
+	case r.passing(from):
+		return against("node %d has to lead too much for longer", s.leader)
 	case part > sharePart:
 		why = fmt.Sprintf("load %.0f/s, %.0f %% of the mean of a node, is too much in one piece to be shared out", s.load, 100*part)
 	case part < smallPart:
@@ -94,7 +96,7 @@ func (r *round) judgeSplit(s *shardState) (byLoad bool, why, no string) {
 		why = fmt.Sprintf("load %.0f/s, of at most %.0f", s.load, r.lim.splitLoad)
 	}
 	switch {
-	case !r.warm() || r.settling(s) || r.rising() || r.passing(from):
+	case !r.warm() || r.settling(s):
 		return against("the load has to be known for longer")
 	case load.GetHottestShare() > hotKeyShare:
 		return against("one key takes %.0f %% of the requests (%s): a split would not help", 100*load.GetHottestShare(), kv.FormatKey(load.GetHottestKey()))

@@ -92,19 +92,21 @@ func TestSmallPartsAreNotSplit(t *testing.T) {
 
 // TestSplitByBytes: a shard with a fifth of a node's load is not split for the number of its requests, and is for their bytes.
 func TestSplitByBytes(t *testing.T) {
-	c := newCluster(t, 3, 23, raftmeta.SplitLoad, "1000")
-	for i := 1000; i < 15_000; i += 1000 {
-		c.cut(fmt.Sprintf("k%06d", i))
+	for _, nodes := range []int{1, 3} {
+		c := newCluster(t, nodes, 23, raftmeta.SplitLoad, "1000")
+		for i := 1000; i < 15_000; i += 1000 {
+			c.cut(fmt.Sprintf("k%06d", i))
+		}
+		c.ask(c.zipf("k", 15_000, 0, 30_000))
+		c.run(time.Minute)
+		at := c.now
+		c.run(3 * time.Minute)
+		require.Empty(t, c.since(at, "split"))
+		require.Regexp(t, "leads no more than its part: a split would make nothing faster|is little enough to be shared out", c.why("k"))
+		c.requests = 20 << 10
+		c.run(3 * time.Minute)
+		require.Greater(t, len(c.since(at, "split")), 5)
 	}
-	c.ask(c.zipf("k", 15_000, 0, 30_000))
-	c.run(time.Minute)
-	at := c.now
-	c.run(3 * time.Minute)
-	require.Empty(t, c.since(at, "split"))
-	require.Regexp(t, "leads no more than its part: a split would make nothing faster|is little enough to be shared out", c.why("k"))
-	c.requests = 20 << 10
-	c.run(3 * time.Minute)
-	require.Greater(t, len(c.since(at, "split")), 5)
 }
 
 // TestColdNeighboursMerge: what is cold and small is merged, at leisure and within the budget, in whatever way the replicas
