@@ -70,7 +70,7 @@ func (r *round) passing(n *nodeState) bool {
 
 // leadsTooMuch tells that the load of what a node leads is more than its part.
 func (r *round) leadsTooMuch(n *nodeState) bool {
-	return n != nil && n.lead > r.evenUpTo()*meanLead(r.usable())
+	return n != nil && n.bar == "" && n.lead > r.evenUpTo()*meanLead(r.usable())
 }
 
 func meanLead(nodes []*nodeState) float64 {
