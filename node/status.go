@@ -137,8 +137,8 @@ func (n *Node) Shards(ctx context.Context) (shards []*kvdv1.ShardInfo, silent []
 	return whole(shards, known), silent, nil
 }
 
-// whole makes a list of shards in key order hold each key once, where replicas know of splits and merges that the map does not have
-// yet: what was split off comes into the gap, and what was absorbed goes.
+// whole mends a list of shards in key order where replicas know of splits and merges that the map does not have yet: what was split off
+// comes into the gap, if a replica tells of it, and what was absorbed goes.
 func whole(list []*kvdv1.ShardInfo, known map[uint64]*kvdv1.ReplicaInfo) (shards []*kvdv1.ShardInfo) {
 	byStart := map[string]*kvdv1.ReplicaInfo{}
 	for _, r := range known {
@@ -177,6 +177,9 @@ func best(answers []*kvdv1.StatusResponse) map[uint64]*kvdv1.ReplicaInfo {
 	best := map[uint64]*kvdv1.ReplicaInfo{}
 	for _, st := range answers {
 		for _, r := range st.GetLocal() {
+			if d := r.GetDescriptor_(); d == nil || len(d.GetEnd()) > 0 && bytes.Compare(d.GetEnd(), d.GetStart()) <= 0 {
+				continue // No replica's.
+			}
 			if old := best[r.Shard]; old == nil || r.Role == roleLeader && (old.Role != roleLeader || r.Term > old.Term) || old.Role != roleLeader && r.Revision > old.Revision {
 				best[r.Shard] = r
 			}

@@ -6,6 +6,9 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
 )
 
 // The balance: leaders by load, replicas by size. Nothing happens while no node has much more than the mean, and nothing that
@@ -48,7 +51,8 @@ func (r *round) evenUpTo() float64 {
 func (r *round) watch() {
 	copy(r.p.totals[1:], r.p.totals[:])
 	r.p.totals[0] = r.total
-	if !r.warm() || !slices.ContainsFunc(r.usable(), r.leadsTooMuch) {
+	r.led = meanLead(r.usable)
+	if !r.warm() || !slices.ContainsFunc(r.usable, func(n *nodeState) bool { return n.lead > r.evenUpTo()*r.led }) {
 		r.p.uneven, r.p.unevenSteady = 0, 0
 		return
 	}
@@ -57,20 +61,25 @@ func (r *round) watch() {
 	if before := r.p.totals[steadyRounds]; r.total > unsteadyAbove*before || before > unsteadyAbove*r.total {
 		r.p.unevenSteady = 0
 	}
-	if r.load > 0 && r.p.uneven < unevenMost {
+	if r.lim.leaders && r.load > 0 && r.p.uneven < unevenMost {
 		r.p.unevenAt = r.Now
 	}
 }
 
 // passing tells that a node may only seem to lead too much. Loads are means of ten seconds, and of fewer for a shard that was handed
-// over, so that they do not rise and fall at one pace; and a little too much may pass by itself.
+// over, so that they do not rise and fall at one pace; a little too much may pass by itself; and a node that is silent may come back.
 func (r *round) passing(n *nodeState) bool {
-	return r.p.unevenSteady == 0 || n.lead <= backAbove*meanLead(r.usable()) && r.p.unevenSteady < passingRounds
+	return r.p.unevenSteady == 0 || n.lead <= backAbove*r.led && r.p.unevenSteady < passingRounds ||
+		slices.ContainsFunc(r.nodes, func(n *nodeState) bool { return n.silent && !n.down })
 }
 
-// leadsTooMuch tells that the load of what a node leads is more than its part.
-func (r *round) leadsTooMuch(n *nodeState) bool {
-	return n != nil && n.bar == "" && n.lead > r.evenUpTo()*meanLead(r.usable())
+// part is what a node has to lead for its part, of those that may lead a shard.
+func (r *round) part(s *shardState) float64 {
+	rule := r.rule(s.d)
+	if rule == nil {
+		return r.led
+	}
+	return meanLead(slices.DeleteFunc(slices.Clone(r.usable), func(n *nodeState) bool { return !mayLead(rule, n.region) }))
 }
 
 func meanLead(nodes []*nodeState) float64 {
@@ -83,7 +92,7 @@ func meanLead(nodes []*nodeState) float64 {
 
 // spreadLeaders hands leaderships over from nodes that lead too much; where no voter can take one, a replica is moved.
 func (r *round) spreadLeaders() {
-	nodes := r.usable()
+	nodes := r.usable
 	if !r.lim.leaders || len(nodes) < 2 || !r.warm() {
 		return
 	}
@@ -126,7 +135,12 @@ func (r *round) bestHandOver(from *nodeState, mean float64) (best *shardState, t
 		if s.leader != from.id || from.lead-w > least || !s.free() || s.mem.resting(kindLead, r.Now) || r.tooLarge(s) && !r.settling(s) {
 			continue
 		}
-		for _, n := range r.takers(s, from, mean) {
+		rule := r.rule(s.d)
+		for _, x := range s.d.Replicas {
+			n := r.taker(s, rule, from, x)
+			if n == nil {
+				continue
+			}
 			if after := max(from.lead-w, n.lead+w); after < least || after == least && best == nil {
 				best, to, least = s, n, after
 			}
@@ -135,23 +149,22 @@ func (r *round) bestHandOver(from *nodeState, mean float64) (best *shardState, t
 	return best, to
 }
 
-// takers are the nodes that may lead a shard instead of the one that does.
-func (r *round) takers(s *shardState, from *nodeState, mean float64) (nodes []*nodeState) {
-	rule := r.rule(s.d)
-	for _, x := range s.d.Replicas {
-		n := r.byNode[x.Node]
-		if !x.Learner && n != nil && n != from && n.bar == "" && mayLead(rule, n.region) &&
-			!departed(s.mem.led, n.id, r.Now, leadBackSoon, from.lead > backAbove*mean) {
-			nodes = append(nodes, n)
-		}
+// taker gives the node of a replica if that may lead a shard instead of the node that does, else nil.
+func (r *round) taker(s *shardState, rule *kvdv1.Rule, from *nodeState, x kv.Replica) *nodeState {
+	n := r.byNode[x.Node]
+	if x.Learner || n == nil || n == from || n.bar != "" || !mayLead(rule, n.region) || departed(s.mem.led, n.id, r.Now, leadBackSoon, from.lead > backAbove*r.led) {
+		return nil
 	}
-	return nodes
+	return n
 }
 
 // fits tells that another node can lead a shard as it is without leading too much then.
 func (r *round) fits(s *shardState, from *nodeState) bool {
-	mean := meanLead(r.usable())
-	return slices.ContainsFunc(r.takers(s, from, mean), func(n *nodeState) bool { return n.lead+r.leadWeight(s) <= r.evenUpTo()*mean })
+	rule, most := r.rule(s.d), r.evenUpTo()*r.part(s)-r.leadWeight(s)
+	return slices.ContainsFunc(s.d.Replicas, func(x kv.Replica) bool {
+		n := r.taker(s, rule, from, x)
+		return n != nil && n.lead <= most
+	})
 }
 
 // lendReplicas moves replicas of shards with load from nodes that lead too much to nodes that lead little and have none, the
@@ -188,7 +201,8 @@ func (r *round) lend(from *nodeState, nodes []*nodeState, mean float64) bool {
 	most := 0.0
 	for _, s := range r.shards {
 		w := r.leadWeight(s)
-		if s.leader != from.id || w < gain*mean || !s.free() || s.figures.From != from.id || r.movePause(s, false) != "" || r.tooLarge(s) {
+		if s.leader != from.id || w < gain*mean || !s.free() || s.figures.From != from.id || r.movePause(s, false) != "" || r.tooLarge(s) ||
+			s.mem.resting(kindLead, r.Now) && w > sharePart*mean && r.fits(s, from) {
 			continue
 		}
 		for _, n := range nodes {
@@ -247,7 +261,7 @@ func (r *round) mayMove(s *shardState, from, to *nodeState, back bool) bool {
 
 // spreadReplicas moves replicas from the nodes that store most to those that store least.
 func (r *round) spreadReplicas() {
-	nodes := r.usable()
+	nodes := r.usable
 	if !r.lim.balance || len(nodes) < 2 || !r.warm() || r.Now-r.p.unevenAt < unevenFor {
 		return // The budget is for those that carry too much load first.
 	}

@@ -243,7 +243,7 @@ func (r *round) candidates(s *shardState, rule *kvdv1.Rule) []*nodeState {
 	for _, x := range s.d.Replicas {
 		used[r.region(x.Node)]++
 	}
-	list := slices.DeleteFunc(r.usable(), func(n *nodeState) bool {
+	list := slices.DeleteFunc(slices.Clone(r.usable), func(n *nodeState) bool {
 		_, there := s.d.OnNode(n.id)
 		free := r.Reports.Node(n.id).DiskFree
 		return there || !within(rule, n.region) || free > 0 && float64(free) < 2*s.bytes

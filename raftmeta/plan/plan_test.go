@@ -52,6 +52,24 @@ func TestEvenLoadIsNotSplit(t *testing.T) {
 	require.Len(t, c.shards, 4, "%s", c.dump())
 	require.NotEmpty(t, c.since(0, "lead"))
 	require.Contains(t, c.why("k003333"), "leads no more than its part: a split would make nothing faster")
+
+	c.nodes[3].alive = false
+	c.run(8 * time.Second)
+	c.nodes[3].alive = true
+	c.run(2 * time.Minute)
+	require.Len(t, c.shards, 4, "a node that comes back: %s", c.dump())
+	require.LessOrEqual(t, c.busiest(), 1.2, "%s", c.dump())
+
+	load := c.zipf("k", 10_000, 0, 90_000)
+	for range 20 {
+		c.ask(nil)
+		c.run(13 * time.Second)
+		c.ask(load)
+		c.run(7 * time.Second)
+	}
+	require.Len(t, c.shards, 4, "load that comes and goes: %s", c.dump())
+
+	c.run(time.Minute)
 	c.join("")
 	c.run(10 * time.Minute)
 	require.LessOrEqual(t, c.busiest(), 1.3, "%s", c.dump())

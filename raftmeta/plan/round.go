@@ -63,6 +63,8 @@ type round struct {
 	p       *Planner
 	lim     limits
 	nodes   []*nodeState // By id.
+	usable  []*nodeState // Those that may get replicas and leaderships.
+	led     float64      // What such a node leads in the mean.
 	byNode  map[kv.NodeID]*nodeState
 	all     []*shardState // The meta group, then the shards in key order.
 	shards  []*shardState // Those.
@@ -90,6 +92,7 @@ func newRound(p *Planner, v *View, lim limits) *round {
 		r.nodes, r.byNode[x.ID] = append(r.nodes, node), node
 	}
 	slices.SortFunc(r.nodes, func(a, b *nodeState) int { return cmp.Compare(a.id, b.id) })
+	r.usable = slices.DeleteFunc(slices.Clone(r.nodes), func(n *nodeState) bool { return n.bar != "" })
 	states := make([]shardState, n)
 	for i := range states {
 		d := v.Map.Meta()
@@ -103,6 +106,7 @@ func newRound(p *Planner, v *View, lim limits) *round {
 		r.count(g)
 	}
 	r.weigh()
+	r.led = meanLead(r.usable)
 	p.moves.begin(v.Now)
 	p.merges.begin(v.Now)
 	return r
@@ -225,7 +229,5 @@ func (r *round) leadWeight(s *shardState) float64 {
 // warm tells that loads are known: the planner has heard reports for a while.
 func (r *round) warm() bool { return r.Now-r.p.began >= WarmUp }
 
-// usable are the nodes that may get replicas and leaderships.
-func (r *round) usable() []*nodeState {
-	return slices.DeleteFunc(slices.Clone(r.nodes), func(n *nodeState) bool { return n.bar != "" })
-}
+// mean is the load of a node if all that may lead had the same.
+func (r *round) mean() float64 { return r.load / float64(max(1, len(r.usable))) }

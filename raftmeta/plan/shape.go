@@ -32,6 +32,8 @@ const (
 	coldPart = 1.0 / 40
 	// coldLoads is the part of the bytes a second that a shard is split at which two may have to be merged.
 	coldLoads = 1.0 / 8
+	// coldFor is how long a shard must have been without load: what comes and goes finds its shards as they were.
+	coldFor = time.Minute
 	// refusals back off, from the first to the last.
 	backoffLoad    = 5 * time.Second
 	backoffLoadMax = 2 * time.Minute
@@ -61,8 +63,8 @@ func (r *round) splitAll() {
 
 // judgeSplit tells why a shard is to be split, or else why it is not.
 func (r *round) judgeSplit(s *shardState) (byLoad bool, why, no string) {
-	figures := fmt.Sprintf("size %s of %s, load %.0f/s of %.0f", size(s.bytes), size(r.lim.splitBytes), s.load, r.lim.splitLoad)
 	against := func(format string, args ...any) (bool, string, string) {
+		figures := fmt.Sprintf("size %s of %s, load %.0f/s of %.0f", size(s.bytes), size(r.lim.splitBytes), s.load, r.lim.splitLoad)
 		return false, "", figures + ": " + fmt.Sprintf(format, args...)
 	}
 	pause := s.mem.pauses[kindSplit]
@@ -82,12 +84,16 @@ func (r *round) judgeSplit(s *shardState) (byLoad bool, why, no string) {
 		why = fmt.Sprintf("load %s/s, of at most %s", size(s.bytesLoad), size(r.lim.splitBytesLoad))
 	case r.load == 0 || s.load < min(r.lim.splitLoad, sharePart*r.mean()):
 		return against("no split")
-	case !r.leadsTooMuch(from):
+	case from == nil || from.bar != "":
+		return against("no split for load while no node leads it that may")
+	case !r.lim.leaders:
+		return against("the setting leader-balance is false: a split would share nothing out")
+	case from.lead <= r.evenUpTo()*r.part(s):
 		return against("node %d leads no more than its part: a split would make nothing faster", s.leader)
 	case r.fits(s, from):
 		return against("another node can lead it whole")
 	case r.passing(from):
-		return against("node %d has to lead too much for longer", s.leader)
+		return against("the load has to be known for longer")
 	case part > sharePart:
 		why = fmt.Sprintf("load %.0f/s, %.0f %% of the mean of a node, is too much in one piece to be shared out", s.load, 100*part)
 	case part < smallPart:
@@ -104,13 +110,15 @@ func (r *round) judgeSplit(s *shardState) (byLoad bool, why, no string) {
 	return true, why, ""
 }
 
-// mean is the load of a node if all that may lead had the same.
-func (r *round) mean() float64 { return r.load / float64(max(1, len(r.usable()))) }
-
 // mergeAll sets goals for neighbours that are small and cold.
 func (r *round) mergeAll() {
 	if !r.lim.autoMerge {
 		return
+	}
+	for _, s := range r.shards {
+		if s.load > r.lim.mergeLoad/2 || s.bytesLoad > coldLoads*r.lim.splitBytesLoad/2 {
+			s.mem.rest(kindMerge, r.Now+min(coldFor, r.lim.mergeAge), "it had load of late")
+		}
 	}
 	for i := 0; i+1 < len(r.shards); i++ {
 		left, right := r.shards[i], r.shards[i+1]
@@ -172,7 +180,7 @@ func (r *round) judgeMerge(left, right *shardState) (why, no string) {
 // tooMuch tells why two shards together are too large or have too much load to be one. A larger factor lets more pass.
 func (r *round) tooMuch(left, right *shardState, factor float64) string {
 	bytes, load, bytesLoad := left.bytes+right.bytes, left.load+right.load, left.bytesLoad+right.bytesLoad
-	mean := r.total / float64(max(1, len(r.usable())))
+	mean := r.total / float64(max(1, len(r.usable)))
 	switch {
 	case bytes > factor*r.lim.mergeBytes:
 		return fmt.Sprintf("together %s, at most %s", size(bytes), size(r.lim.mergeBytes))

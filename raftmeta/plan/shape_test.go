@@ -73,21 +73,36 @@ func TestSplitBySize(t *testing.T) {
 	require.LessOrEqual(t, c.state().NextGoal-at, uint64(6), "refusals back off")
 }
 
-// TestSmallPartsAreNotSplit: where one node must lead all, its shards are split until each has a small part of the load, and no more.
-func TestSmallPartsAreNotSplit(t *testing.T) {
-	c := newCluster(t, 1, 25, raftmeta.SplitLoad, "1000")
-	for _, region := range []string{"west", "east", "east"} {
-		c.join(region)
+// TestOnlyThoseThatMayLeadCount: where a rule has some nodes lead, load is shared out among these, and not split because the others lead
+// nothing.
+func TestOnlyThoseThatMayLeadCount(t *testing.T) {
+	for _, west := range []int{1, 3} {
+		c := newCluster(t, 1, 25)
+		for i := range 7 {
+			c.join(map[bool]string{true: "west", false: "east"}[i < west])
+		}
+		res := c.command(&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetRule{SetRule: &kvdv1.Rule{Regions: []string{"east", "west"}, Leader: "west"}}})
+		require.Equal(t, kv.Done, res.Status, res.Reason)
+		c.run(2 * time.Minute)
+		c.ask(c.zipf("k", 15_000, 0, 90_000))
+		c.run(5 * time.Minute)
+		if west == 1 {
+			require.Len(t, c.shards, 2, "%s", c.dump())
+			require.Contains(t, c.why("k"), "leads no more than its part: a split would make nothing faster")
+		} else {
+			require.Greater(t, len(c.shards), 3)
+			require.Less(t, len(c.shards), 16, "%s", c.dump())
+		}
 	}
-	res := c.command(&kvdv1.MetaCommand{Command: &kvdv1.MetaCommand_SetRule{SetRule: &kvdv1.Rule{Regions: []string{"east", "west"}, Leader: "west"}}})
-	require.Equal(t, kv.Done, res.Status, res.Reason)
+}
+
+// TestNoSplitsWithoutHandOvers: what nobody may hand over is not split to be.
+func TestNoSplitsWithoutHandOvers(t *testing.T) {
+	c := newCluster(t, 3, 26, raftmeta.LeaderBalance, "false")
+	c.ask(c.zipf("k", 15_000, 0, 90_000))
 	c.run(2 * time.Minute)
-	c.ask(c.zipf("k", 15_000, 0, 30_000))
-	c.run(time.Minute)
-	at := c.now
-	c.run(3 * time.Minute)
-	require.Empty(t, c.since(at, "split"))
-	require.Contains(t, c.why("k"), "of the mean load of a node is little enough to be shared out")
+	require.Len(t, c.shards, 2)
+	require.Contains(t, c.why("k"), "the setting leader-balance is false: a split would share nothing out")
 }
 
 // TestSplitByBytes: a shard with a fifth of a node's load is not split for the number of its requests, and is for their bytes.

@@ -61,7 +61,7 @@ func (r *round) mergeLine(left, right *shardState) string {
 // balanceLines tell why the leader and the replicas stay where they are.
 func (r *round) balanceLines(s *shardState) (lines []string) {
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	nodes := r.usable()
+	nodes := r.usable
 	mean := meanLead(nodes)
 	if n := r.byNode[s.leader]; n != nil && mean > 0 {
 		text := fmt.Sprintf("node %d, which leads it, leads %s, %.2f of the mean", n.id, r.unit(n.lead), n.lead/mean)
