@@ -124,7 +124,8 @@ func (r *round) relieve(nodes []*nodeState, mean float64) bool {
 	return false
 }
 
-// bestHandOver gives the shard and the voter whose taking it leaves the larger of the two nodes smallest.
+// bestHandOver gives the shard and the voter whose taking it leaves the larger of the two nodes smallest. It lowers that by the least
+// gain, or brings load from above the mean to where it stays below: where shards are many and small, no single one does the former.
 func (r *round) bestHandOver(from *nodeState, mean float64) (best *shardState, to *nodeState) {
 	least := from.lead - gain*mean
 	if r.load == 0 {
@@ -132,7 +133,7 @@ func (r *round) bestHandOver(from *nodeState, mean float64) (best *shardState, t
 	}
 	for _, s := range r.shards {
 		w := r.leadWeight(s)
-		if s.leader != from.id || from.lead-w > least || !s.free() || s.mem.resting(kindLead, r.Now) || r.tooLarge(s) && !r.settling(s) {
+		if s.leader != from.id || from.lead-w > least && from.lead-w < mean || !s.free() || s.mem.resting(kindLead, r.Now) || r.tooLarge(s) && !r.settling(s) {
 			continue
 		}
 		rule := r.rule(s.d)
@@ -141,7 +142,9 @@ func (r *round) bestHandOver(from *nodeState, mean float64) (best *shardState, t
 			if n == nil {
 				continue
 			}
-			if after := max(from.lead-w, n.lead+w); after < least || after == least && best == nil {
+			after := max(from.lead-w, n.lead+w)
+			fills := r.load > 0 && n.lead+w <= mean && from.lead-w >= mean && (best == nil || after < least)
+			if after < least || after == least && best == nil || fills {
 				best, to, least = s, n, after
 			}
 		}

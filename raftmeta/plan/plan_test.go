@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -74,6 +75,25 @@ func TestEvenLoadIsNotSplit(t *testing.T) {
 	c.run(10 * time.Minute)
 	require.LessOrEqual(t, c.busiest(), 1.3, "%s", c.dump())
 	require.Greater(t, len(c.shards), 5)
+}
+
+// TestManySmallShards: a node that comes back gets its part of the load also where each shard has but a little of it.
+func TestManySmallShards(t *testing.T) {
+	c := newCluster(t, 3, 27)
+	c.noisy = true
+	for i := range 89 {
+		c.cut(fmt.Sprintf("k%06d", (i+1)*111))
+	}
+	c.ask(c.zipf("k", 10_000, 0, 30_000))
+	c.run(2 * time.Minute)
+	c.nodes[2].alive = false
+	c.run(10 * time.Second)
+	c.nodes[2].alive = true
+	c.run(5 * time.Minute)
+	require.LessOrEqual(t, c.busiest(), 1.2, "%v", c.loads())
+	rest := c.now
+	c.run(20 * time.Minute)
+	require.Empty(t, c.since(rest, "lead"))
 }
 
 // TestMovingHotSpot: all traffic, zipfian over 1,000 keys of one cell, then of another half a world away, every minute. Half
