@@ -68,13 +68,13 @@ func (r *round) watch() {
 
 // passing tells that a node may only seem to lead too much. Loads are means of ten seconds, and of fewer for a shard that was handed
 // over, so that they do not rise and fall at one pace; a little too much may pass by itself; and a node that is silent may come back.
-func (r *round) passing(n *nodeState) bool {
-	return r.p.unevenSteady == 0 || n.lead <= backAbove*r.led && r.p.unevenSteady < passingRounds ||
+func (r *round) passing(from *nodeState) bool {
+	return r.p.unevenSteady == 0 || from.lead <= backAbove*r.led && r.p.unevenSteady < passingRounds ||
 		slices.ContainsFunc(r.nodes, func(n *nodeState) bool { return n.silent && !n.down })
 }
 
-// part is what a node has to lead for its part, of those that may lead a shard.
-func (r *round) part(s *shardState) float64 {
+// fair is what each of the nodes that may lead a shard would lead if all led the same.
+func (r *round) fair(s *shardState) float64 {
 	rule := r.rule(s.d)
 	if rule == nil {
 		return r.led
@@ -127,13 +127,14 @@ func (r *round) relieve(nodes []*nodeState, mean float64) bool {
 // bestHandOver gives the shard and the voter whose taking it leaves the larger of the two nodes smallest. It lowers that by the least
 // gain, or brings load from above the mean to where it stays below: where shards are many and small, no single one does the former.
 func (r *round) bestHandOver(from *nodeState, mean float64) (best *shardState, to *nodeState) {
-	least := from.lead - gain*mean
+	enough := from.lead - gain*mean
 	if r.load == 0 {
-		least = from.lead - r.base // Of two neighbours in number none gains.
+		enough = from.lead - r.base // Of two neighbours in number none gains.
 	}
+	least := math.Inf(1)
 	for _, s := range r.shards {
 		w := r.leadWeight(s)
-		if s.leader != from.id || from.lead-w > least && from.lead-w < mean || !s.free() || s.mem.resting(kindLead, r.Now) || r.tooLarge(s) && !r.settling(s) {
+		if s.leader != from.id || from.lead-w >= least || from.lead-w > enough && from.lead-w < mean || !s.free() || s.mem.resting(kindLead, r.Now) || r.tooLarge(s) && !r.settling(s) {
 			continue
 		}
 		rule := r.rule(s.d)
@@ -143,8 +144,8 @@ func (r *round) bestHandOver(from *nodeState, mean float64) (best *shardState, t
 				continue
 			}
 			after := max(from.lead-w, n.lead+w)
-			fills := r.load > 0 && n.lead+w <= mean && from.lead-w >= mean && (best == nil || after < least)
-			if after < least || after == least && best == nil || fills {
+			fills := r.load > 0 && n.lead+w <= mean && from.lead-w >= mean
+			if after < least && (after <= enough || fills) {
 				best, to, least = s, n, after
 			}
 		}
@@ -163,7 +164,7 @@ func (r *round) taker(s *shardState, rule *kvdv1.Rule, from *nodeState, x kv.Rep
 
 // fits tells that another node can lead a shard as it is without leading too much then.
 func (r *round) fits(s *shardState, from *nodeState) bool {
-	rule, most := r.rule(s.d), r.evenUpTo()*r.part(s)-r.leadWeight(s)
+	rule, most := r.rule(s.d), r.evenUpTo()*r.fair(s)-r.leadWeight(s)
 	return slices.ContainsFunc(s.d.Replicas, func(x kv.Replica) bool {
 		n := r.taker(s, rule, from, x)
 		return n != nil && n.lead <= most

@@ -88,7 +88,7 @@ func (r *round) judgeSplit(s *shardState) (byLoad bool, why, no string) {
 		return against("no split for load while no node leads it that may")
 	case !r.lim.leaders:
 		return against("the setting leader-balance is false: a split would share nothing out")
-	case from.lead <= r.evenUpTo()*r.part(s):
+	case from.lead <= r.evenUpTo()*r.fair(s):
 		return against("node %d leads no more than its part: a split would make nothing faster", s.leader)
 	case r.fits(s, from):
 		return against("another node can lead it whole")
