@@ -35,21 +35,19 @@ func (n *Node) shards() (*raftmeta.Map, error) {
 	return p.shards, nil
 }
 
-// freshShards gives the map, at least as new as the node that leads the meta group has it when the call begins: what was
-// done a moment ago through another node is in it. While that one does not answer, it is the map that this node has.
+// freshShards gives the map, at least as new as the meta group has it when the call begins: what was done a moment ago
+// through another node is in it. While none of the group answers, it is the map that this node has.
 func (n *Node) freshShards(ctx context.Context) (*raftmeta.Map, error) {
 	m, err := n.shards()
-	leader := n.metaLeader()
-	if err != nil || leader == 0 || leader == n.self.Node || n.silent(leader) {
-		return m, err
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
-	newest, err := n.network.Explain(ctx, leader, &kvdv1.ExplainRequest{Limit: 1})
-	for err == nil {
+	for newest := n.newestVersion(ctx, m); ; {
 		p := n.meta.Load()
-		if m = p.shards; m.Version() >= newest.GetMapVersion() {
-			break
+		if m = p.shards; m.Version() >= newest {
+			return m, nil
 		}
 		select {
 		case <-p.newer:
@@ -57,7 +55,40 @@ func (n *Node) freshShards(ctx context.Context) (*raftmeta.Map, error) {
 			return m, nil
 		}
 	}
-	return m, nil
+}
+
+// newestVersion gives the newest version of the map that the nodes of the meta group have: that of the one that leads it
+// once it answers, else the newest of all that do. Who leads may not be known here, or wrongly; so all are asked.
+func (n *Node) newestVersion(ctx context.Context, m *raftmeta.Map) uint64 {
+	newest := m.Version()
+	if n.metaLeader() == n.self.Node {
+		return newest
+	}
+	var asked []kv.NodeID
+	for _, r := range m.Meta().Replicas {
+		if r.Node != n.self.Node && !slices.Contains(asked, r.Node) {
+			asked = append(asked, r.Node)
+		}
+	}
+	answers := make(chan *kvdv1.ExplainResponse, len(asked))
+	for _, id := range asked {
+		go func() {
+			resp, _ := n.network.Explain(ctx, id, &kvdv1.ExplainRequest{Limit: 1})
+			answers <- resp
+		}()
+	}
+	for range asked {
+		select {
+		case resp := <-answers:
+			newest = max(newest, resp.GetMapVersion())
+			if resp.GetLeads() {
+				return newest
+			}
+		case <-ctx.Done():
+			return newest
+		}
+	}
+	return newest
 }
 
 // shardOf finds a shard by its id, or with 0 by a key; field names the id.

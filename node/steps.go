@@ -44,7 +44,7 @@ func namesOf(m *raftmeta.Map, g *kvdv1.ReplicasGoal) (from, to []string) {
 	return from, to
 }
 
-// steps says what a goal leads to, for people; leader is the node that leads the shard now, 0 if this one does not know.
+// steps says what a goal leads to, for people; leader is the node that leads the shard, as far as this one knows.
 func steps(m *raftmeta.Map, d *kv.Descriptor, g *kvdv1.Goal, leader kv.NodeID) []string {
 	switch x := g.GetGoal().(type) {
 	case *kvdv1.Goal_Split:
@@ -58,12 +58,11 @@ func steps(m *raftmeta.Map, d *kv.Descriptor, g *kvdv1.Goal, leader kv.NodeID) [
 			fmt.Sprintf("add a learner on %s, send it a snapshot of shard %d, and wait until it has caught up", strings.Join(to, ", "), d.Shard),
 			fmt.Sprintf("let it vote in place of the replica on %s, in one joint change", strings.Join(from, ", ")),
 		}
-		switch {
-		case slices.Contains(x.Replicas.GetRemove(), uint64(leader)):
-			list = append(list, fmt.Sprintf("hand the leadership over, which %s has", strings.Join(from, ", ")))
-		case leader == 0:
-			list = append(list, fmt.Sprintf("hand the leadership over, if %s has it", strings.Join(from, ", ")))
+		leads := fmt.Sprintf("if %s has it by then", strings.Join(from, ", "))
+		if slices.Contains(x.Replicas.GetRemove(), uint64(leader)) {
+			leads = fmt.Sprintf("which %s has", strings.Join(from, ", "))
 		}
+		list = append(list, "hand the leadership over, "+leads)
 		return append(list, "remove the replica on "+strings.Join(from, ", "))
 	}
 	return nil

@@ -33,6 +33,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("OTHER", other.Addresses()[0])
 			return nil
 		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": until},
 	})
 }
 
