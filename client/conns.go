@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/kvdstore/kvd/api/wire"
@@ -55,7 +56,7 @@ func newPool(cfg Config) *pool {
 		creds = credentials.NewTLS(cfg.TLS)
 	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(creds), grpc.WithInitialWindowSize(windowBytes), grpc.WithInitialConnWindowSize(2 * windowBytes),
+		grpc.WithTransportCredentials(creds), experimental.WithBufferPool(wire.Buffers), grpc.WithInitialWindowSize(windowBytes), grpc.WithInitialConnWindowSize(2 * windowBytes),
 		// gRPC repeats nothing by itself, whatever a resolver says.
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(kv.MessageBytesMax), grpc.MaxCallSendMsgSize(kv.MessageBytesMax)),

@@ -23,7 +23,7 @@ func BenchmarkLeaseReadHit(b *testing.B) {
 	missed := 0
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, found, _, ok := c.Nodes[0].TryGet(kv.Route{}, key); !ok || !found {
+		if _, found, _, ok := c.Nodes[0].TryGet(c.Nodes[0].Moment(), key); !ok || !found {
 			missed++ // The lease is being renewed, or the entry was dropped.
 			_, _, _, _ = c.Nodes[0].Get(c.Context(), kv.Route{}, key, kv.Linearizable)
 		}

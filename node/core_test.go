@@ -391,7 +391,7 @@ func TestTimeBehindABacklog(t *testing.T) {
 	l.in.Submissions = []Submission{{Shard: 2, Command: shard.EncodeCommand(c), Bytes: c.Size()}}
 	l.tick()
 	g := l.core.groups[2]
-	reader := &Reader{Node: 1, Guard: l.core.Guard, State: l.state, Boot: func() time.Duration { return l.now }, Wall: func() int64 { return 1000 + l.now.Milliseconds() }}
+	reader := &Reader{Node: 1, Guard: l.core.Guard, State: l.state, Wall: func() int64 { return 1000 + l.now.Milliseconds() }}
 	get := func() Get {
 		got, done := reader.Look(g.view, []byte("n"), ByNothing)
 		if !done {

@@ -289,7 +289,7 @@ func (n *Node) run() (err error) {
 		return fmt.Errorf("open the replicas of %s: its data is damaged, or from a newer version of kvd; set the data directory aside and add the node anew: %w", n.DataDir, err)
 	}
 	n.ViewsChanged(n.core.Views())
-	n.reader = Reader{Node: n.self.Node, Guard: n.guard, State: n.state, Boot: bootTime, Wall: wallTime}
+	n.reader = Reader{Node: n.self.Node, Guard: n.guard, State: n.state, Wall: wallTime}
 	var loopCtx context.Context
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	loopCtx, n.loopEnd = context.WithCancel(context.Background())

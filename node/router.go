@@ -271,8 +271,11 @@ func (n *Node) writeAside(ctx context.Context, deadline time.Time, route kv.Rout
 	}()
 }
 
-// TryGet answers a linearizable read from memory, if this node may.
-func (n *Node) TryGet(_ kv.Route, key []byte) (rec kv.Record, found bool, h kv.Header, ok bool) {
+// Moment is the time since the machine's boot, with the time that it slept.
+func (n *Node) Moment() time.Duration { return bootTime() }
+
+// TryGet answers a linearizable read from memory, if this node may; at is a Moment after the request for it has come.
+func (n *Node) TryGet(at time.Duration, key []byte) (rec kv.Record, found bool, h kv.Header, ok bool) {
 	l := n.locals.Load()
 	if l == nil || !n.serving.Load() {
 		return kv.Record{}, false, kv.Header{}, false
@@ -281,7 +284,7 @@ func (n *Node) TryGet(_ kv.Route, key []byte) (rec kv.Record, found bool, h kv.H
 	if v == nil {
 		return kv.Record{}, false, kv.Header{}, false
 	}
-	g, done := n.reader.Look(v, key, ByLease)
+	g, done := n.reader.Look(v, key, ByLease(at))
 	return g.Record, g.Found, g.Header, done && g.Ok
 }
 
@@ -329,7 +332,7 @@ func (n *Node) getHere(ctx context.Context, id kv.ShardID, key []byte, look look
 	if v == nil {
 		return Get{}, &kv.NotLeaderError{Shard: id}
 	}
-	g, err := n.get(v, key, ByLease, look)
+	g, err := n.get(v, key, ByLease(bootTime()), look)
 	if err != nil || g.Ok {
 		return g, err
 	}

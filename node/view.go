@@ -95,9 +95,7 @@ type Reader struct {
 	Node  kv.NodeID
 	Guard *cache.Guard
 	State storage.Reader
-	// Boot is the clock: time since the machine's boot, with the time that it slept.
-	Boot func() time.Duration
-	// Wall is the other clock, in Unix milliseconds.
+	// Wall is a clock, in Unix milliseconds.
 	Wall func() int64
 }
 
@@ -112,16 +110,24 @@ func (r *Reader) late(v *View, rec kv.Record) bool {
 }
 
 // Proof is what makes a read of a replica good enough.
-type Proof uint8
+type Proof struct {
+	lease bool
+	at    time.Duration
+}
 
-const (
-	// ByLease: the replica leads and holds its lease now.
-	ByLease Proof = iota
+var (
 	// ByReadIndex: a ReadIndex that began after the read was confirmed and applied here.
-	ByReadIndex
+	ByReadIndex = Proof{}
 	// ByNothing: an eventual read.
-	ByNothing
+	ByNothing = Proof{}
 )
+
+// ByLease: the replica leads, and its lease holds at a moment after the request for the read has come, in time since the
+// machine's boot with the time that it slept. What is read later is no older than it was then (L3).
+func ByLease(at time.Duration) Proof { return Proof{lease: true, at: at} }
+
+// Lease gives the moment of ByLease; with ok false the proof is another.
+func (p Proof) Lease() (at time.Duration, ok bool) { return p.at, p.lease }
 
 // Get is one read of one key in three steps. Between them the loop may run, and each step looks again at what matters.
 //
@@ -175,8 +181,8 @@ func (r *Reader) begin(v *View, key []byte, proof Proof) Get {
 	if s.installing || !s.descriptor.Span.Contains(key) {
 		return Get{}
 	}
-	if proof == ByLease {
-		if !s.leader || s.leaseUntil == 0 || r.Boot() >= s.leaseUntil && !mutantClockNotRead {
+	if proof.lease {
+		if !s.leader || s.leaseUntil == 0 || proof.at >= s.leaseUntil && !mutantClockNotRead {
 			return Get{}
 		}
 		if !v.wanted.Load() {

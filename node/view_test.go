@@ -69,7 +69,7 @@ func newReadable(t *testing.T) *readable {
 	r.state = &watched{State: r.lone.state}
 	r.core.Guard, r.core.State = cache.New(r.cache, 16), r.state
 	r.view = r.core.groups[1].view
-	r.reader = &Reader{Node: 1, Guard: r.core.Guard, State: r.state, Boot: func() time.Duration { return r.now }}
+	r.reader = &Reader{Node: 1, Guard: r.core.Guard, State: r.state}
 	return r
 }
 
@@ -200,20 +200,20 @@ func TestWritesOfOneKeyInATurn(t *testing.T) {
 	require.Equal(t, kv.Revision(3), g.Record.Revision)
 }
 
-// TestClockIsReadAtTheRead: a process that was stopped for longer than its lease wakes with a read, before any turn.
-func TestClockIsReadAtTheRead(t *testing.T) {
+// TestClockIsReadForTheRead: a process that was stopped for longer than its lease wakes with a read, before any turn.
+func TestClockIsReadForTheRead(t *testing.T) {
 	r := newReadable(t)
 	r.lease()
-	require.True(t, r.get("k", ByLease, func() {}).Ok)
+	require.True(t, r.get("k", ByLease(r.now), func() {}).Ok)
 	_, _, until := r.view.Lead()
 	r.now = until - 1
-	require.True(t, r.get("k", ByLease, func() {}).Ok)
+	require.True(t, r.get("k", ByLease(r.now), func() {}).Ok)
 	r.now = until
-	require.False(t, r.get("k", ByLease, func() {}).Ok)
+	require.False(t, r.get("k", ByLease(r.now), func() {}).Ok)
 	require.True(t, r.get("k", ByReadIndex, func() {}).Ok)
 }
 
-// TestClockOnTheStack: the clock is read at each read, and a read from memory allocates nothing.
+// TestClockOnTheStack: the clock is read for the reads of each message, and a read from memory allocates nothing.
 func TestClockOnTheStack(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(1000, func() { bootTime() }))
 }
@@ -230,11 +230,10 @@ func TestSuspendEndsALease(t *testing.T) {
 		return unix.NsecToTimespec(int64(now)), nil
 	}
 	t.Cleanup(func() { clockGettime = systemClock })
-	r.reader.Boot = bootTime
 	r.lease()
-	require.True(t, r.get("k", ByLease, func() {}).Ok)
+	require.True(t, r.get("k", ByLease(bootTime()), func() {}).Ok)
 	slept = time.Hour
-	require.False(t, r.get("k", ByLease, func() {}).Ok)
+	require.False(t, r.get("k", ByLease(bootTime()), func() {}).Ok)
 }
 
 // TestMissCountsOnce: a read that has not found its key in memory does not look there again, nor count twice; what it reads is as
@@ -245,21 +244,21 @@ func TestMissCountsOnce(t *testing.T) {
 	r.lease()
 	r.cache.entries = map[uint64]*cache.Entry{}
 	before := r.core.Guard.Metrics().Misses
-	_, done := r.reader.Look(r.view, []byte("k"), ByLease)
+	_, done := r.reader.Look(r.view, []byte("k"), ByLease(r.now))
 	require.False(t, done)
 	r.cache.onGet = func() { t.Error("it looks again") }
-	g, done := r.reader.Missed(r.view, []byte("k"), ByLease)
+	g, done := r.reader.Missed(r.view, []byte("k"), ByLease(r.now))
 	require.False(t, done)
 	require.NoError(t, r.reader.Load(&g, []byte("k")))
 	r.reader.Finish(&g, []byte("k"))
 	require.True(t, g.Ok && g.Found)
 	require.Equal(t, before+1, r.core.Guard.Metrics().Misses)
 	r.cache.onGet = nil
-	_, hit := r.reader.Look(r.view, []byte("k"), ByLease)
+	_, hit := r.reader.Look(r.view, []byte("k"), ByLease(r.now))
 	require.True(t, hit, "it was put into memory")
 
 	r.now += time.Hour
-	g, done = r.reader.Missed(r.view, []byte("k"), ByLease)
+	g, done = r.reader.Missed(r.view, []byte("k"), ByLease(r.now))
 	require.True(t, done)
 	require.False(t, g.Ok, "there is no lease")
 }

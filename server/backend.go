@@ -13,8 +13,11 @@ import (
 // Backend is the node that a server answers for. Routing, passing on to the leader and trying again within the
 // deadline are the backend's.
 type Backend interface {
-	// TryGet answers a linearizable read from memory at once, if this node may. The value is shared and read-only.
-	TryGet(route kv.Route, key []byte) (rec kv.Record, found bool, h kv.Header, ok bool)
+	// Moment is the time since the machine's boot, with the time that it slept: a system call.
+	Moment() time.Duration
+	// TryGet answers a linearizable read from memory at once, if this node may; at is a Moment after the request for it has come.
+	// The value is shared and read-only.
+	TryGet(at time.Duration, key []byte) (rec kv.Record, found bool, h kv.Header, ok bool)
 	// Get reads a key. Of a linearizable read TryGet was asked before.
 	Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error)
 	Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Result, kv.Header, error)

@@ -61,7 +61,7 @@ func (m *table) Meta() (*kvdv1.MetaState, <-chan struct{}) {
 	return meta, nil
 }
 
-func (m *table) TryGet(_ kv.Route, key []byte) (kv.Record, bool, kv.Header, bool) {
+func (m *table) TryGet(_ time.Duration, key []byte) (kv.Record, bool, kv.Header, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	rec, found := m.keys[string(key)]

@@ -3,11 +3,11 @@ package server
 import (
 	"errors"
 
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -56,7 +56,7 @@ func (m *opsMessage) UnmarshalVT(b []byte) error {
 		}
 		rest = rest[n+size:]
 	}
-	m.buffer = mem.DefaultBufferPool().Get(len(b))
+	m.buffer = wire.Buffers.Get(len(b))
 	m.left = append((*m.buffer)[:0], b...)
 	return nil
 }
@@ -78,7 +78,7 @@ func (m *opsMessage) next() []byte {
 // free gives its memory back.
 func (m *opsMessage) free() {
 	if m.buffer != nil {
-		mem.DefaultBufferPool().Put(m.buffer)
+		wire.Buffers.Put(m.buffer)
 	}
 	*m = opsMessage{}
 }

@@ -21,9 +21,56 @@ type counted struct {
 	reads atomic.Int64
 }
 
-func (c *counted) TryGet(r kv.Route, key []byte) (kv.Record, bool, kv.Header, bool) {
+func (c *counted) TryGet(at time.Duration, key []byte) (kv.Record, bool, kv.Header, bool) {
 	c.reads.Add(1)
-	return c.table.TryGet(r, key)
+	return c.table.TryGet(at, key)
+}
+
+// clocked is a backend that counts looks at its clock, and notes by which moments reads were judged.
+type clocked struct {
+	*table
+	began time.Time
+	looks int
+	by    map[time.Duration]int
+}
+
+func (c *clocked) Moment() time.Duration {
+	c.looks++
+	return time.Since(c.began)
+}
+
+func (c *clocked) TryGet(at time.Duration, key []byte) (kv.Record, bool, kv.Header, bool) {
+	c.by[at]++
+	return c.table.TryGet(at, key)
+}
+
+// TestPipelineLooksAtTheClock (L3): once for the reads of a message, after it has come, and again when one had to wait for a place.
+func TestPipelineLooksAtTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &clocked{table: newTable(), began: time.Now(), by: map[time.Duration]int{}}
+		m.fill("k")
+		var raw [][]byte
+		for _, count := range []uint64{64, 2 * kv.PipelineInFlight} {
+			r := &kvdv1.PipelineRequest{}
+			for id := range count {
+				r.Ops = append(r.Ops, getOp(id, "k"))
+			}
+			b, err := r.MarshalVT()
+			require.NoError(t, err)
+			raw = append(raw, b)
+		}
+		stall := time.Second
+		s := &scripted{ctx: t.Context(), raw: raw, sent: func(*kvdv1.PipelineResponse) error {
+			time.Sleep(stall)
+			stall = 0
+			return nil
+		}}
+		require.NoError(t, (&service{backend: m}).Pipeline(s))
+		late := m.by[time.Second]
+		require.Equal(t, map[time.Duration]int{0: 64 + 2*kv.PipelineInFlight - late, time.Second: late}, m.by)
+		require.GreaterOrEqual(t, late, kv.PipelineInFlight)
+		require.Less(t, m.looks, 64)
+	})
 }
 
 // TestPipelineBoundsAMessage: the bounds on operations and on the bytes of answers hold within one message, too.

@@ -31,6 +31,8 @@ type pipeline struct {
 	reserved int
 	read     readOp
 	hits     *answers
+	// at is when the message had come, or the last operation of it that had to wait had a place.
+	at time.Duration
 
 	mu      sync.Mutex
 	results results
@@ -94,6 +96,7 @@ func (p *pipeline) take(m *opsMessage) error {
 		return p.fail(wire.Write, &kv.InvalidError{Field: "message", Bound: fmt.Sprintf("at most %d bytes, is %d", kv.TxnBytesMax, m.size)})
 	}
 	defer p.flush()
+	p.at = p.backend.Moment()
 	for left := m.count; left > 0; left-- {
 		if err := p.begin(left); err != nil {
 			return err
@@ -127,6 +130,7 @@ func (p *pipeline) begin(left int) error {
 		if err := p.ctx.Err(); err != nil {
 			return err
 		}
+		p.at = p.backend.Moment()
 	}
 	p.reserved = min(left, kv.PipelineInFlight-p.results.inFlight)
 	p.results.reserve(p.reserved)
@@ -140,7 +144,7 @@ func (p *pipeline) do(b []byte) error {
 		if err := p.read.decode(b); err != nil {
 			return undecodable(err)
 		}
-		if p.fillGet(&p.read.answer, &p.read.request) {
+		if p.fillGet(p.at, &p.read.answer, &p.read.request) {
 			p.hit()
 			return nil
 		}

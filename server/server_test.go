@@ -34,13 +34,15 @@ func newMemory() *memory { return &memory{keys: map[string]kv.Record{}} }
 
 var header = kv.Header{Shard: 1, Epoch: kv.Epoch{Version: 1, Config: 1}, Revision: 1, Node: 1}
 
-func (m *memory) TryGet(_ kv.Route, key []byte) (kv.Record, bool, kv.Header, bool) {
+func (m *memory) Moment() time.Duration { return 0 }
+
+func (m *memory) TryGet(_ time.Duration, key []byte) (kv.Record, bool, kv.Header, bool) {
 	rec, found := m.keys[string(key)]
 	return rec, found, header, found
 }
 
-func (m *memory) Get(_ context.Context, r kv.Route, key []byte, _ kv.Level) (kv.Record, bool, kv.Header, error) {
-	rec, found, h, _ := m.TryGet(r, key)
+func (m *memory) Get(_ context.Context, _ kv.Route, key []byte, _ kv.Level) (kv.Record, bool, kv.Header, error) {
+	rec, found, h, _ := m.TryGet(0, key)
 	return rec, found, h, m.fail
 }
 
@@ -227,7 +229,7 @@ func BenchmarkGetHit(b *testing.B) {
 	r := &kvdv1.GetRequest{Key: []byte("key")}
 	b.ReportAllocs()
 	for b.Loop() {
-		if resp := s.tryGet(r); resp == nil || !resp.Found {
+		if resp := s.tryGet(0, r); resp == nil || !resp.Found {
 			b.Fatal("it is not in memory")
 		}
 	}

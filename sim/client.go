@@ -140,7 +140,9 @@ func (c *client) ask(m *machine, number int) {
 	case q.cut:
 		c.scan(m, number, v)
 	default:
-		c.read(m, number, v, q.key, node.ByLease)
+		// Of reads that come in one message the clock is read once, before them.
+		proof := node.ByLease(m.boot())
+		m.process(between(c.chance, 0, 2*time.Millisecond), func() { c.read(m, number, v, q.key, proof) })
 	}
 }
 
@@ -182,14 +184,15 @@ func (c *client) submit(m *machine, id kv.ShardID, command *kvdv1.Command, size 
 // read does the steps of a read, with turns in between (C5).
 func (c *client) read(m *machine, number int, v *node.View, key []byte, proof node.Proof) {
 	pause := func(f func()) { m.process(between(c.chance, 0, 2*time.Millisecond), f) }
+	at, byLease := proof.Lease()
 	finish := func(g node.Get) {
 		switch {
 		case g.Ok:
-			if proof == node.ByLease {
+			if byLease {
 				c.stats.LeaseReads++
 			}
 			c.tell(number, func() { got(c.request.ops[0], g.Found, g.Record) }, nil)
-		case proof == node.ByReadIndex:
+		case !byLease:
 			c.end(number, nil, &kv.NotLeaderError{})
 		default:
 			c.submit(m, v.Shard(), nil, 0, func(_ kv.Result, err error) {
@@ -203,8 +206,8 @@ func (c *client) read(m *machine, number int, v *node.View, key []byte, proof no
 		}
 	}
 	g, done := m.reader.Look(v, key, proof)
-	if _, _, until := v.Lead(); proof == node.ByLease && (g.Ok || !done) && until <= m.boot() {
-		c.fail("shard %d: node %d reads by a lease that ended %v ago", v.Shard(), m.id, m.boot()-until)
+	if _, _, until := v.Lead(); byLease && (g.Ok || !done) && until <= at {
+		c.fail("shard %d: node %d reads by a lease that had ended %v before", v.Shard(), m.id, at-until)
 		return
 	}
 	if done {

@@ -173,7 +173,7 @@ func (m *machine) start() {
 		return
 	}
 	m.core = core
-	m.reader = &node.Reader{Node: m.id, Guard: guard, State: m.state, Boot: m.boot, Wall: m.wall}
+	m.reader = &node.Reader{Node: m.id, Guard: guard, State: m.state, Wall: m.wall}
 	m.views = core.Views()
 	m.note('s', m.id, uint64(m.life))
 	m.lookAtDisk()

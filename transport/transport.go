@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
@@ -129,7 +130,7 @@ func Dial(address string, creds credentials.TransportCredentials) (*grpc.ClientC
 		creds = insecure.NewCredentials()
 	}
 	return grpc.NewClient("passthrough:///"+address, append(dialling(),
-		grpc.WithTransportCredentials(creds),
+		grpc.WithTransportCredentials(creds), experimental.WithBufferPool(wire.Buffers),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(kv.MessageBytesMax), grpc.MaxCallSendMsgSize(kv.MessageBytesMax)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: silenceMax}),
 		grpc.WithConnectParams(grpc.ConnectParams{

@@ -53,7 +53,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		}
 		return mem.BufferSlice{mem.SliceBuffer(b)}, nil
 	}
-	pool := mem.DefaultBufferPool()
+	pool := Buffers
 	b := pool.Get(size)
 	if _, err := m.MarshalToSizedBufferVT((*b)[:size]); err != nil {
 		pool.Put(b)
@@ -68,7 +68,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.standard.Unmarshal(data, v)
 	}
-	b := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	b := data.MaterializeToBuffer(Buffers)
 	defer b.Free()
 	m.Reset()
 	if err := m.UnmarshalVT(b.ReadOnlyData()); err != nil {

@@ -30,7 +30,7 @@ type serverCodec struct{ encoding.CodecV2 }
 func (c serverCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	m, ok := v.(proto.Message)
 	if ok && data.Len() > partsFrom {
-		b := data.MaterializeToBuffer(mem.DefaultBufferPool())
+		b := data.MaterializeToBuffer(Buffers)
 		defer b.Free()
 		data = mem.BufferSlice{b}
 		if err := checkParts(m.ProtoReflect().Descriptor(), b.ReadOnlyData()); err != nil {

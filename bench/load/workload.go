@@ -1,6 +1,8 @@
 package load
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -178,7 +180,12 @@ func (w *Workload) key(record uint64) []byte {
 	if w.ycsb {
 		return fmt.Appendf(nil, "user%019d", scatter(record))
 	}
-	return fmt.Appendf(nil, "%016x", w.at(record)<<1)
+	return place(w.at(record))
+}
+
+// place is the key of a place, 16 hexadecimal digits.
+func place(at uint64) []byte {
+	return hex.AppendEncode(nil, binary.BigEndian.AppendUint64(nil, at<<1))
 }
 
 // at is where in the key space, which has 1<<63 places, a record lies.
@@ -206,7 +213,7 @@ func (w *Workload) Cuts(parts int) [][]byte {
 		if w.ycsb {
 			list = append(list, fmt.Appendf(nil, "user%019d", at))
 		} else {
-			list = append(list, fmt.Appendf(nil, "%016x", at<<1))
+			list = append(list, place(at))
 		}
 	}
 	return list
