@@ -43,7 +43,7 @@ var comparisons = []comparison{
 	{name: "pipeline-put-256", workload: "put", clients: 256, pipelined: true, only: []string{"kvd", "etcd", "echo"}},
 	{name: "pipeline-put-1000", workload: "put", clients: 1000, pipelined: true, only: []string{"kvd", "etcd", "echo"}},
 	{name: "packed-get", workload: "get", clients: 64, pipelined: true, depth: 64, redisDepth: 16, redisClients: 50, only: []string{"kvd", "redis", "echo"}},
-	{name: "packed-put", workload: "put", clients: 16, pipelined: true, depth: 64, redisDepth: 16, redisClients: 50, only: []string{"kvd", "redis", "echo", "pebble"}},
+	{name: "packed-put", workload: "put", clients: 64, pipelined: true, depth: 64, redisDepth: 16, redisClients: 50, only: []string{"kvd", "redis", "echo", "pebble"}},
 	{name: "a", workload: "a", clients: 64, only: plain},
 	{name: "b", workload: "b", clients: 64, only: plain},
 	{name: "c", workload: "c", clients: 64, only: plain},
