@@ -96,33 +96,46 @@ func BenchmarkHead(b *testing.B) {
 	}
 }
 
-// TestHeadsAreBounded: whatever keys are written, the places take no more than a few times what they take with short ones.
-func TestHeadsAreBounded(t *testing.T) {
+// TestHeadsOfManyKeys: there are places for as many as the memory has room for, whatever their length; those that are asked for
+// keep theirs when others come and go, and no key is taken for another.
+func TestHeadsOfManyKeys(t *testing.T) {
 	o := options(t, nil, t.TempDir())
-	o.HeadBytes = 64 << 10
+	o.HeadBytes = 1000 * bucketBytes
 	s, err := OpenState(o)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
-	for _, length := range []int{100, kv.KeyBytesMax} {
-		b := s.NewBatch()
-		for i := range 2000 {
-			b.Put(fmt.Appendf(nil, "%0*d", length, i), kv.Record{Revision: 1})
+	require.LessOrEqual(t, bucketBytes, 192)
+	require.Len(t, s.heads.buckets, 1000)
+	key := func(i int) []byte { return fmt.Appendf(nil, "%0*d", 100+i%2*(kv.KeyBytesMax-100), i) }
+	const asked, all = 500, 20_000
+	put := func(i int) { s.heads.put(0, key(i), kv.Head{Revision: kv.Revision(i + 1)}, i%3 != 0) }
+	lost := 0
+	for i := range all {
+		put(i)
+		if i%asked != asked-1 {
+			continue
 		}
-		_, err = s.Commit(b)
-		require.NoError(t, err)
-	}
-	bytes := 0
-	for i := range s.heads.buckets {
-		for _, p := range s.heads.buckets[i].places {
-			bytes += len(p.key)
+		for j := range asked {
+			if _, _, known, _ := s.heads.get(key(j)); !known {
+				lost++
+				put(j)
+			}
 		}
 	}
-	require.Positive(t, bytes)
-	require.LessOrEqual(t, bytes, 3*o.HeadBytes)
-	h, ok, err := s.Head(fmt.Appendf(nil, "%0*d", kv.KeyBytesMax, 7))
-	require.NoError(t, err)
-	require.True(t, ok)
-	require.EqualValues(t, 1, h.Revision)
+	require.Less(t, lost, all/20, "of as many looks")
+	known := map[bool]int{}
+	for i := range all {
+		h, there, ok, _ := s.heads.get(key(i))
+		if !ok {
+			continue
+		}
+		known[i < asked]++
+		require.EqualValues(t, i+1, h.Revision)
+		require.Equal(t, i%3 != 0, there)
+	}
+	require.Greater(t, known[true], asked*9/10)
+	require.LessOrEqual(t, known[true]+known[false], 4000)
+	require.Greater(t, known[true]+known[false], 3900)
 }
 
 // TestForesee: what was foreseen is known, also that there is nothing; what a commit changes meanwhile is not told as it was.

@@ -22,7 +22,7 @@ func options(t testing.TB, fs vfs.FS, dir string) Options {
 	cache := pebble.NewCache(8 << 20)
 	t.Cleanup(cache.Unref)
 	return Options{
-		Dir: dir, FS: fs, Cache: cache, MemtableBytes: 1 << 20, HeadBytes: 16 * placeBytes, Logger: slog.New(slog.DiscardHandler),
+		Dir: dir, FS: fs, Cache: cache, MemtableBytes: 1 << 20, HeadBytes: 4 * bucketBytes, Logger: slog.New(slog.DiscardHandler),
 		Fatal: func(err error) { panic(err) },
 	}
 }
