@@ -393,7 +393,7 @@ func TestTimeBehindABacklog(t *testing.T) {
 	g := l.core.groups[2]
 	reader := &Reader{Node: 1, Guard: l.core.Guard, State: l.state, Wall: func() int64 { return 1000 + l.now.Milliseconds() }}
 	get := func() Get {
-		got, done := reader.Look(g.view, []byte("n"), ByNothing)
+		got, done := reader.Look(g.view, []byte("n"), ByNothing())
 		if !done {
 			require.NoError(t, reader.Load(&got, []byte("n")))
 			reader.Finish(&got, []byte("n"))

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,10 +16,18 @@ import (
 	"github.com/kvdstore/kvd/raftmeta"
 )
 
-// explained is the network to nodes that tell of their maps; those that are not in it do not answer.
+// explained is the network to nodes that tell of their maps; those that are not in it do not answer, and are heard or silent.
 type explained struct {
 	Network
 	answers map[kv.NodeID]*kvdv1.ExplainResponse
+	silent  []kv.NodeID
+}
+
+func (e explained) LastHeard(of kv.NodeID) int64 {
+	if slices.Contains(e.silent, of) {
+		return 0
+	}
+	return time.Now().UnixNano()
 }
 
 func (e explained) Explain(ctx context.Context, to kv.NodeID, _ *kvdv1.ExplainRequest) (*kvdv1.ExplainResponse, error) {
@@ -43,6 +53,8 @@ func TestFreshShards(t *testing.T) {
 	follows := &kvdv1.ExplainResponse{MapVersion: newer.Version()}
 	for name, c := range map[string]struct {
 		hint    kv.NodeID
+		silent  []kv.NodeID
+		left    time.Duration // Until the caller's deadline, an hour when it is 0.
 		answers map[kv.NodeID]*kvdv1.ExplainResponse
 		arrives time.Duration
 		want    *raftmeta.Map
@@ -51,12 +63,15 @@ func TestFreshShards(t *testing.T) {
 		"nobody known to lead":  {answers: map[kv.NodeID]*kvdv1.ExplainResponse{1: old, 2: leads}, arrives: 50 * time.Millisecond, want: newer, took: 50 * time.Millisecond},
 		"led by another":        {hint: 1, answers: map[kv.NodeID]*kvdv1.ExplainResponse{1: old, 2: old, 3: leads}, arrives: 50 * time.Millisecond, want: newer, took: 50 * time.Millisecond},
 		"the leader is gone":    {hint: 1, answers: map[kv.NodeID]*kvdv1.ExplainResponse{2: old, 3: follows}, arrives: 50 * time.Millisecond, want: newer, took: askMax},
+		"the map comes later":   {hint: 1, answers: map[kv.NodeID]*kvdv1.ExplainResponse{2: old, 3: follows}, arrives: askMax + time.Millisecond, want: newer, took: askMax + time.Millisecond},
+		"all are silent":        {hint: 1, silent: []kv.NodeID{1, 2, 3}, arrives: time.Hour, want: older},
+		"little time":           {left: 300 * time.Millisecond, arrives: time.Hour, want: older, took: 100 * time.Millisecond},
 		"the map does not come": {answers: map[kv.NodeID]*kvdv1.ExplainResponse{2: leads}, arrives: time.Hour, want: older, took: askMax},
 		"nobody answers":        {arrives: time.Hour, want: older, took: askMax},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := &Node{self: Self{Node: 4}, network: explained{answers: c.answers}}
+				n := &Node{self: Self{Node: 4}, network: explained{answers: c.answers, silent: c.silent}, began: time.Now().Add(-time.Hour)}
 				n.serving.Store(true)
 				first := &published{shards: older, newer: make(chan struct{})}
 				n.meta.Store(first)
@@ -69,7 +84,9 @@ func TestFreshShards(t *testing.T) {
 				})
 				defer comes.Stop()
 				began := time.Now()
-				m, err := n.freshShards(t.Context())
+				ctx, cancel := context.WithTimeout(t.Context(), cmp.Or(c.left, time.Hour))
+				defer cancel()
+				m, err := n.freshShards(ctx)
 				require.NoError(t, err)
 				require.Same(t, c.want, m)
 				require.Equal(t, c.took, time.Since(began))

@@ -39,7 +39,7 @@ func TestShardLoad(t *testing.T) {
 	r.command(&kv.Command{Op: kv.OpDelete, Key: []byte("k00")}) // One that was put in the same step.
 	r.tick()
 	for i := range 30 { // 10 of them of keys that are not there.
-		require.True(t, r.get(fmt.Sprintf("k%02d", i), ByNothing, func() {}).Ok)
+		require.True(t, r.get(fmt.Sprintf("k%02d", i), ByNothing(), func() {}).Ok)
 	}
 	for _, start := range []string{"k10", "x", "y"} {
 		_, err := r.reader.Scan(r.view, kv.ScanRequest{Span: kv.Span{Start: []byte(start)}})
@@ -116,14 +116,14 @@ func TestHotKeys(t *testing.T) {
 		"reads in rounds of as many as one is sampled of": {func(r *readable) {
 			for range 300 {
 				for i := range kv.SampleEvery {
-					r.get(string(key(i)), ByNothing, func() {})
+					r.get(string(key(i)), ByNothing(), func() {})
 				}
 			}
 		}, nil, 1. / kv.SampleEvery},
 		"every second read": {func(r *readable) {
 			for i := range 10_000 {
-				r.get(string(key(i%500)), ByNothing, func() {})
-				r.get("hot", ByNothing, func() {})
+				r.get(string(key(i%500)), ByNothing(), func() {})
+				r.get("hot", ByNothing(), func() {})
 			}
 		}, []byte("hot"), 0.5},
 		"writes of one step": {func(r *readable) {
@@ -175,7 +175,7 @@ func TestCutFollowsTheLoad(t *testing.T) {
 	r := newReadable(t)
 	read := func(prefix string) {
 		for i := range 4000 {
-			r.get(fmt.Sprintf("%s%03d", prefix, i%1000), ByNothing, func() {})
+			r.get(fmt.Sprintf("%s%03d", prefix, i%1000), ByNothing(), func() {})
 		}
 	}
 	read("a")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -35,53 +36,63 @@ func (n *Node) shards() (*raftmeta.Map, error) {
 	return p.shards, nil
 }
 
-// freshShards gives the map, at least as new as the meta group has it when the call begins: what was done a moment ago
-// through another node is in it. While none of the group answers, it is the map that this node has.
+// freshShards gives the map, at least as new as the node that leads the meta group has it when the call begins: what was
+// done a moment ago through another node is in it. A node that was deposed and does not know it yet may tell of an older one;
+// what is to be changed the meta group judges again. While none of the group's nodes answers, it is the map that this node has.
 func (n *Node) freshShards(ctx context.Context) (*raftmeta.Map, error) {
 	m, err := n.shards()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, askMax)
+	wait := askMax
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/3) // The rest is for what is asked.
+	}
+	newest := n.newestVersion(ctx, m, wait)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	for newest := n.newestVersion(ctx, m); ; {
+	for ctx.Err() == nil {
 		p := n.meta.Load()
-		if m = p.shards; m.Version() >= newest {
-			return m, nil
+		if p.shards.Version() >= newest {
+			break
 		}
 		select {
 		case <-p.newer:
 		case <-ctx.Done():
-			return m, nil
 		}
 	}
+	return n.meta.Load().shards, nil
 }
 
-// newestVersion gives the newest version of the map that the nodes of the meta group have: that of the one that leads it
-// once it answers, else the newest of all that do. Who leads may not be known here, or wrongly; so all are asked.
-func (n *Node) newestVersion(ctx context.Context, m *raftmeta.Map) uint64 {
+// newestVersion gives the newest version of the map that the nodes of the meta group tell of in time: all that are not silent
+// are asked, since who leads may not be known here, or wrongly, and the answer of the one that does is enough.
+func (n *Node) newestVersion(ctx context.Context, m *raftmeta.Map, wait time.Duration) uint64 {
 	newest := m.Version()
 	if n.metaLeader() == n.self.Node {
 		return newest
 	}
-	var asked []kv.NodeID
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	var under sync.WaitGroup
+	defer under.Wait()
+	defer cancel()
+	answers, asked := make(chan *kvdv1.ExplainResponse), 0
 	for _, r := range m.Meta().Replicas {
-		if r.Node != n.self.Node && !slices.Contains(asked, r.Node) {
-			asked = append(asked, r.Node)
+		if r.Node == n.self.Node || n.silent(r.Node) {
+			continue
 		}
-	}
-	answers := make(chan *kvdv1.ExplainResponse, len(asked))
-	for _, id := range asked {
-		go func() {
-			resp, _ := n.network.Explain(ctx, id, &kvdv1.ExplainRequest{Limit: 1})
-			answers <- resp
-		}()
+		asked++
+		under.Go(func() {
+			resp, _ := n.network.Explain(ctx, r.Node, &kvdv1.ExplainRequest{Limit: 1})
+			select {
+			case answers <- resp:
+			case <-ctx.Done():
+			}
+		})
 	}
 	for range asked {
 		select {
 		case resp := <-answers:
-			newest = max(newest, resp.GetMapVersion())
-			if resp.GetLeads() {
+			if newest = max(newest, resp.GetMapVersion()); resp.GetLeads() && resp.GetMapVersion() == newest {
 				return newest
 			}
 		case <-ctx.Done():

@@ -299,7 +299,7 @@ func (n *Node) Get(ctx context.Context, route kv.Route, key []byte, level kv.Lev
 		}
 		d := n.locate(p, key)
 		if level == kv.Eventual && n.view(d.Shard) != nil {
-			g, err := n.get(n.view(d.Shard), key, ByNothing, n.reader.Look)
+			g, err := n.get(n.view(d.Shard), key, ByNothing(), n.reader.Look)
 			if err != nil || g.Ok {
 				return g.Record, g.Found, g.Header, err
 			}
@@ -339,7 +339,7 @@ func (n *Node) getHere(ctx context.Context, id kv.ShardID, key []byte, look look
 	if err := n.readIndex(ctx, v); err != nil {
 		return Get{}, err
 	}
-	g, err = n.get(v, key, ByReadIndex, n.reader.Look)
+	g, err = n.get(v, key, ByReadIndex(), n.reader.Look)
 	if err == nil && !g.Ok {
 		err = &kv.NotLeaderError{Shard: id}
 	}

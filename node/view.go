@@ -111,23 +111,30 @@ func (r *Reader) late(v *View, rec kv.Record) bool {
 
 // Proof is what makes a read of a replica good enough.
 type Proof struct {
-	lease bool
-	at    time.Duration
+	kind proofKind
+	at   time.Duration
 }
 
-var (
-	// ByReadIndex: a ReadIndex that began after the read was confirmed and applied here.
-	ByReadIndex = Proof{}
-	// ByNothing: an eventual read.
-	ByNothing = Proof{}
+type proofKind uint8
+
+const (
+	byNothing proofKind = iota
+	byReadIndex
+	byLease
 )
 
-// ByLease: the replica leads, and its lease holds at a moment after the request for the read has come, in time since the
-// machine's boot with the time that it slept. What is read later is no older than it was then (L3).
-func ByLease(at time.Duration) Proof { return Proof{lease: true, at: at} }
+// ByNothing: an eventual read.
+func ByNothing() Proof { return Proof{} }
+
+// ByReadIndex: a ReadIndex that began after the read was confirmed and applied here.
+func ByReadIndex() Proof { return Proof{kind: byReadIndex} }
+
+// ByLease: the replica leads, and its lease holds at a moment after the request for the read has come (L3), in time since the
+// machine's boot with the time that it slept, above 0.
+func ByLease(at time.Duration) Proof { return Proof{kind: byLease, at: at} }
 
 // Lease gives the moment of ByLease; with ok false the proof is another.
-func (p Proof) Lease() (at time.Duration, ok bool) { return p.at, p.lease }
+func (p Proof) Lease() (at time.Duration, ok bool) { return p.at, p.kind == byLease }
 
 // Get is one read of one key in three steps. Between them the loop may run, and each step looks again at what matters.
 //
@@ -181,8 +188,8 @@ func (r *Reader) begin(v *View, key []byte, proof Proof) Get {
 	if s.installing || !s.descriptor.Span.Contains(key) {
 		return Get{}
 	}
-	if proof.lease {
-		if !s.leader || s.leaseUntil == 0 || proof.at >= s.leaseUntil && !mutantClockNotRead {
+	if at, ok := proof.Lease(); ok {
+		if !s.leader || s.leaseUntil == 0 || (at <= 0 || at >= s.leaseUntil) && !mutantClockNotRead {
 			return Get{}
 		}
 		if !v.wanted.Load() {

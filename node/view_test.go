@@ -126,17 +126,17 @@ func TestReadAcrossAReplacement(t *testing.T) {
 			}
 			before := r.view.state.Load()
 			r.cache.onGet = change
-			g, hit := r.reader.Look(r.view, []byte("k"), ByNothing)
+			g, hit := r.reader.Look(r.view, []byte("k"), ByNothing())
 			require.True(t, hit)
 			require.Equal(t, test.ok, g.Ok && g.Found)
 
 			r.view.state.Store(before)
 			r.cache.onGet, r.cache.entries = nil, map[uint64]*cache.Entry{}
-			require.Equal(t, test.ok, r.get("k", ByNothing, change).Ok)
+			require.Equal(t, test.ok, r.get("k", ByNothing(), change).Ok)
 
 			r.view.state.Store(before)
 			r.cache.entries = map[uint64]*cache.Entry{}
-			missed, done := r.reader.Missed(r.view, []byte("k"), ByNothing)
+			missed, done := r.reader.Missed(r.view, []byte("k"), ByNothing())
 			require.False(t, done)
 			change()
 			require.NoError(t, r.reader.Load(&missed, []byte("k")))
@@ -160,13 +160,13 @@ func TestReadAcrossAReplacement(t *testing.T) {
 func TestReadBesideACommit(t *testing.T) {
 	r := newReadable(t)
 	require.NoError(t, r.put("k").err)
-	_, hit := r.reader.Look(r.view, []byte("k"), ByNothing)
+	_, hit := r.reader.Look(r.view, []byte("k"), ByNothing())
 	require.True(t, hit)
 	var seen []Get
 	r.state.around = func() {
-		_, hit := r.reader.Look(r.view, []byte("k"), ByNothing)
+		_, hit := r.reader.Look(r.view, []byte("k"), ByNothing())
 		require.False(t, hit)
-		seen = append(seen, r.get("k", ByNothing, func() {}))
+		seen = append(seen, r.get("k", ByNothing(), func() {}))
 		chunk, err := r.reader.Scan(r.view, kv.ScanRequest{})
 		require.NoError(t, err)
 		require.Equal(t, seen[len(seen)-1].Header.Revision, chunk.Header.Revision)
@@ -194,7 +194,7 @@ func TestWritesOfOneKeyInATurn(t *testing.T) {
 	}
 	r.tick()
 	require.Len(t, r.cache.entries, 1)
-	g, hit := r.reader.Look(r.view, []byte("k"), ByNothing)
+	g, hit := r.reader.Look(r.view, []byte("k"), ByNothing())
 	require.True(t, hit)
 	require.Equal(t, "last", string(g.Record.Value))
 	require.Equal(t, kv.Revision(3), g.Record.Revision)
@@ -210,7 +210,7 @@ func TestClockIsReadForTheRead(t *testing.T) {
 	require.True(t, r.get("k", ByLease(r.now), func() {}).Ok)
 	r.now = until
 	require.False(t, r.get("k", ByLease(r.now), func() {}).Ok)
-	require.True(t, r.get("k", ByReadIndex, func() {}).Ok)
+	require.True(t, r.get("k", ByReadIndex(), func() {}).Ok)
 }
 
 // TestClockOnTheStack: the clock is read for the reads of each message, and a read from memory allocates nothing.
@@ -276,7 +276,7 @@ func TestMissBesideAWrite(t *testing.T) {
 		}
 		r.cache.entries = map[uint64]*cache.Entry{}
 		write(0)
-		g, done := r.reader.Missed(r.view, []byte("k"), ByNothing)
+		g, done := r.reader.Missed(r.view, []byte("k"), ByNothing())
 		require.False(t, done)
 		write(1)
 		require.NoError(t, r.reader.Load(&g, []byte("k")))
@@ -284,7 +284,7 @@ func TestMissBesideAWrite(t *testing.T) {
 		r.reader.Finish(&g, []byte("k"))
 		write(3)
 		require.True(t, g.Ok && g.Found)
-		next, hit := r.reader.Look(r.view, []byte("k"), ByNothing)
+		next, hit := r.reader.Look(r.view, []byte("k"), ByNothing())
 		require.Equal(t, at == 0, hit)
 		if hit {
 			require.Equal(t, kv.Revision(2), next.Record.Revision)

@@ -95,8 +95,8 @@ func (s *service) get(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetRespo
 	return resp, nil
 }
 
-// tryGet answers from memory, or gives nil; at is a moment after the request has come.
-func (s *service) tryGet(at time.Duration, r *kvdv1.GetRequest) *kvdv1.GetResponse {
+// tryGet answers from memory, or gives nil; at is as of fillGet.
+func (s *service) tryGet(at *time.Duration, r *kvdv1.GetRequest) *kvdv1.GetResponse {
 	a := &getAnswer{}
 	if !s.fillGet(at, a, r) {
 		return nil
@@ -104,13 +104,16 @@ func (s *service) tryGet(at time.Duration, r *kvdv1.GetRequest) *kvdv1.GetRespon
 	return &a.response
 }
 
-// fillGet makes an empty answer one from memory, if there is one; at is a moment after the request has come. Nothing keeps the
-// request then, or its key.
-func (s *service) fillGet(at time.Duration, a *getAnswer, r *kvdv1.GetRequest) bool {
+// fillGet makes an empty answer one from memory, if there is one. Nothing keeps the request then, or its key. at is a moment after
+// the request has come, for all requests of a message; the first that needs it sets it, in place of 0 (L3).
+func (s *service) fillGet(at *time.Duration, a *getAnswer, r *kvdv1.GetRequest) bool {
 	if r.GetLevel() != kvdv1.Level_LINEARIZABLE || len(r.GetKey()) == 0 {
 		return false
 	}
-	rec, found, h, ok := s.backend.TryGet(at, r.GetKey())
+	if *at == 0 {
+		*at = s.backend.Moment()
+	}
+	rec, found, h, ok := s.backend.TryGet(*at, r.GetKey())
 	if !ok {
 		return false
 	}
@@ -164,10 +167,10 @@ func (s *service) BatchGet(ctx context.Context, r *kvdv1.BatchGetRequest) (*kvdv
 
 func (s *service) getAll(ctx context.Context, r *kvdv1.BatchGetRequest, keys [][]byte) ([]*kvdv1.GetResponse, error) {
 	results, failed := make([]*kvdv1.GetResponse, len(keys)), make(chan error, len(keys))
-	waits, at := 0, s.backend.Moment()
+	waits, at := 0, time.Duration(0)
 	for i, key := range keys {
 		get := &kvdv1.GetRequest{Header: r.Header, Key: key, Level: r.Level}
-		if results[i] = s.tryGet(at, get); results[i] != nil {
+		if results[i] = s.tryGet(&at, get); results[i] != nil {
 			continue
 		}
 		waits++

@@ -56,8 +56,10 @@ func (m *opsMessage) UnmarshalVT(b []byte) error {
 		}
 		rest = rest[n+size:]
 	}
-	m.buffer = wire.Buffers.Get(len(b))
-	m.left = append((*m.buffer)[:0], b...)
+	if len(b) > 0 { // For nothing the pool gives the largest that it has, and clears it.
+		m.buffer = wire.Buffers.Get(len(b))
+		m.left = append((*m.buffer)[:0], b...)
+	}
 	return nil
 }
 

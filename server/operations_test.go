@@ -34,6 +34,12 @@ type clocked struct {
 	by    map[time.Duration]int
 }
 
+func newClocked() *clocked {
+	c := &clocked{table: newTable(), began: time.Now(), by: map[time.Duration]int{}}
+	c.fill("k")
+	return c
+}
+
 func (c *clocked) Moment() time.Duration {
 	c.looks++
 	return time.Since(c.began)
@@ -44,32 +50,76 @@ func (c *clocked) TryGet(at time.Duration, key []byte) (kv.Record, bool, kv.Head
 	return c.table.TryGet(at, key)
 }
 
-// TestPipelineLooksAtTheClock (L3): once for the reads of a message, after it has come, and again when one had to wait for a place.
+// TestPipelineLooksAtTheClock (L3): once for the reads of a message, after it has come, and again when one had to wait for a place;
+// and not for writes.
 func TestPipelineLooksAtTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &clocked{table: newTable(), began: time.Now(), by: map[time.Duration]int{}}
-		m.fill("k")
-		var raw [][]byte
-		for _, count := range []uint64{64, 2 * kv.PipelineInFlight} {
+		m := newClocked()
+		counts := []uint64{64, 2 * kv.PipelineInFlight}
+		s := &scripted{ctx: t.Context(), next: func() (*kvdv1.PipelineRequest, error) {
+			time.Sleep(3 * time.Second)
+			if len(counts) == 0 {
+				return nil, io.EOF
+			}
 			r := &kvdv1.PipelineRequest{}
-			for id := range count {
+			for id := range counts[0] {
 				r.Ops = append(r.Ops, getOp(id, "k"))
 			}
-			b, err := r.MarshalVT()
-			require.NoError(t, err)
-			raw = append(raw, b)
-		}
-		stall := time.Second
-		s := &scripted{ctx: t.Context(), raw: raw, sent: func(*kvdv1.PipelineResponse) error {
-			time.Sleep(stall)
-			stall = 0
+			counts = counts[1:]
+			return r, nil
+		}, sent: func(*kvdv1.PipelineResponse) error {
+			if len(counts) == 0 {
+				time.Sleep(time.Hour)
+			}
 			return nil
 		}}
 		require.NoError(t, (&service{backend: m}).Pipeline(s))
-		late := m.by[time.Second]
-		require.Equal(t, map[time.Duration]int{0: 64 + 2*kv.PipelineInFlight - late, time.Second: late}, m.by)
+		late := 0
+		for at, n := range m.by {
+			if at >= time.Hour {
+				late += n
+			}
+		}
+		require.Equal(t, 64, m.by[3*time.Second])
+		require.Positive(t, m.by[6*time.Second])
 		require.GreaterOrEqual(t, late, kv.PipelineInFlight)
+		require.Equal(t, 2*kv.PipelineInFlight, m.by[6*time.Second]+late)
 		require.Less(t, m.looks, 64)
+
+		before := m.looks
+		b, err := (&kvdv1.PipelineRequest{Ops: []*kvdv1.PipelineOp{putOp(1, "k")}}).MarshalVT()
+		require.NoError(t, err)
+		s = &scripted{ctx: t.Context(), raw: [][]byte{b}, sent: func(*kvdv1.PipelineResponse) error { return nil }}
+		require.NoError(t, (&service{backend: m}).Pipeline(s))
+		require.Equal(t, before, m.looks)
+	})
+}
+
+// TestReadsLookAtTheClock (L3): once for each Get, and for each lot of a BatchGet, after the request has come; not for what any
+// replica may answer.
+func TestReadsLookAtTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newClocked()
+		s := &service{backend: m}
+		time.Sleep(time.Second)
+		keys := make([][]byte, batchWorkers+1)
+		for i := range keys {
+			keys[i] = []byte("k")
+		}
+		_, err := s.BatchGet(t.Context(), &kvdv1.BatchGetRequest{Keys: keys})
+		require.NoError(t, err)
+		require.Equal(t, map[time.Duration]int{time.Second: batchWorkers + 1}, m.by)
+		require.Equal(t, 2, m.looks)
+		for i := range 3 {
+			time.Sleep(time.Second)
+			var at time.Duration
+			require.True(t, s.fillGet(&at, &getAnswer{}, &kvdv1.GetRequest{Key: keys[0]}))
+			require.Equal(t, 1, m.by[time.Duration(2+i)*time.Second])
+		}
+		before := m.looks
+		var at time.Duration
+		require.False(t, s.fillGet(&at, &getAnswer{}, &kvdv1.GetRequest{Key: keys[0], Level: kvdv1.Level_EVENTUAL}))
+		require.Equal(t, before, m.looks)
 	})
 }
 

@@ -31,7 +31,8 @@ type pipeline struct {
 	reserved int
 	read     readOp
 	hits     *answers
-	// at is when the message had come, or the last operation of it that had to wait had a place.
+	// at is a moment after the message had come, and after the last operation of it that had to wait had a place; 0 until a read
+	// asks for it.
 	at time.Duration
 
 	mu      sync.Mutex
@@ -96,7 +97,7 @@ func (p *pipeline) take(m *opsMessage) error {
 		return p.fail(wire.Write, &kv.InvalidError{Field: "message", Bound: fmt.Sprintf("at most %d bytes, is %d", kv.TxnBytesMax, m.size)})
 	}
 	defer p.flush()
-	p.at = p.backend.Moment()
+	p.at = 0
 	for left := m.count; left > 0; left-- {
 		if err := p.begin(left); err != nil {
 			return err
@@ -130,7 +131,7 @@ func (p *pipeline) begin(left int) error {
 		if err := p.ctx.Err(); err != nil {
 			return err
 		}
-		p.at = p.backend.Moment()
+		p.at = 0
 	}
 	p.reserved = min(left, kv.PipelineInFlight-p.results.inFlight)
 	p.results.reserve(p.reserved)
@@ -144,7 +145,7 @@ func (p *pipeline) do(b []byte) error {
 		if err := p.read.decode(b); err != nil {
 			return undecodable(err)
 		}
-		if p.fillGet(p.at, &p.read.answer, &p.read.request) {
+		if p.fillGet(&p.at, &p.read.answer, &p.read.request) {
 			p.hit()
 			return nil
 		}

@@ -34,7 +34,7 @@ func newMemory() *memory { return &memory{keys: map[string]kv.Record{}} }
 
 var header = kv.Header{Shard: 1, Epoch: kv.Epoch{Version: 1, Config: 1}, Revision: 1, Node: 1}
 
-func (m *memory) Moment() time.Duration { return 0 }
+func (m *memory) Moment() time.Duration { return time.Second }
 
 func (m *memory) TryGet(_ time.Duration, key []byte) (kv.Record, bool, kv.Header, bool) {
 	rec, found := m.keys[string(key)]
@@ -42,7 +42,7 @@ func (m *memory) TryGet(_ time.Duration, key []byte) (kv.Record, bool, kv.Header
 }
 
 func (m *memory) Get(_ context.Context, _ kv.Route, key []byte, _ kv.Level) (kv.Record, bool, kv.Header, error) {
-	rec, found, h, _ := m.TryGet(0, key)
+	rec, found, h, _ := m.TryGet(m.Moment(), key)
 	return rec, found, h, m.fail
 }
 
@@ -227,9 +227,10 @@ func BenchmarkGetHit(b *testing.B) {
 	m.keys["key"] = kv.Record{Value: make([]byte, 128), Revision: 1}
 	s := &service{backend: m}
 	r := &kvdv1.GetRequest{Key: []byte("key")}
+	at := time.Second
 	b.ReportAllocs()
 	for b.Loop() {
-		if resp := s.tryGet(0, r); resp == nil || !resp.Found {
+		if resp := s.tryGet(&at, r); resp == nil || !resp.Found {
 			b.Fatal("it is not in memory")
 		}
 	}

@@ -85,6 +85,9 @@ func (c *client) next() {
 	})
 }
 
+// longMessageOneIn: so rarely a read comes late in its message.
+const longMessageOneIn = 16
+
 // mapOneIn: so rarely a client takes a whole map, from the node that it talks to.
 const mapOneIn = 30
 
@@ -141,8 +144,16 @@ func (c *client) ask(m *machine, number int) {
 		c.scan(m, number, v)
 	default:
 		// Of reads that come in one message the clock is read once, before them.
-		proof := node.ByLease(m.boot())
-		m.process(between(c.chance, 0, 2*time.Millisecond), func() { c.read(m, number, v, q.key, proof) })
+		at, most := m.boot(), 2*time.Millisecond
+		if oneIn(c.chance, longMessageOneIn) {
+			most = c.Patience
+		}
+		m.process(between(c.chance, 0, most), func() {
+			if v := m.holder(q.key); v != nil && c.number == number {
+				q.shard = v.Shard()
+				c.read(m, number, v, q.key, node.ByLease(at))
+			}
+		})
 	}
 }
 
@@ -201,7 +212,7 @@ func (c *client) read(m *machine, number int, v *node.View, key []byte, proof no
 					return
 				}
 				c.stats.IndexReads++
-				pause(func() { c.read(m, number, v, key, node.ByReadIndex) })
+				pause(func() { c.read(m, number, v, key, node.ByReadIndex()) })
 			})
 		}
 	}

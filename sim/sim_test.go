@@ -69,7 +69,7 @@ func TestPebble(t *testing.T) {
 var mutants = []struct{ tag, breaks string }{
 	{"mutant_lease_from_the_answer", "L3: the lease runs from the answer"},
 	{"mutant_context_used_again", "L3: the context of a ReadIndex is used again"},
-	{"mutant_clock_not_read", "L3: the clock is not read at the read"},
+	{"mutant_clock_not_read", "L3: the clock is not read for the read"},
 	{"mutant_proposed_twice", "a proposal is proposed again"},
 	{"mutant_promise_left_to_raft", "L1: the promise is left to raft"},
 	{"mutant_ticks_after_messages", "T1: missed ticks are stepped, after the messages"},
