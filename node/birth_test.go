@@ -1,6 +1,7 @@
 package node
 
 import (
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -39,6 +40,18 @@ func begin(t *testing.T, fs vfs.FS, meta *kvdv1.MetaState, found func(storage.Lo
 	}
 }
 
+// locksApart takes no lock while the disk is cloned: MemFS.Lock would wait for the clone's end, and the clone for its.
+type locksApart struct {
+	vfs.FS
+	mu *sync.Mutex
+}
+
+func (f locksApart) Lock(name string) (io.Closer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.FS.Lock(name)
+}
+
 // TestCrashAtBirth crashes before every write to the disk with which a founded node makes its stores and its first
 // replicas. The next start makes them all, and needs not to once they were made (B1).
 func TestCrashAtBirth(t *testing.T) {
@@ -59,7 +72,7 @@ func TestCrashAtBirth(t *testing.T) {
 		}
 	}
 	found := func(log storage.Log, state storage.State) { require.NoError(t, Found(meta, 2, log, state)) }
-	core, end := begin(t, errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+	core, end := begin(t, errorfs.Wrap(locksApart{disk, &mu}, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
 			clone()
 		}
