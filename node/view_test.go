@@ -205,6 +205,7 @@ func TestClockIsReadForTheRead(t *testing.T) {
 	r := newReadable(t)
 	r.lease()
 	require.True(t, r.get("k", ByLease(r.now), func() {}).Ok)
+	require.False(t, r.get("k", ByLease(0), func() {}).Ok, "nobody has read the clock")
 	_, _, until := r.view.Lead()
 	r.now = until - 1
 	require.True(t, r.get("k", ByLease(r.now), func() {}).Ok)
