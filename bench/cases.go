@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/kvdstore/kvd/bench/load"
 	"github.com/kvdstore/kvd/bench/peers"
@@ -72,7 +73,7 @@ func (c *comparison) trial(s *settings, store, kind string) (*trial, bool) {
 	if len(c.only) > 0 && !slices.Contains(c.only, kind) {
 		return nil, false
 	}
-	if c.name == killCase && (store != "kvd-3" && store != "etcd-3") {
+	if c.name == killCase && !strings.HasSuffix(store, "-3") {
 		return nil, false
 	}
 	t := &trial{clients: c.clients, depth: max(c.depth, 1), warm: s.warm, length: s.length}

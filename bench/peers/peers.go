@@ -63,8 +63,10 @@ type recipe struct {
 var recipes = []recipe{
 	{"kvd-3", "kvd", 3, startKVD},
 	{"kvd-1", "kvd", 1, startKVD},
-	{"etcd-3", "etcd", 3, startEtcd},
-	{"etcd-1", "etcd", 1, startEtcd},
+	{"etcd-3", "etcd", 3, etcd("go.mod")},
+	{"etcd-1", "etcd", 1, etcd("go.mod")},
+	{"etcd36-3", "etcd", 3, etcd("etcd36.mod")},
+	{"etcd36-1", "etcd", 1, etcd("etcd36.mod")},
 	{"redis", "redis", 1, redis("no")},
 	{"redis-always", "redis", 1, redis("always")},
 	{"memcached", "memcached", 1, startMemcached},
@@ -193,32 +195,35 @@ func startKVD(ctx context.Context, c Config, s *Store, servers int) (err error) 
 	return err
 }
 
-func startEtcd(ctx context.Context, c Config, s *Store, servers int) error {
-	binary := filepath.Join(c.Binaries, "etcdsrv")
-	if err := buildEtcd(ctx, binary); err != nil {
-		return err
-	}
-	ports, err := local.FreePorts(2*servers, 0)
-	if err != nil {
-		return err
-	}
-	var list []string
-	for i := range servers {
-		list = append(list, fmt.Sprintf("e%d=%s", i+1, ports[servers+i]))
-	}
-	for i := range servers {
-		name := fmt.Sprintf("e%d", i+1)
-		s.Endpoints = append(s.Endpoints, ports[i])
-		if err := s.process(c, binary, "-name", name, "-dir", filepath.Join(c.Dir, s.Name, name), "-client", ports[i], "-peer", ports[servers+i],
-			"-cluster", strings.Join(list, ",")); err != nil {
+// etcd starts the version that a module file of bench/etcdsrv names.
+func etcd(modfile string) func(context.Context, Config, *Store, int) error {
+	return func(ctx context.Context, c Config, s *Store, servers int) error {
+		binary := filepath.Join(c.Binaries, "etcdsrv-"+strings.TrimSuffix(modfile, ".mod"))
+		if err := buildEtcd(ctx, binary, modfile); err != nil {
 			return err
 		}
+		ports, err := local.FreePorts(2*servers, 0)
+		if err != nil {
+			return err
+		}
+		var list []string
+		for i := range servers {
+			list = append(list, fmt.Sprintf("e%d=%s", i+1, ports[servers+i]))
+		}
+		for i := range servers {
+			name := fmt.Sprintf("e%d", i+1)
+			s.Endpoints = append(s.Endpoints, ports[i])
+			if err := s.process(c, binary, "-name", name, "-dir", filepath.Join(c.Dir, s.Name, name), "-client", ports[i], "-peer", ports[servers+i],
+				"-cluster", strings.Join(list, ",")); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return nil
 }
 
 // buildEtcd builds the server of the module beside this one, unless that is done.
-func buildEtcd(ctx context.Context, binary string) error {
+func buildEtcd(ctx context.Context, binary, modfile string) error {
 	if _, err := os.Stat(binary); err == nil {
 		return nil
 	}
@@ -226,7 +231,7 @@ func buildEtcd(ctx context.Context, binary string) error {
 	if err != nil {
 		return fmt.Errorf("find the module: %w", err)
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+	build := exec.CommandContext(ctx, "go", "build", "-modfile", modfile, "-o", binary, ".")
 	build.Dir = filepath.Join(strings.TrimSpace(string(root)), "bench", "etcdsrv")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build etcd: %w\n%s", err, out)

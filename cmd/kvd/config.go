@@ -39,6 +39,7 @@ type settings struct {
 	cert, key, ca                                         string
 	level                                                 slog.Level
 	format                                                string
+	governed                                              bool // --scheduling
 	origins                                               []origin
 }
 
@@ -61,6 +62,7 @@ func defineFlags(f *pflag.FlagSet) {
 	f.String("region", "", "where this node is")
 	f.Int("replicas", 3, "replicas of each shard, at most as many as there are nodes")
 	f.String("memory", "", "memory for cache, memtables and queues, for example 2GiB (default: a quarter of the cgroup's limit, else an eighth of the machine's)")
+	f.String("scheduling", "auto", "of this process' threads: auto (SCHED_BATCH, unless other programs leave no processor free) or normal (SCHED_OTHER)")
 	f.String("tls-cert", "", "certificate of this node (PEM)")
 	f.String("tls-key", "", "its key (PEM)")
 	f.String("tls-ca", "", "certificates that others must be signed by (PEM)")
@@ -280,6 +282,10 @@ func (s *settings) check(k *koanf.Koanf) error {
 	}
 	if s.format != "text" && s.format != "json" {
 		bad("log-format", "text or json, is "+s.format)
+	}
+	scheduling := k.String("scheduling")
+	if s.governed = scheduling == "auto"; !s.governed && scheduling != "normal" {
+		bad("scheduling", "auto or normal, is "+scheduling)
 	}
 	return errors.Join(problems...)
 }

@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/kvdstore/kvd/internal/sched"
 	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/node"
 	"github.com/kvdstore/kvd/server"
@@ -76,6 +77,9 @@ func run(s *settings) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	if s.governed {
+		go sched.Run(ctx, d.logger)
+	}
 	if err := d.open(ctx); err != nil {
 		return errors.Join(err, lis.Close())
 	}
