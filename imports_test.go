@@ -40,7 +40,7 @@ var allowed = map[string][]string{
 	"client":          {"kv", "api/kvd/v1", "api/wire", "client/route"},
 	"check":           {"kv"},
 	"sim":             {"kv", "api/kvd/v1", "api/wire", "client/route", "storage", "cache", "shard", "raftmeta", "node", "check"},
-	"cmd/kvd":         {"kv", "raftmeta", "node", "server", "transport", "internal/faults"},
+	"cmd/kvd":         {"kv", "raftmeta", "node", "server", "transport", "internal/faults", "internal/sched"},
 	"cmd/kvcli":       {"kv", "api/kvd/v1", "api/wire", "client", "geo", "backup", "check", "jepsen/workload"},
 	"bench/local":     {"kv"},
 	"bench":           {"kv", "bench/echo", "bench/hitrate", "bench/load", "bench/measure", "bench/peers", "bench/report", "bench/target", "bench/turns", "bench/local", "cache", "internal/wait"},
@@ -67,6 +67,7 @@ var allowed = map[string][]string{
 
 	"sim/cmd/simulate": {"kv", "sim"},
 	"internal/wait":    {},
+	"internal/sched":   {},
 	"jepsen/report":    {"kv", "check", "jepsen/workload"},
 	"internal/faults":  {"kv", "api/kvd/v1", "check"}, // Of test builds alone: TestNormalBuild.
 }

@@ -101,14 +101,17 @@ func (s *settings) cuts() (list [][]byte, err error) {
 	return list, nil
 }
 
-// stores are the names of those that are compared.
+// stores are the names of those that are compared: an older etcd only if it is asked for.
 func (s *settings) stores() []string {
-	return s.chosen(peers.Names())
+	list := s.chosen(peers.Names())
+	if len(list) == len(peers.Names()) {
+		list = slices.DeleteFunc(list, func(name string) bool { return strings.HasPrefix(name, "etcd36") })
+	}
+	return list
 }
 
 // chosen are those of some names that --only has, all if it has none of them.
-func (s *settings) chosen(names []string) []string {
-	var list []string
+func (s *settings) chosen(names []string) (list []string) {
 	for _, name := range names {
 		if slices.Contains(s.only, name) {
 			list = append(list, name)

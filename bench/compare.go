@@ -41,7 +41,7 @@ const (
 func parseCompare(args []string) (*settings, error) {
 	s := &settings{}
 	f := pflag.NewFlagSet("bench compare", pflag.ContinueOnError)
-	f.StringSliceVar(&s.only, "only", nil, "stores and cases, of "+strings.Join(peers.Names(), ", ")+"; "+strings.Join(caseNames(), ", ")+" (default: all)")
+	f.StringSliceVar(&s.only, "only", nil, "stores and cases, of "+strings.Join(peers.Names(), ", ")+"; "+strings.Join(caseNames(), ", ")+" (default: all, but etcd36 only by name)")
 	f.IntVar(&s.rounds, "rounds", 3, "of each case, 1 to 100")
 	f.DurationVar(&s.length, "time", 10*time.Second, "length of each run")
 	f.DurationVar(&s.warm, "warm", 2*time.Second, "length of the same load before it, which does not count")

@@ -28,7 +28,12 @@ func TestCompareRefused(t *testing.T) {
 func TestCases(t *testing.T) {
 	s, err := parseCompare(nil)
 	require.NoError(t, err)
-	require.Equal(t, peers.Names(), s.stores())
+	require.Subset(t, peers.Names(), s.stores())
+	require.Len(t, s.stores(), len(peers.Names())-2)
+	require.NotContains(t, s.stores(), "etcd36-3")
+	old, err := parseCompare([]string{"--only", "etcd36-1,kvd-1"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"kvd-1", "etcd36-1"}, old.stores())
 	for i := range comparisons {
 		c := &comparisons[i]
 		var list []string

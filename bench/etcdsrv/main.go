@@ -1,6 +1,6 @@
 // Etcdsrv runs one member of an etcd cluster, by etcd's own embed package and with its defaults: every answer to a write
 // waits for the same sync as kvd's. It is a module of its own, so that kvd does not depend on etcd's server; go.mod names the newest
-// etcd, and etcd36.mod (go build -modfile etcd36.mod) the one before.
+// etcd, and etcd36.mod the one before: go build -modfile etcd36.mod, go mod tidy -modfile etcd36.mod.
 //
 //	etcdsrv --name e1 --dir DIR --client 127.0.0.1:2379 --peer 127.0.0.1:2380 --cluster e1=127.0.0.1:2380
 package main

@@ -62,7 +62,7 @@ func defineFlags(f *pflag.FlagSet) {
 	f.String("region", "", "where this node is")
 	f.Int("replicas", 3, "replicas of each shard, at most as many as there are nodes")
 	f.String("memory", "", "memory for cache, memtables and queues, for example 2GiB (default: a quarter of the cgroup's limit, else an eighth of the machine's)")
-	f.String("scheduling", "auto", "of this process' threads: auto (SCHED_BATCH, unless other programs leave no processor free) or normal (SCHED_OTHER)")
+	f.String("scheduling", "auto", "of this process' threads: auto (SCHED_BATCH, unless they wait much longer than they run) or normal (as kvd is started)")
 	f.String("tls-cert", "", "certificate of this node (PEM)")
 	f.String("tls-key", "", "its key (PEM)")
 	f.String("tls-ca", "", "certificates that others must be signed by (PEM)")

@@ -4,58 +4,47 @@ import (
 	"context"
 	"log/slog"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// The policies, as the kernel numbers them.
-const (
-	other = unix.SCHED_NORMAL
-	batch = unix.SCHED_BATCH
-)
-
-// Run chooses the policy of this process' threads until ctx ends, and leaves it as it is then. Where it cannot, it says so and leaves
-// SCHED_OTHER.
+// Run chooses the policy of this process' threads until ctx ends, and leaves it as it is then. Where it cannot see how they fare, they
+// are of SCHED_OTHER.
 func Run(ctx context.Context, logger *slog.Logger) {
-	if attr, err := unix.SchedGetAttr(0, 0); err == nil && attr.Policy != other {
+	if policy, _, err := policyOf(0); err == nil && policy != policyOther {
 		return
 	}
-	if err := govern(ctx, logger); err != nil {
-		logger.Info("threads keep SCHED_OTHER", "error", err)
-		_ = change(batch, other)
-	}
-}
-
-func govern(ctx context.Context, logger *slog.Logger) error {
-	var g governor
 	var m meter
 	if _, err := m.read(); err != nil {
-		return err
+		logger.Info("threads stay of SCHED_OTHER", "error", err)
+		return
 	}
 	tick := time.NewTicker(window)
 	defer tick.Stop()
-	var seen look
-	for {
+	var g governor
+	for seen := (look{}); ; {
 		was := g.batch
-		switch is := g.decide(time.Now(), seen); {
-		case is && !was:
-			if err := change(other, batch); err != nil {
-				return err
-			}
-		case was && !is:
-			if err := change(batch, other); err != nil {
-				return err
-			}
-			logger.Debug("other programs compute without a rest: threads are of SCHED_OTHER", "ran", seen.ran, "waited", seen.waited)
+		// Every time, for threads that were missed before.
+		var err error
+		if g.decide(time.Now(), seen) {
+			err = change(policyOther, policyBatch)
+		} else {
+			err = change(policyBatch, policyOther)
+		}
+		switch {
+		case err != nil:
+			logger.Debug("change how threads are scheduled", "error", err)
+		case was && !g.batch:
+			logger.Info("threads wait much longer than they run: they are of SCHED_OTHER", "ran", seen.ran, "waited", seen.waited)
+		case !was && g.batch:
+			logger.Info("threads are of SCHED_BATCH")
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
-		var err error
 		if seen, err = m.read(); err != nil {
-			return err
+			logger.Debug("see how threads are scheduled", "error", err)
+			g.fall(time.Now())
 		}
 	}
 }
