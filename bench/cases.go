@@ -103,22 +103,19 @@ func (s *settings) cuts() (list [][]byte, err error) {
 
 // stores are the names of those that are compared: an older etcd only if it is asked for.
 func (s *settings) stores() []string {
-	list := s.chosen(peers.Names())
-	if len(list) == len(peers.Names()) {
-		list = slices.DeleteFunc(list, func(name string) bool { return strings.HasPrefix(name, "etcd36") })
-	}
-	return list
+	usual := slices.DeleteFunc(peers.Names(), func(name string) bool { return strings.HasPrefix(name, "etcd36") })
+	return s.chosen(peers.Names(), usual)
 }
 
-// chosen are those of some names that --only has, all if it has none of them.
-func (s *settings) chosen(names []string) (list []string) {
+// chosen are those of some names that --only has, the usual ones if it has none of them.
+func (s *settings) chosen(names, usual []string) (list []string) {
 	for _, name := range names {
 		if slices.Contains(s.only, name) {
 			list = append(list, name)
 		}
 	}
 	if len(list) == 0 {
-		return names
+		return usual
 	}
 	return list
 }

@@ -214,7 +214,7 @@ func (c *contest) all(ctx context.Context) error {
 	return nil
 }
 
-func (c *contest) chosenCases() []string { return c.chosen(caseNames()) }
+func (c *contest) chosenCases() []string { return c.chosen(caseNames(), caseNames()) }
 
 // start starts all stores. One whose program is not installed is left out.
 func (c *contest) start(ctx context.Context, how peers.Config) error {

@@ -34,6 +34,9 @@ func TestCases(t *testing.T) {
 	old, err := parseCompare([]string{"--only", "etcd36-1,kvd-1"})
 	require.NoError(t, err)
 	require.Equal(t, []string{"kvd-1", "etcd36-1"}, old.stores())
+	every, err := parseCompare([]string{"--only", strings.Join(peers.Names(), ",")})
+	require.NoError(t, err)
+	require.Equal(t, peers.Names(), every.stores())
 	for i := range comparisons {
 		c := &comparisons[i]
 		var list []string
@@ -65,7 +68,7 @@ func TestOnly(t *testing.T) {
 	s, err := parseCompare([]string{"--only", "get-1,echo-1,kvd-3"})
 	require.NoError(t, err)
 	require.Equal(t, []string{"kvd-3", "echo-1"}, s.stores())
-	require.Equal(t, []string{"get-1"}, s.chosen(caseNames()))
+	require.Equal(t, []string{"get-1"}, s.chosen(caseNames(), caseNames()))
 	cuts, err := s.cuts()
 	require.NoError(t, err)
 	require.Len(t, cuts, 6)

@@ -9,11 +9,15 @@ import (
 // Run chooses the policy of this process' threads until ctx ends, and leaves it as it is then. Where it cannot see how they fare, they
 // are of SCHED_OTHER.
 func Run(ctx context.Context, logger *slog.Logger) {
+	var m meter
+	govern(ctx, logger, m.read)
+}
+
+func govern(ctx context.Context, logger *slog.Logger, read func() (look, error)) {
 	if policy, _, err := policyOf(0); err == nil && policy != policyOther {
 		return
 	}
-	var m meter
-	if _, err := m.read(); err != nil {
+	if _, err := read(); err != nil {
 		logger.Info("threads stay of SCHED_OTHER", "error", err)
 		return
 	}
@@ -42,7 +46,7 @@ func Run(ctx context.Context, logger *slog.Logger) {
 			return
 		case <-tick.C:
 		}
-		if seen, err = m.read(); err != nil {
+		if seen, err = read(); err != nil {
 			logger.Debug("see how threads are scheduled", "error", err)
 			g.fall(time.Now())
 		}

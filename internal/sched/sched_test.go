@@ -2,9 +2,12 @@ package sched
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"runtime"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -142,9 +145,51 @@ func TestRun(t *testing.T) {
 		defer close(ended)
 		Run(ctx, slog.Default())
 	}()
-	require.Eventually(t, func() bool { p := policies(t); return p[policyOther] == 0 && p[policyBatch] > 0 }, time.Minute, window)
+	require.Eventually(t, func() bool { return mostly(t) == policyBatch }, time.Minute, window)
 	cancel()
 	<-ended
+}
+
+// mostly is the policy of most threads: a new one may have that of before.
+func mostly(t *testing.T) uintptr {
+	if p := policies(t); p[policyBatch] > p[policyOther] {
+		return policyBatch
+	}
+	return policyOther
+}
+
+// TestGovern: threads become what the governor decides of what is seen, and of SCHED_OTHER where nothing is.
+func TestGovern(t *testing.T) {
+	asUsual(t)
+	synctest.Test(t, func(t *testing.T) {
+		var seen atomic.Pointer[look] // Nil for nothing.
+		read := func() (look, error) {
+			if l := seen.Load(); l != nil {
+				return *l, nil
+			}
+			return look{}, errors.New("blind")
+		}
+		idle, full := &look{idle: 1}, &look{ran: time.Millisecond, waited: time.Second}
+		govern(t.Context(), slog.Default(), read)
+		require.EqualValues(t, policyOther, mostly(t), "blind from the beginning")
+		seen.Store(idle)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go govern(ctx, slog.Default(), read)
+		after := func(looks int) uintptr {
+			time.Sleep(time.Duration(looks) * window)
+			synctest.Wait()
+			return mostly(t)
+		}
+		require.EqualValues(t, policyBatch, after(0))
+		seen.Store(full)
+		require.EqualValues(t, policyBatch, after(windows-1))
+		require.EqualValues(t, policyOther, after(1))
+		seen.Store(idle)
+		require.EqualValues(t, policyBatch, after(windows))
+		seen.Store(nil)
+		require.EqualValues(t, policyOther, after(1))
+	})
 }
 
 // TestMeter: what is read is of the time since it was read before.
