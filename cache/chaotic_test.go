@@ -18,11 +18,11 @@ func play(store *Chaotic, calls uint64) string {
 	for i := range 5000 {
 		hash := rnd.Uint64N(20)
 		if rnd.IntN(2) == 0 {
-			store.Set(hash, &Entry{Key: []byte{1}, Record: kv.Record{Revision: kv.Revision(i)}}, 1)
+			store.Set(hash, NewEntry(0, []byte{1}, kv.Record{Revision: kv.Revision(i)}, 0), 1)
 			continue
 		}
 		if e, ok := store.Get(hash); ok {
-			fmt.Fprintf(&out, "%d=%d ", hash, e.Record.Revision)
+			fmt.Fprintf(&out, "%d=%d ", hash, e.Record().Revision)
 		} else {
 			fmt.Fprintf(&out, "%d- ", hash)
 		}
@@ -45,10 +45,10 @@ func TestChaoticMisbehaves(t *testing.T) {
 		hash := rnd.Uint64N(2000)
 		if i%2 == 0 {
 			last[hash] = kv.Revision(i)
-			store.Set(hash, &Entry{Key: []byte{1}, Record: kv.Record{Revision: kv.Revision(i)}}, 1)
+			store.Set(hash, NewEntry(0, []byte{1}, kv.Record{Revision: kv.Revision(i)}, 0), 1)
 		} else if e, ok := store.Get(hash); !ok {
 			absent++
-		} else if e.Record.Revision < last[hash] {
+		} else if e.Record().Revision < last[hash] {
 			older++
 		} else {
 			current++
@@ -63,7 +63,7 @@ func TestChaoticMisbehaves(t *testing.T) {
 	require.NotZero(t, store.Metrics().Dropped)
 	require.EqualValues(t, len(store.entries)*(1+EntryOverheadBytes), store.Metrics().Bytes)
 	store.Close()
-	store.Set(1, &Entry{}, 1)
+	store.Set(1, emptyEntry, 1)
 	_, ok := store.Get(1)
 	require.False(t, ok)
 }

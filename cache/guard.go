@@ -20,24 +20,7 @@ const (
 	stripeEvery, stripeBytes = 96, 8
 	// BytesMin is the smallest cache there is.
 	BytesMin = 1 << 20
-	// EntryOverheadBytes is what an entry takes besides its key and value: the entry itself, and what Ristretto
-	// keeps of it in its maps (measured at about 172 B); the window keeps less (60 to 80 B).
-	EntryOverheadBytes = 220
 )
-
-// Entry is a record with what proves it current. It is immutable, and shared by all readers.
-type Entry struct {
-	Key         []byte
-	Record      kv.Record
-	Incarnation kv.Incarnation
-	// Word is the stripe's at the moment that the record was current. It has no writers.
-	Word Word
-}
-
-// cost is what the entry takes in memory, in bytes.
-func (e *Entry) cost() int64 {
-	return int64(len(e.Key)+len(e.Record.Value)) + EntryOverheadBytes
-}
 
 // Store keeps entries by hash, as well as it likes: it may drop, delay or reorder inserts and forget entries, and Get may return
 // what was given to Set under another hash, though it seldom should. All methods may be called by any goroutine, beside
@@ -114,16 +97,20 @@ func (g *Guard) Get(inc kv.Incarnation, key []byte, now int64) (rec kv.Record, w
 		return kv.Record{}, word, false
 	}
 	e, ok := g.store.Get(hash)
-	if !ok || e.Incarnation != inc || !bytes.Equal(e.Key, key) || e.Record.ExpiredAt(now) {
+	if !ok || e.incarnation != inc || !bytes.Equal(e.Key(), key) {
 		g.count.miss(false)
 		return kv.Record{}, word, false
 	}
-	if e.Word != word && !mutantWithoutStamps {
+	if rec = e.Record(); rec.ExpiredAt(now) {
+		g.count.miss(false)
+		return kv.Record{}, word, false
+	}
+	if e.word != word && !mutantWithoutStamps {
 		g.count.miss(true)
 		return kv.Record{}, word, false
 	}
 	g.count.hit()
-	return e.Record, word, true
+	return rec, word, true
 }
 
 // Word is the word of a key's stripe, for who is not to look the key up: it goes on as after a miss.
@@ -182,13 +169,10 @@ func (g *Guard) Lower(r Raised, inc kv.Incarnation, key []byte, insert *kv.Recor
 	}
 }
 
-// insert copies key and value into one buffer: a value often lies within a much larger one (a log entry), which
-// the cache would otherwise keep alive without counting it.
+// insert offers a copy: a value often lies within a much larger one (a log entry), which the cache would otherwise keep alive
+// without counting it.
 func (g *Guard) insert(hash uint64, inc kv.Incarnation, key []byte, rec kv.Record, word Word) {
-	buf := make([]byte, 0, len(key)+len(rec.Value))
-	buf = append(append(buf, key...), rec.Value...)
-	rec.Value = buf[len(key):len(buf):len(buf)]
-	e := &Entry{Key: buf[:len(key):len(key)], Record: rec, Incarnation: inc, Word: word}
+	e := NewEntry(inc, key, rec, word)
 	g.store.Set(hash, e, e.cost())
 }
 

@@ -215,7 +215,7 @@ func TestHashCollision(t *testing.T) {
 	guard := New(store, 1)
 	defer guard.Close()
 	hash := guard.Hash([]byte("b"))
-	e := &Entry{Key: []byte("a"), Record: kv.Record{Value: []byte("of a"), Revision: 1}, Incarnation: 1}
+	e := NewEntry(1, []byte("a"), kv.Record{Value: []byte("of a"), Revision: 1}, 0)
 	store.Set(hash, e, e.cost())
 	store.cache.Wait()
 	_, found := store.Get(hash)

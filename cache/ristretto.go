@@ -51,7 +51,7 @@ type Ristretto struct {
 
 // emptyEntry holds the place of an entry that was to grow a cache that is over its bound. No key is empty, so it
 // is never served.
-var emptyEntry = &Entry{}
+var emptyEntry = NewEntry(0, nil, kv.Record{}, 0)
 
 // NewRistretto makes a store of at most about maxBytes, its bookkeeping included.
 func NewRistretto(maxBytes int64) (*Ristretto, error) {

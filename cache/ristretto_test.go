@@ -34,7 +34,7 @@ func TestTwoQueuedSets(t *testing.T) {
 			guard.Lower(raised, 1, key, &kv.Record{Value: []byte("v"), Revision: rev + 1})
 		}
 		store.cache.Wait()
-		if e, ok := store.Get(guard.Hash(key)); ok && e.Record.Revision == 1 {
+		if e, ok := store.Get(guard.Hash(key)); ok && e.Record().Revision == 1 {
 			older++
 		}
 		if rec, _, hit := guard.Get(1, key, 0); hit {
@@ -63,7 +63,7 @@ func TestDroppedInsert(t *testing.T) {
 	require.EqualValues(t, 1, store.Metrics().Dropped)
 	e, found := store.Get(guard.Hash(key))
 	require.True(t, found)
-	require.EqualValues(t, 1, e.Record.Revision)
+	require.EqualValues(t, 1, e.Record().Revision)
 	_, _, hit = guard.Get(1, key, 0)
 	require.False(t, hit)
 	store.pendingBytes.Store(0)
@@ -91,7 +91,7 @@ func TestRistrettoBytes(t *testing.T) {
 	for _, size := range []int{10, 1000, 5001, 20_000, 20_001, 200_000} {
 		for round := range 3 {
 			for i := range 400 {
-				e := &Entry{Key: fmt.Appendf(nil, "key-%d", i), Record: kv.Record{Value: make([]byte, size)}}
+				e := NewEntry(0, fmt.Appendf(nil, "key-%d", i), kv.Record{Value: make([]byte, size)}, 0)
 				store.Set(uint64(i)*0x9e3779b97f4a7c15+uint64(size&1), e, e.cost())
 				if i%16 == round {
 					most = max(most, resident())
@@ -117,7 +117,7 @@ func TestRistrettoBytes(t *testing.T) {
 func TestRistrettoPending(t *testing.T) {
 	store := newRistretto(t, 2<<20)
 	store.pendingBytes.Store(store.pendingBytesMax)
-	e := &Entry{Key: []byte("a")}
+	e := NewEntry(0, []byte("a"), kv.Record{}, 0)
 	store.Set(1, e, e.cost())
 	require.EqualValues(t, 1, store.Metrics().Dropped)
 	store.pendingBytes.Store(0)
@@ -129,7 +129,7 @@ func TestRistrettoPending(t *testing.T) {
 
 // TestRistrettoLargest: the largest entry fits a cache that is not tiny, and one too large does no harm.
 func TestRistrettoLargest(t *testing.T) {
-	large := &Entry{Key: make([]byte, kv.KeyBytesMax), Record: kv.Record{Value: make([]byte, kv.ValueBytesMax)}}
+	large := NewEntry(0, make([]byte, kv.KeyBytesMax), kv.Record{Value: make([]byte, kv.ValueBytesMax)}, 0)
 	store := newRistretto(t, 8<<20)
 	store.Set(1, large, large.cost())
 	store.cache.Wait()
@@ -147,7 +147,7 @@ func TestRistrettoLargest(t *testing.T) {
 func full(t *testing.T, store *Ristretto) {
 	hash := uint64(1000)
 	for ; store.window.heldBytes() == 0; hash++ {
-		e := &Entry{Key: []byte("k"), Record: kv.Record{Value: make([]byte, 500)}}
+		e := NewEntry(0, []byte("k"), kv.Record{Value: make([]byte, 500)}, 0)
 		store.Set(hash, e, e.cost())
 		store.cache.Wait()
 	}
@@ -163,7 +163,7 @@ func TestNewKeyInFullStore(t *testing.T) {
 	store := newRistretto(t, 1<<20)
 	full(t, store)
 	set := func(hash uint64) {
-		e := &Entry{Key: []byte("k"), Record: kv.Record{Value: make([]byte, 500)}}
+		e := NewEntry(0, []byte("k"), kv.Record{Value: make([]byte, 500)}, 0)
 		store.Set(hash, e, e.cost())
 	}
 	for round := range uint64(20) {
@@ -192,7 +192,7 @@ func TestEvictedComesBack(t *testing.T) {
 	store := newRistretto(t, 1<<20)
 	full(t, store)
 	held := store.window.heldBytes()
-	large := &Entry{Key: []byte("k"), Record: kv.Record{Value: make([]byte, 10_000)}}
+	large := NewEntry(0, []byte("k"), kv.Record{Value: make([]byte, 10_000)}, 0)
 	store.insert(1, large)
 	store.cache.Wait()
 	require.True(t, store.resident(1))
@@ -203,12 +203,12 @@ func TestEvictedComesBack(t *testing.T) {
 	}
 
 	store = newRistretto(t, 1<<20)
-	e := &Entry{Key: []byte("k")}
+	e := NewEntry(0, []byte("k"), kv.Record{}, 0)
 	store.evicted(&ristretto.Item[*Entry]{Key: 7, Value: e})
 	got, found := store.Get(7)
 	require.True(t, found)
 	require.Same(t, e, got)
-	for _, none := range []*Entry{nil, emptyEntry, {Key: make([]byte, store.window.largest())}} {
+	for _, none := range []*Entry{nil, emptyEntry, NewEntry(0, make([]byte, store.window.largest()), kv.Record{}, 0)} {
 		store.evicted(&ristretto.Item[*Entry]{Key: 8, Value: none})
 		_, found = store.Get(8)
 		require.False(t, found)
@@ -220,7 +220,7 @@ func TestUpdateWhereItIs(t *testing.T) {
 	store := newRistretto(t, 1<<20)
 	full(t, store)
 	update := func(hash uint64) {
-		e := &Entry{Key: []byte("new"), Record: kv.Record{Value: make([]byte, 500)}}
+		e := NewEntry(0, []byte("new"), kv.Record{Value: make([]byte, 500)}, 0)
 		store.Set(hash, e, e.cost())
 		got, found := store.Get(hash)
 		require.True(t, found)
@@ -247,7 +247,7 @@ func TestOfferKeepsTheNewer(t *testing.T) {
 		hash++
 	}
 	newer, _ := store.Get(hash)
-	store.offer(hash, &Entry{Key: []byte("older")})
+	store.offer(hash, NewEntry(0, []byte("older"), kv.Record{}, 0))
 	got, _ := store.Get(hash)
 	require.Same(t, newer, got)
 }

@@ -192,7 +192,7 @@ func (s *heldStore) deliver(n int) string {
 	set := s.waiting[n]
 	s.waiting = slices.Delete(s.waiting, n, n+1)
 	s.entries[set.hash] = set.entry
-	return show(set.entry.Record, true)
+	return show(set.entry.Record(), true)
 }
 
 func (s *heldStore) Metrics() cache.StoreMetrics { return cache.StoreMetrics{} }

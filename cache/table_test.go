@@ -8,12 +8,16 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/kvdstore/kvd/kv"
 )
 
 // crowded gives hashes whose searches begin in few places, the last of the table among them.
 func crowded(n uint64) uint64 { return (n/2%5-2)<<24 | n }
 
-func hashedEntry(hash uint64) *Entry { return &Entry{Key: binary.BigEndian.AppendUint64(nil, hash)} }
+func hashedEntry(hash uint64) *Entry {
+	return NewEntry(0, binary.BigEndian.AppendUint64(nil, hash), kv.Record{}, 0)
+}
 
 // TestTableModel plays calls by chance against a map.
 func TestTableModel(t *testing.T) {
@@ -73,7 +77,7 @@ func changeBesideReaders(t *testing.T, hashes uint64) {
 				hash := crowded(n%hashes + 2)
 				if _, e := table.find(hash); e != nil {
 					found.Add(1)
-					if got := binary.BigEndian.Uint64(e.Key); got != hash {
+					if got := binary.BigEndian.Uint64(e.Key()); got != hash {
 						wrong.Add(1)
 					}
 				}

@@ -19,7 +19,7 @@ func windowOf(entries int64) (w *window, left *[]uint64) {
 }
 
 func testEntry(extra int) *Entry {
-	return &Entry{Key: []byte("k"), Record: kv.Record{Value: make([]byte, extra)}}
+	return NewEntry(0, []byte("k"), kv.Record{Value: make([]byte, extra)}, 0)
 }
 
 func held(w *window, hash uint64) bool {
