@@ -55,5 +55,13 @@ func (e *Entry) Record() kv.Record {
 	return kv.Record{Value: e.part(int(e.keyBytes), int(e.valueBytes)), Revision: e.revision, ExpireAt: e.expireAt}
 }
 
+// last is the last byte of what follows, 0 without any.
+func (e *Entry) last() byte {
+	if n := int(e.keyBytes) + int(e.valueBytes); n > 0 {
+		return *(*byte)(unsafe.Add(unsafe.Pointer(e), entryBytes+n-1))
+	}
+	return 0
+}
+
 // cost is what the entry takes in memory, in bytes.
 func (e *Entry) cost() int64 { return int64(e.keyBytes) + int64(e.valueBytes) + EntryOverheadBytes }

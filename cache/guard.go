@@ -96,21 +96,76 @@ func (g *Guard) Get(inc kv.Incarnation, key []byte, now int64) (rec kv.Record, w
 		g.count.miss(false)
 		return kv.Record{}, word, false
 	}
-	e, ok := g.store.Get(hash)
-	if !ok || e.incarnation != inc || !bytes.Equal(e.Key(), key) {
+	e, _ := g.store.Get(hash)
+	rec, hit = g.judge(e, inc, key, now, word)
+	return rec, word, hit
+}
+
+// judge tells whether what the store has found, if not nil, is the key's and current by the word of its stripe, which was loaded
+// in this call or the one that asks.
+func (g *Guard) judge(e *Entry, inc kv.Incarnation, key []byte, now int64, word Word) (rec kv.Record, hit bool) {
+	if e == nil || e.incarnation != inc || !bytes.Equal(e.Key(), key) {
 		g.count.miss(false)
-		return kv.Record{}, word, false
+		return kv.Record{}, false
 	}
 	if rec = e.Record(); rec.ExpiredAt(now) {
 		g.count.miss(false)
-		return kv.Record{}, word, false
+		return kv.Record{}, false
 	}
 	if e.word != word && !mutantWithoutStamps {
 		g.count.miss(true)
-		return kv.Record{}, word, false
+		return kv.Record{}, false
 	}
 	g.count.hit()
-	return rec, word, true
+	return rec, true
+}
+
+// Sought is a key that is looked up beside others: Seek and then Take do together what Get does.
+type Sought struct {
+	// Key is what is sought; an empty one is passed over.
+	Key   []byte
+	hash  uint64
+	entry *Entry
+	// seen is there to have the memory read that Take will look at.
+	seen uint64
+}
+
+// Seek looks for the entries of some tens of keys. What one step asks of the memory for all of them is on its way at the same time,
+// where one Get after the other waits for it several times each. (A hit's word is loaded by Take. That its entry was found
+// before makes no difference: it never changes, and what it has of a word holds while the stripe has that one.)
+func (g *Guard) Seek(keys []Sought) {
+	for i := range keys {
+		keys[i].hash = g.Hash(keys[i].Key)
+	}
+	for i := range keys {
+		keys[i].seen = g.stripe(keys[i].hash).Load()
+	}
+	for i := range keys {
+		if s := &keys[i]; len(s.Key) > 0 {
+			s.entry, _ = g.store.Get(s.hash)
+		}
+	}
+	for i := range keys {
+		if e := keys[i].entry; e != nil {
+			keys[i].seen += uint64(e.word)
+		}
+	}
+	for i := range keys {
+		if e := keys[i].entry; e != nil {
+			keys[i].seen += uint64(e.last())
+		}
+	}
+}
+
+// Take ends it, with what Get gives.
+func (g *Guard) Take(s *Sought, inc kv.Incarnation, now int64) (rec kv.Record, word Word, hit bool) {
+	word = Word(g.stripe(s.hash).Load())
+	if word.Writers() != 0 && !mutantWithoutStamps {
+		g.count.miss(false)
+		return kv.Record{}, word, false
+	}
+	rec, hit = g.judge(s.entry, inc, s.Key, now, word)
+	return rec, word, hit
 }
 
 // Word is the word of a key's stripe, for who is not to look the key up: it goes on as after a miss.

@@ -46,6 +46,8 @@ const (
 	raceWriters, raceReaders = 3, 5
 	raceKeys                 = 12
 	raceSteps                = 4000
+	// raceTogether is how many keys a reader looks up together, or one by one.
+	raceTogether = 4
 )
 
 // racedKey is one key of the state store. Its writers take turns, as a shard's loop makes them.
@@ -73,9 +75,16 @@ func raceReadersAndWriters(t *testing.T, store Store, stripes int) {
 	for r := range raceReaders {
 		rnd := rand.New(rand.NewPCG(uint64(r), 2))
 		group.Go(func() {
-			for range 2 * raceSteps {
-				n := rnd.IntN(raceKeys)
-				if stale := keys[n].read(guard, raceKey(n)); stale != "" {
+			for range 2 * raceSteps / raceTogether {
+				var some [raceTogether]int
+				for i := range some {
+					some[i] = rnd.IntN(raceKeys)
+				}
+				read := readOneByOne
+				if r%2 == 1 {
+					read = readTogether
+				}
+				if stale := read(guard, &keys, some); stale != "" {
 					t.Error(stale)
 					return
 				}
@@ -110,10 +119,37 @@ func (k *racedKey) write(guard *Guard, key []byte, rnd *rand.Rand) {
 	k.acknowledged.Store(uint64(k.revision))
 }
 
-// read gets the key as a node does, and says what was wrong.
-func (k *racedKey) read(guard *Guard, key []byte) string {
-	least := k.acknowledged.Load()
-	rec, word, hit := guard.Get(1, key, 0)
+// readOneByOne gets keys as a node does, and says what was wrong.
+func readOneByOne(guard *Guard, keys *[raceKeys]racedKey, some [raceTogether]int) string {
+	for _, n := range some {
+		least := keys[n].acknowledged.Load()
+		rec, word, hit := guard.Get(1, raceKey(n), 0)
+		if stale := keys[n].judge(guard, raceKey(n), least, rec, word, hit); stale != "" {
+			return stale
+		}
+	}
+	return ""
+}
+
+// readTogether does the same for all keys at once.
+func readTogether(guard *Guard, keys *[raceKeys]racedKey, some [raceTogether]int) string {
+	var sought [raceTogether]Sought
+	var least [raceTogether]uint64
+	for i, n := range some {
+		sought[i].Key, least[i] = raceKey(n), keys[n].acknowledged.Load()
+	}
+	guard.Seek(sought[:])
+	for i, n := range some {
+		rec, word, hit := guard.Take(&sought[i], 1, 0)
+		if stale := keys[n].judge(guard, raceKey(n), least[i], rec, word, hit); stale != "" {
+			return stale
+		}
+	}
+	return ""
+}
+
+// judge says what was wrong with a read that began when the revision least was acknowledged, and fills the cache after a miss.
+func (k *racedKey) judge(guard *Guard, key []byte, least uint64, rec kv.Record, word Word, hit bool) string {
 	if !hit {
 		found := k.visible.Load()
 		if found == nil {
@@ -129,6 +165,61 @@ func (k *racedKey) read(guard *Guard, key []byte) string {
 		return fmt.Sprintf("%s: value of revision %d at revision %d", key, got, rec.Revision)
 	}
 	return ""
+}
+
+// TestSeekThenTake (C2): between the two a key may change, or stay what it is.
+func TestSeekThenTake(t *testing.T) {
+	const now = 100
+	key, rec := []byte("key"), kv.Record{Value: []byte("value"), Revision: 1, ExpireAt: now}
+	put := func(g *Guard, inc kv.Incarnation, insert *kv.Record) { g.Lower(g.Raise(key), inc, key, insert) }
+	for name, c := range map[string]struct {
+		between func(g *Guard)
+		inc     kv.Incarnation
+		now     int64
+		hit     bool
+	}{
+		"nothing":               {func(*Guard) {}, 1, now - 1, true},
+		"it expires":            {func(*Guard) {}, 1, now, false},
+		"other data":            {func(*Guard) {}, 2, now - 1, false},
+		"a writer is at work":   {func(g *Guard) { g.Raise(key) }, 1, now - 1, false},
+		"it is deleted":         {func(g *Guard) { put(g, 1, nil) }, 1, now - 1, false},
+		"it is written":         {func(g *Guard) { put(g, 1, &kv.Record{Revision: 2}) }, 1, now - 1, false},
+		"another of its stripe": {func(g *Guard) { g.Lower(g.Raise([]byte("else")), 1, []byte("else"), nil) }, 1, now - 1, false},
+		"the store forgets it":  {func(g *Guard) { g.Close() }, 1, now - 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := newRistretto(t, 4<<20)
+			g := New(store, 1)
+			put(g, 1, &rec)
+			store.cache.Wait()
+			before := g.Metrics()
+			sought := []Sought{{Key: key}, {}, {Key: []byte("no such key")}, {Key: key}}
+			g.Seek(sought)
+			c.between(g)
+			for i, want := range []bool{c.hit, false, false, c.hit} {
+				if len(sought[i].Key) == 0 {
+					continue
+				}
+				got, word, hit := g.Take(&sought[i], c.inc, c.now)
+				require.Equal(t, want, hit)
+				require.Equal(t, g.Word(key), word)
+				if want {
+					require.Equal(t, rec, got)
+				}
+			}
+			m := g.Metrics()
+			require.EqualValues(t, 3, m.Hits+m.Misses-before.Hits-before.Misses)
+		})
+	}
+	store := newRistretto(t, 4<<20)
+	g := New(store, 1)
+	e := NewEntry(1, []byte("another"), rec, 0)
+	store.Set(g.Hash(key), e, e.cost())
+	store.cache.Wait()
+	sought := []Sought{{Key: key}}
+	g.Seek(sought)
+	_, _, hit := g.Take(&sought[0], 1, 0)
+	require.False(t, hit, "another key with its hash")
 }
 
 // TestStuckStripe fills the count of writers: the stripe then misses for ever, rather than spilling into the

@@ -288,6 +288,18 @@ func (n *Node) TryGet(at time.Duration, key []byte) (rec kv.Record, found bool, 
 	return g.Record, g.Found, g.Header, done && g.Ok
 }
 
+// TryGets is TryGet for several keys, some tens.
+func (n *Node) TryGets(at time.Duration, reads []Read) {
+	l := n.locals.Load()
+	if l == nil || !n.serving.Load() {
+		for i := range reads {
+			reads[i].Get = Get{}
+		}
+		return
+	}
+	n.reader.LookAll(l, reads, ByLease(at))
+}
+
 // Get reads a key, on this node or the one that leads the shard. For a linearizable read TryGet was asked before: the first attempt does
 // not look into memory again.
 func (n *Node) Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error) {

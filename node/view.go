@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -165,12 +166,55 @@ func (r *Reader) Look(v *View, key []byte, proof Proof) (g Get, done bool) {
 	if !hit {
 		return g, false
 	}
-	if r.late(v, rec) {
-		return Get{}, true
+	r.hit(&g, key, rec)
+	return g, true
+}
+
+// hit takes what was in the cache.
+func (r *Reader) hit(g *Get, key []byte, rec kv.Record) {
+	if r.late(g.view, rec) {
+		*g = Get{}
+		return
 	}
 	g.Record, g.Found = rec, true
-	r.check(&g, key)
-	return g, true
+	r.check(g, key)
+}
+
+// Read is one of many reads from the cache: a key, and what Look would tell of it. Where it is not done, nothing is told.
+type Read struct {
+	Key []byte
+	Get
+}
+
+// together is how many reads are looked up together: what one step brings near must still be there in the next.
+const together = 32
+
+// LookAll does what Look does for each of some reads, of the replicas that hold their keys, with the same proof.
+func (r *Reader) LookAll(l *locals, reads []Read, proof Proof) {
+	for some := range slices.Chunk(reads, together) {
+		var keys [together]cache.Sought
+		for i := range some {
+			x := &some[i]
+			x.Get = Get{}
+			if v := l.find(x.Key); v != nil {
+				if x.Get = r.begin(v, x.Key, proof); x.view != nil {
+					keys[i].Key = x.Key
+				}
+			}
+		}
+		r.Guard.Seek(keys[:len(some)])
+		for i := range some {
+			x := &some[i]
+			if x.view == nil {
+				continue
+			}
+			if rec, _, hit := r.Guard.Take(&keys[i], x.state.incarnation, x.view.time.Load()); hit {
+				r.hit(&x.Get, x.Key, rec)
+			} else {
+				x.Get = Get{}
+			}
+		}
+	}
 }
 
 // Missed is Look by who knows that the key is not in the cache: it looks there for nothing, and counts no miss again.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -155,6 +156,72 @@ func TestReadAcrossAReplacement(t *testing.T) {
 	}
 }
 
+// together looks keys up together.
+func (r *readable) together(proof Proof, keys ...string) []Read {
+	reads := make([]Read, len(keys))
+	for i, key := range keys {
+		reads[i] = Read{Key: []byte(key), Get: Get{Ok: true, Found: true, Record: kv.Record{Revision: 99}}}
+	}
+	r.reader.LookAll(newLocals([]*View{r.view}), reads, proof)
+	return reads
+}
+
+// TestLookAll: it tells what Look tells of each key, of more than are looked up at a time too, and nothing of what is not there.
+func TestLookAll(t *testing.T) {
+	r := newReadable(t)
+	var keys []string
+	for i := range 2*together + 3 {
+		keys = append(keys, fmt.Sprintf("k%d", i))
+		if i%5 != 0 {
+			require.NoError(t, r.put(keys[i]).err)
+		}
+	}
+	r.lease()
+	for _, key := range keys {
+		r.get(key, ByReadIndex(), func() {}) // Then it is in memory: another of its stripe may have been written after it.
+	}
+	for proof, hits := range map[Proof]int{ByLease(r.now): 53, ByLease(0): 0, ByLease(r.now + time.Hour): 0, ByReadIndex(): 53} {
+		for i, x := range r.together(proof, keys...) {
+			if x.Ok {
+				hits--
+			}
+			one, done := r.reader.Look(r.view, []byte(keys[i]), proof)
+			require.Equal(t, done && one.Ok, x.Ok, "%s by %v", keys[i], proof)
+			require.Equal(t, x.Ok, x.Found)
+			if x.Ok {
+				require.Equal(t, []any{one.Record, one.Header}, []any{x.Record, x.Header})
+			} else {
+				require.Zero(t, x.Get)
+			}
+		}
+		require.Zero(t, hits)
+	}
+	narrow := *r.view.state.Load()
+	narrow.descriptor = &kv.Descriptor{Shard: 1, Span: kv.Span{End: []byte("k11")}, Epoch: narrow.descriptor.Epoch}
+	r.view.state.Store(&narrow)
+	got := r.together(ByReadIndex(), "k1", "k2", "k3")
+	require.Equal(t, []bool{true, false, false}, []bool{got[0].Ok, got[1].Ok, got[2].Ok}, "two are in another shard")
+}
+
+// TestLookAllAcrossAReplacement (L8): as TestReadAcrossAReplacement, for reads that are looked up together.
+func TestLookAllAcrossAReplacement(t *testing.T) {
+	for name, test := range replacements {
+		t.Run(name, func(t *testing.T) {
+			r := newReadable(t)
+			require.NoError(t, r.put("k").err)
+			r.cache.onGet = func() {
+				next := *r.view.state.Load()
+				test.change(&next)
+				r.view.state.Store(&next)
+				r.cache.onGet = nil
+			}
+			for _, x := range r.together(ByNothing(), "k", "k", "k") {
+				require.Equal(t, test.ok, x.Ok && x.Found)
+			}
+		})
+	}
+}
+
 // TestReadBesideACommit: from before a batch is visible until after it, nothing is served from memory (C1), and a read
 // of the store tells a revision that holds what it saw, a delete too (R2).
 func TestReadBesideACommit(t *testing.T) {
@@ -166,6 +233,7 @@ func TestReadBesideACommit(t *testing.T) {
 	r.state.around = func() {
 		_, hit := r.reader.Look(r.view, []byte("k"), ByNothing())
 		require.False(t, hit)
+		require.False(t, r.together(ByNothing(), "k")[0].Ok)
 		seen = append(seen, r.get("k", ByNothing(), func() {}))
 		chunk, err := r.reader.Scan(r.view, kv.ScanRequest{})
 		require.NoError(t, err)

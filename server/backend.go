@@ -18,7 +18,9 @@ type Backend interface {
 	// TryGet answers a linearizable read from memory at once, if this node may; at is a Moment after the request for it has come.
 	// The value is shared and read-only.
 	TryGet(at time.Duration, key []byte) (rec kv.Record, found bool, h kv.Header, ok bool)
-	// Get reads a key. Of a linearizable read TryGet was asked before.
+	// TryGets is TryGet for several keys, some tens: it takes less than as many calls. The values are shared and read-only.
+	TryGets(at time.Duration, reads []node.Read)
+	// Get reads a key. Of a linearizable read TryGet or TryGets was asked before.
 	Get(ctx context.Context, route kv.Route, key []byte, level kv.Level) (kv.Record, bool, kv.Header, error)
 	Write(ctx context.Context, route kv.Route, c *kv.Command) (kv.Result, kv.Header, error)
 	// Submit is Write without waiting, for at most until a deadline. done is called once, perhaps before Submit returns, from

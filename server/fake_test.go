@@ -17,6 +17,7 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/node"
 )
 
 // table is a backend of several shards whose chunks are short, and that can be told to hold or refuse.
@@ -68,6 +69,8 @@ func (m *table) TryGet(_ time.Duration, key []byte) (kv.Record, bool, kv.Header,
 	h, _, _ := m.shardOf(key)
 	return rec, found, h, found && !m.cold
 }
+
+func (m *table) TryGets(at time.Duration, reads []node.Read) { tryEach(m, at, reads) }
 
 func (m *table) Get(_ context.Context, _ kv.Route, key []byte, _ kv.Level) (kv.Record, bool, kv.Header, error) {
 	m.mu.Lock()

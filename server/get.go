@@ -18,18 +18,20 @@ import (
 // oneGet is a Get under way: what the request is decoded into, and the answer until it is encoded. What the backend keeps
 // of a request must not be used again: only those are that were answered from memory, of which it keeps nothing.
 type oneGet struct {
-	request kvdv1.GetRequest
-	header  kvdv1.RequestHeader
-	answer  getAnswer
+	getRequest
+	answer getAnswer
 }
 
 var gets = sync.Pool{New: func() any { return &oneGet{} }}
 
-// getRequest is a oneGet as the codec decodes it, and getReply as it encodes it.
-type (
-	getRequest oneGet
-	getReply   oneGet
-)
+// getRequest is what a GetRequest is decoded into, again and again.
+type getRequest struct {
+	request kvdv1.GetRequest
+	header  kvdv1.RequestHeader
+}
+
+// getReply is a oneGet as the codec encodes it.
+type getReply oneGet
 
 // Reset makes it empty; the key's memory stays.
 func (g *getRequest) Reset() {
@@ -90,13 +92,13 @@ func (s *Server) kvService() *grpc.ServiceDesc {
 // handleGet serves a Get.
 func (s *Server) handleGet(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 	g := gets.Get().(*oneGet)
-	if err := decode((*getRequest)(g)); err != nil {
+	if err := decode(&g.getRequest); err != nil {
 		return nil, err
 	}
 	s.calls.Add(1)
 	defer s.calls.Add(-1)
 	began := time.Now()
-	if at := time.Duration(0); s.api.fillGet(&at, &g.answer, &g.request) {
+	if s.api.fillGet(&g.answer, &g.request) {
 		s.get.took(time.Since(began), nil)
 		return (*getReply)(g), nil
 	}

@@ -74,7 +74,7 @@ func (s *service) Get(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetRespo
 	return resp, nil
 }
 
-// get reads what tryGet has not found.
+// get reads what was not found in memory.
 func (s *service) get(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetResponse, error) {
 	level, err := levelOf(r.GetLevel())
 	if err != nil {
@@ -95,31 +95,29 @@ func (s *service) get(ctx context.Context, r *kvdv1.GetRequest) (*kvdv1.GetRespo
 	return resp, nil
 }
 
-// tryGet answers from memory, or gives nil; at is as of fillGet.
-func (s *service) tryGet(at *time.Duration, r *kvdv1.GetRequest) *kvdv1.GetResponse {
-	a := &getAnswer{}
-	if !s.fillGet(at, a, r) {
-		return nil
-	}
-	return &a.response
+// mayTry tells whether a read may be answered from memory.
+func mayTry(r *kvdv1.GetRequest) bool {
+	return r.GetLevel() == kvdv1.Level_LINEARIZABLE && len(r.GetKey()) > 0
 }
 
-// fillGet makes an empty answer one from memory, if there is one. Nothing keeps the request then, or its key. at is a moment after
-// the request has come, for all requests of a message; the first that needs it sets it, in place of 0 (L3).
-func (s *service) fillGet(at *time.Duration, a *getAnswer, r *kvdv1.GetRequest) bool {
-	if r.GetLevel() != kvdv1.Level_LINEARIZABLE || len(r.GetKey()) == 0 {
+// fillGet makes an empty answer one from memory, if there is one. Nothing keeps the request then, or its key. The request has come
+// before the call (L3).
+func (s *service) fillGet(a *getAnswer, r *kvdv1.GetRequest) bool {
+	if !mayTry(r) {
 		return false
 	}
-	if *at == 0 {
-		*at = s.backend.Moment()
-	}
-	rec, found, h, ok := s.backend.TryGet(*at, r.GetKey())
+	rec, found, h, ok := s.backend.TryGet(s.backend.Moment(), r.GetKey())
 	if !ok {
 		return false
 	}
+	s.found(a, r, rec, found, h)
+	return true
+}
+
+// found makes an empty answer one of what was found.
+func (s *service) found(a *getAnswer, r *kvdv1.GetRequest, rec kv.Record, found bool, h kv.Header) {
 	a.fill(rec, found, h)
 	s.addStale(&a.header, routeOf(r.GetHeader()), r.GetKey())
-	return true
 }
 
 func (s *service) addStale(h *kvdv1.ResponseHeader, route kv.Route, key []byte) {
@@ -165,12 +163,28 @@ func (s *service) BatchGet(ctx context.Context, r *kvdv1.BatchGetRequest) (*kvdv
 	return out, nil
 }
 
+// tryAll looks for keys in memory, if the level allows it.
+func (s *service) tryAll(level kvdv1.Level, keys [][]byte) []node.Read {
+	if level != kvdv1.Level_LINEARIZABLE {
+		return nil
+	}
+	reads := make([]node.Read, len(keys))
+	for i, key := range keys {
+		reads[i].Key = key
+	}
+	s.backend.TryGets(s.backend.Moment(), reads)
+	return reads
+}
+
 func (s *service) getAll(ctx context.Context, r *kvdv1.BatchGetRequest, keys [][]byte) ([]*kvdv1.GetResponse, error) {
 	results, failed := make([]*kvdv1.GetResponse, len(keys)), make(chan error, len(keys))
-	waits, at := 0, time.Duration(0)
+	reads, waits := s.tryAll(r.GetLevel(), keys), 0
 	for i, key := range keys {
 		get := &kvdv1.GetRequest{Header: r.Header, Key: key, Level: r.Level}
-		if results[i] = s.tryGet(&at, get); results[i] != nil {
+		if reads != nil && reads[i].Ok {
+			a := &getAnswer{}
+			s.found(a, get, reads[i].Record, reads[i].Found, reads[i].Header)
+			results[i] = &a.response
 			continue
 		}
 		waits++

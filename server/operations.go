@@ -9,6 +9,7 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/node"
 )
 
 // opsBytesMax bounds a message of operations; what frames them comes on top of the largest.
@@ -120,32 +121,65 @@ func isGet(b []byte) (get bool) {
 	return get
 }
 
-// readOp is what a Get of a pipeline is decoded into, and its result until it is encoded.
+// readOp is what a Get of a pipeline is decoded into.
 type readOp struct {
-	oneGet
-	op     kvdv1.PipelineOp
-	get    kvdv1.PipelineOp_Get
-	result kvdv1.PipelineResult
-	body   kvdv1.PipelineResult_Get
-}
-
-// wire connects the parts.
-func (r *readOp) wire() {
-	r.get.Get, r.body.Get, r.result.Result = &r.request, &r.answer.response, &r.body
+	getRequest
+	// encoded is part of the message.
+	encoded []byte
+	op      kvdv1.PipelineOp
+	get     kvdv1.PipelineOp_Get
 }
 
 // decode decodes an operation that is a Get.
 func (r *readOp) decode(b []byte) error {
-	(*getRequest)(&r.oneGet).Reset()
-	r.request.Header = &r.header
+	r.getRequest.Reset()
+	r.encoded = b
 	r.op.Reset()
-	r.op.Op = &r.get
-	r.answer = getAnswer{}
+	r.request.Header, r.get.Get, r.op.Op = &r.header, &r.request, &r.get
 	return r.op.UnmarshalVT(b)
 }
 
-// found is the result with the answer.
-func (r *readOp) found() *kvdv1.PipelineResult {
-	r.result.Id = r.op.Id
-	return &r.result
+// readResult is the result of a Get of a pipeline, until it is encoded.
+type readResult struct {
+	answer getAnswer
+	result kvdv1.PipelineResult
+	body   kvdv1.PipelineResult_Get
+}
+
+// reset makes it one of the operation with that number, with an empty answer.
+func (r *readResult) reset(id uint64) {
+	r.answer = getAnswer{}
+	r.body.Get = &r.answer.response
+	r.result.Result, r.result.Id = &r.body, id
+}
+
+// readsMax is how many reads of a stream are looked up together.
+const readsMax = 32
+
+// reads are those of a message that memory may answer and that have not begun. Its memory is made for the first one and used again.
+type reads struct {
+	ops   []readOp
+	looks []node.Read
+	count int
+}
+
+// add decodes an operation that is a Get; waits tells that it is one of them now.
+func (r *reads) add(b []byte) (waits bool, err error) {
+	if r.ops == nil {
+		r.ops, r.looks = make([]readOp, readsMax), make([]node.Read, readsMax)
+	}
+	op := &r.ops[r.count]
+	if err := op.decode(b); err != nil {
+		return false, err
+	}
+	if waits = mayTry(&op.request); waits {
+		r.count++
+	}
+	return waits, nil
+}
+
+// reset makes it empty, and keeps no value.
+func (r *reads) reset() {
+	clear(r.looks[:r.count])
+	r.count = 0
 }

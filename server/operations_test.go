@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"io"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/node"
 )
 
 // counted is a backend that counts the reads that are begun.
@@ -25,6 +27,8 @@ func (c *counted) TryGet(at time.Duration, key []byte) (kv.Record, bool, kv.Head
 	c.reads.Add(1)
 	return c.table.TryGet(at, key)
 }
+
+func (c *counted) TryGets(at time.Duration, reads []node.Read) { tryEach(c, at, reads) }
 
 // clocked is a backend that counts looks at its clock, and notes by which moments reads were judged.
 type clocked struct {
@@ -49,6 +53,8 @@ func (c *clocked) TryGet(at time.Duration, key []byte) (kv.Record, bool, kv.Head
 	c.by[at]++
 	return c.table.TryGet(at, key)
 }
+
+func (c *clocked) TryGets(at time.Duration, reads []node.Read) { tryEach(c, at, reads) }
 
 // TestPipelineLooksAtTheClock (L3): once for the reads of a message, after it has come, and again when one had to wait for a place;
 // and not for writes.
@@ -112,22 +118,69 @@ func TestReadsLookAtTheClock(t *testing.T) {
 		require.Equal(t, 2, m.looks)
 		for i := range 3 {
 			time.Sleep(time.Second)
-			var at time.Duration
-			require.True(t, s.fillGet(&at, &getAnswer{}, &kvdv1.GetRequest{Key: keys[0]}))
+			require.True(t, s.fillGet(&getAnswer{}, &kvdv1.GetRequest{Key: keys[0]}))
 			require.Equal(t, 1, m.by[time.Duration(2+i)*time.Second])
 		}
 		before := m.looks
-		var at time.Duration
-		require.False(t, s.fillGet(&at, &getAnswer{}, &kvdv1.GetRequest{Key: keys[0], Level: kvdv1.Level_EVENTUAL}))
+		require.False(t, s.fillGet(&getAnswer{}, &kvdv1.GetRequest{Key: keys[0], Level: kvdv1.Level_EVENTUAL}))
 		require.Equal(t, before, m.looks)
 	})
+}
+
+// TestPipelineOfAllKinds: reads from memory, reads that are not there, eventual ones and writes in one message have a result each,
+// and their own.
+func TestPipelineOfAllKinds(t *testing.T) {
+	m := newTable("k3")
+	r := &kvdv1.PipelineRequest{}
+	want := map[uint64]string{}
+	for id := range uint64(5*readsMax + 3) {
+		key := fmt.Sprintf("k%d", id)
+		op := getOp(id, key)
+		switch id % 7 {
+		case 0:
+			op = putOp(id, key)
+			want[id] = "put"
+		case 1:
+			op.GetGet().Level = kvdv1.Level_EVENTUAL
+			fallthrough
+		case 2, 3, 4:
+			m.fill(key)
+			want[id] = "value of " + key
+		case 5:
+			want[id] = "absent"
+		default:
+			op.GetGet().Key = nil
+			want[id] = "refused"
+		}
+		r.Ops = append(r.Ops, op)
+	}
+	b, err := r.MarshalVT()
+	require.NoError(t, err)
+	got := map[uint64]string{}
+	s := &scripted{ctx: t.Context(), raw: [][]byte{b, b}, sent: func(r *kvdv1.PipelineResponse) error {
+		for _, x := range r.Results {
+			switch {
+			case x.GetError() != nil:
+				got[x.Id] = "refused"
+			case x.GetPut() != nil:
+				got[x.Id] = "put"
+			case !x.GetGet().GetFound():
+				got[x.Id] = "absent"
+			default:
+				got[x.Id] = string(x.GetGet().GetValue())
+			}
+		}
+		return nil
+	}}
+	require.NoError(t, (&service{backend: m}).Pipeline(s))
+	require.Equal(t, want, got)
 }
 
 // TestPipelineBoundsAMessage: the bounds on operations and on the bytes of answers hold within one message, too.
 func TestPipelineBoundsAMessage(t *testing.T) {
 	for name, c := range map[string]struct{ value, most int }{
 		"operations": {1, kv.PipelineInFlight},
-		"bytes":      {kv.ValueBytesMax, unsentBytesMax/kv.ValueBytesMax + 4},
+		"bytes":      {kv.ValueBytesMax, unsentBytesMax/kv.ValueBytesMax + readsMax},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

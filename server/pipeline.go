@@ -14,11 +14,12 @@ import (
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/node"
 )
 
-// pipeline is one stream. A goroutine receives: it decodes one operation after the other and begins it. A read that is in
-// memory has its result at once; what waits, waits elsewhere. Results are encoded where they come up, into the messages in
-// which they leave (results.go), and the call's own goroutine sends those.
+// pipeline is one stream. A goroutine receives: it decodes one operation after the other and begins it, reads some at a time, since
+// they are looked up together (node.TryGets). A read that is in memory has its result at once; what waits, waits elsewhere. Results
+// are encoded where they come up, into the messages in which they leave (results.go), and the call's own goroutine sends those.
 //
 // Operations are taken as long as fewer than kv.PipelineInFlight are in flight; then the stream is not read, and gRPC's
 // flow control reaches the client. An operation is in flight until its result was sent: else a client that takes no
@@ -26,11 +27,12 @@ import (
 type pipeline struct {
 	*service
 	ctx context.Context
-	// The receiver's own: the operations of the message that are counted as in flight and have not begun, what a Get is
-	// decoded into, and the results that it has not handed over.
+	// The receiver's own: the places in flight of operations that have not begun, the reads of a message that have not, the results of
+	// reads that it has not handed over, and what they are encoded from.
 	reserved int
-	read     readOp
+	reads    reads
 	hits     *answers
+	result   readResult
 	// at is a moment after the message had come, and after the last operation of it that had to wait had a place; 0 until a read
 	// asks for it.
 	at time.Duration
@@ -41,9 +43,7 @@ type pipeline struct {
 }
 
 func newPipeline(ctx context.Context, s *service) *pipeline {
-	p := &pipeline{service: s, ctx: ctx, results: newResults()}
-	p.read.wire()
-	return p
+	return &pipeline{service: s, ctx: ctx, results: newResults()}
 }
 
 // Pipeline serves a stream of operations.
@@ -99,22 +99,101 @@ func (p *pipeline) take(m *opsMessage) error {
 	defer p.flush()
 	p.at = 0
 	for left := m.count; left > 0; left-- {
-		if err := p.begin(left); err != nil {
+		if err := p.one(m.next(), left); err != nil {
+			_ = p.read(left - 1) // What came before is answered, unless the stream has ended.
 			return err
 		}
-		if err := p.do(m.next()); err != nil {
-			p.reserved++ // It has not begun.
+	}
+	return p.read(0)
+}
+
+// one begins an operation that comes encoded, or has it wait for others if it is a read that memory may answer; left is how many
+// operations of the message have not been looked at, with this one.
+func (p *pipeline) one(b []byte, left int) error {
+	if isGet(b) {
+		waits, err := p.reads.add(b)
+		if err != nil {
+			return undecodable(err)
+		}
+		if waits && p.reads.count == readsMax {
+			return p.read(left - 1)
+		}
+		if waits {
+			return nil
+		}
+	}
+	op := &kvdv1.PipelineOp{}
+	if err := op.UnmarshalVT(b); err != nil {
+		return undecodable(err)
+	}
+	if err := p.place(left + p.reads.count); err != nil {
+		return err
+	}
+	p.reserved--
+	if get, ok := op.Op.(*kvdv1.PipelineOp_Get); ok {
+		go p.get(op, get.Get)
+		return nil
+	}
+	p.write(op)
+	return nil
+}
+
+// read begins the reads that wait; left is how many operations of the message have not been looked at.
+func (p *pipeline) read(left int) error {
+	defer p.reads.reset()
+	for next := 0; next < p.reads.count; {
+		if err := p.place(left + p.reads.count - next); err != nil {
 			return err
+		}
+		end := min(next+p.reserved, p.reads.count)
+		p.look(next, end)
+		for ; next < end && p.reserved > 0; next++ {
+			p.reserved--
+			if err := p.answer(&p.reads.ops[next], &p.reads.looks[next]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// begin waits for a place in flight; left is how many operations of the message have not begun, for which places are taken
-// as far as there are some.
-func (p *pipeline) begin(left int) error {
+// look looks for some of the reads in memory.
+func (p *pipeline) look(from, to int) {
+	if p.at == 0 {
+		p.at = p.backend.Moment()
+	}
+	for i := from; i < to; i++ {
+		p.reads.looks[i].Key = p.reads.ops[i].request.Key
+	}
+	p.backend.TryGets(p.at, p.reads.looks[from:to])
+}
+
+// answer takes what look has found, or begins a read that waits.
+func (p *pipeline) answer(op *readOp, look *node.Read) error {
+	if !look.Ok {
+		waits := &kvdv1.PipelineOp{}
+		if err := waits.UnmarshalVT(op.encoded); err != nil {
+			return undecodable(err)
+		}
+		go p.get(waits, waits.GetGet())
+		return nil
+	}
+	p.result.reset(op.op.Id)
+	p.found(&p.result.answer, &op.request, look.Record, look.Found, look.Header)
+	if p.hits == nil {
+		p.hits = newAnswers()
+	}
+	p.hits.add(&p.result.result)
+	if len(p.hits.b) >= flushBytes {
+		p.flush()
+	}
+	return nil
+}
+
+// place sees to it that an operation has a place in flight, and waits for one if need be; left is how many operations of the
+// message have not begun, for which places are taken as far as there are some.
+func (p *pipeline) place(left int) error {
 	if p.reserved > 0 {
-		p.reserved--
 		return nil
 	}
 	p.flush()
@@ -135,47 +214,12 @@ func (p *pipeline) begin(left int) error {
 	}
 	p.reserved = min(left, kv.PipelineInFlight-p.results.inFlight)
 	p.results.reserve(p.reserved)
-	p.reserved--
-	return nil
-}
-
-// do begins an operation that comes encoded.
-func (p *pipeline) do(b []byte) error {
-	if isGet(b) {
-		if err := p.read.decode(b); err != nil {
-			return undecodable(err)
-		}
-		if p.fillGet(&p.at, &p.read.answer, &p.read.request) {
-			p.hit()
-			return nil
-		}
-	}
-	op := &kvdv1.PipelineOp{}
-	if err := op.UnmarshalVT(b); err != nil {
-		return undecodable(err)
-	}
-	if get, ok := op.Op.(*kvdv1.PipelineOp_Get); ok {
-		go p.get(op, get.Get)
-		return nil
-	}
-	p.write(op)
 	return nil
 }
 
 // undecodable ends a stream as gRPC does for a message that cannot be decoded.
 func undecodable(err error) error {
 	return status.Errorf(codes.Internal, "decode an operation: %v", err)
-}
-
-// hit takes the result of a read from memory.
-func (p *pipeline) hit() {
-	if p.hits == nil {
-		p.hits = newAnswers()
-	}
-	p.hits.add(p.read.found())
-	if len(p.hits.b) >= flushBytes {
-		p.flush()
-	}
 }
 
 // flush hands over what was read from memory. With too much to be sent the places that were taken for what follows are
@@ -188,7 +232,7 @@ func (p *pipeline) flush() {
 	defer p.mu.Unlock()
 	p.results.take(p.hits)
 	p.hits = nil
-	if p.results.full() {
+	if p.results.crowded() {
 		p.results.reserve(-p.reserved)
 		p.reserved = 0
 	}

@@ -91,7 +91,10 @@ func newResults() results {
 }
 
 // full reports that no operation may begin.
-func (r *results) full() bool { return r.inFlight >= kv.PipelineInFlight || r.unsent > unsentBytesMax }
+func (r *results) full() bool { return r.inFlight >= kv.PipelineInFlight || r.crowded() }
+
+// crowded reports that too much waits to be sent.
+func (r *results) crowded() bool { return r.unsent > unsentBytesMax }
 
 // reserve counts operations that begin, or with less than none, that will not.
 func (r *results) reserve(n int) {

@@ -41,6 +41,18 @@ func (m *memory) TryGet(_ time.Duration, key []byte) (kv.Record, bool, kv.Header
 	return rec, found, header, found
 }
 
+func (m *memory) TryGets(at time.Duration, reads []node.Read) { tryEach(m, at, reads) }
+
+// tryEach is TryGets by TryGet.
+func tryEach(b interface {
+	TryGet(time.Duration, []byte) (kv.Record, bool, kv.Header, bool)
+}, at time.Duration, reads []node.Read) {
+	for i := range reads {
+		rec, found, h, ok := b.TryGet(at, reads[i].Key)
+		reads[i].Get = node.Get{Ok: ok, Found: found, Record: rec, Header: h}
+	}
+}
+
 func (m *memory) Get(_ context.Context, _ kv.Route, key []byte, _ kv.Level) (kv.Record, bool, kv.Header, error) {
 	rec, found, h, _ := m.TryGet(m.Moment(), key)
 	return rec, found, h, m.fail
@@ -227,10 +239,9 @@ func BenchmarkGetHit(b *testing.B) {
 	m.keys["key"] = kv.Record{Value: make([]byte, 128), Revision: 1}
 	s := &service{backend: m}
 	r := &kvdv1.GetRequest{Key: []byte("key")}
-	at := time.Second
 	b.ReportAllocs()
 	for b.Loop() {
-		if resp := s.tryGet(&at, r); resp == nil || !resp.Found {
+		if a := (&getAnswer{}); !s.fillGet(a, r) || !a.response.Found {
 			b.Fatal("it is not in memory")
 		}
 	}
