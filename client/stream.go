@@ -9,6 +9,7 @@ package client
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -205,16 +206,21 @@ func (m *departure) Encoded() {
 	m.ops = m.ops[:0]
 }
 
-// send sends messages of what is queued.
+// send sends messages of what is queued. Where several use the stream it lets those run first that can: what they queue goes
+// into the same message, instead of one of its own.
 func (s *stream) send(rpc kvdv1.KV_PipelineClient) error {
 	m := &departure{}
-	for {
-		for s.take(m); len(m.ops) > 0; s.take(m) {
+	for shared := false; ; {
+		if shared {
+			runtime.Gosched()
+		}
+		if shared = s.take(m) > 1; len(m.ops) > 0 {
 			err := rpc.SendMsg(m)
 			if m.Encoded(); err != nil {
 				<-s.ctx.Done() // It says only that the stream ended; the receiver knows why.
 				return err
 			}
+			continue
 		}
 		select {
 		case <-s.ctx.Done():
@@ -225,8 +231,9 @@ func (s *stream) send(rpc kvdv1.KV_PipelineClient) error {
 }
 
 // take makes a message of what is queued, in place of the last one, which has left. There is nothing in it when there is
-// nothing to send, or no more may be in flight: then the sender is woken when there is.
-func (s *stream) take(m *departure) {
+// nothing to send, or no more may be in flight: then the sender is woken when there is. It gives how many operations the
+// stream has, which wait or fly.
+func (s *stream) take(m *departure) (has int) {
 	clear(m.Ops)
 	m.Ops = m.Ops[:0]
 	now := time.Now()
@@ -249,10 +256,12 @@ func (s *stream) take(m *departure) {
 		s.heard = now // Silence counts from here.
 	}
 	s.idle = len(m.ops) == 0
+	has = s.slots.len() + len(s.queue)
 	s.mu.Unlock()
 	for _, o := range m.ops {
 		m.Ops = append(m.Ops, o.message(now))
 	}
+	return has
 }
 
 // drop takes the first n out of the queue.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"runtime"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -190,6 +191,7 @@ func (s *echoStream) send() {
 	for {
 		select {
 		case turn := <-s.queue:
+			runtime.Gosched() // As kvd's client does: others may be about to queue theirs.
 			if err := s.rpc.Send(s.message(turn)); err != nil {
 				return // The receiver hears why.
 			}
