@@ -108,6 +108,8 @@ type waiting struct {
 	// since is when it was let in.
 	since time.Duration
 	done  func(kv.Result, error)
+	// called tells that a goroutine waits for it alone: that of a call, beside which others may be about to submit theirs.
+	called bool
 	// command is nil of a read, and once the loop has it; before is the one that was submitted before, until then.
 	command *kvdv1.Command
 	before  *waiting
@@ -123,8 +125,8 @@ func (w *waiting) Done(r kv.Result, err error) {
 	w.done(r, err)
 }
 
-// submit hands a command, or with nil a read, to the loop.
-func (n *Node) submit(v *View, command *kvdv1.Command, size int, done func(kv.Result, error)) {
+// submit hands a command, or with nil a read, to the loop; called is as of waiting.
+func (n *Node) submit(v *View, command *kvdv1.Command, size int, called bool, done func(kv.Result, error)) {
 	if n.stopping.Load() {
 		done(kv.Result{}, kv.ErrStopping)
 		return
@@ -133,7 +135,7 @@ func (n *Node) submit(v *View, command *kvdv1.Command, size int, done func(kv.Re
 		done(kv.Result{}, err)
 		return
 	}
-	w := &waiting{node: n, view: v, size: int64(size), since: n.now(), done: done, command: command}
+	w := &waiting{node: n, view: v, size: int64(size), since: n.now(), done: done, called: called, command: command}
 	n.foresee(command)
 	n.inbox.submit(w)
 }
@@ -154,7 +156,7 @@ var channels = sync.Pool{New: func() any { return make(chan outcome, 1) }}
 // await submits and waits.
 func (n *Node) await(ctx context.Context, v *View, command *kvdv1.Command, size int) (kv.Result, error) {
 	ch := channels.Get().(chan outcome)
-	n.submit(v, command, size, func(r kv.Result, err error) { ch <- outcome{r, err} })
+	n.submit(v, command, size, true, func(r kv.Result, err error) { ch <- outcome{r, err} })
 	done, late, timer := wait(ctx)
 	defer waited(timer)
 	select {

@@ -50,6 +50,12 @@ func (b *inbox) submit(w *waiting) {
 	}
 }
 
+// called reports that the last submission is a call's.
+func (b *inbox) called() bool {
+	w := b.newest.Load()
+	return w != nil && w.called
+}
+
 // envelope adds what a neighbour said, unless too much waits already.
 func (b *inbox) envelope(e *kvdv1.Envelope) bool {
 	size := e.SizeVT()

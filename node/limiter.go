@@ -44,6 +44,9 @@ func (l *limiter) most() int64 {
 	return bound - bound/4
 }
 
+// several reports that more than one waits.
+func (l *limiter) several() bool { return l.waiting.Load() > 1 }
+
 // leave ends a request without learning from it.
 func (l *limiter) leave() { l.waiting.Add(-1) }
 

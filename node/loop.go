@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 	"github.com/kvdstore/kvd/storage"
 )
 
-// loop runs the turns until the context ends.
+// loop runs the turns until the context ends. Where several calls wait, it lets those run before a turn that can: the first to
+// submit has woken it, and others would each wait for a turn of their own, which costs more than what it does for them.
 func (n *Node) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -31,6 +33,9 @@ func (n *Node) loop(ctx context.Context) {
 		}
 		if ctx.Err() != nil {
 			return
+		}
+		if n.inbox.called() && n.budget.writes.several() {
+			runtime.Gosched()
 		}
 		in := n.inbox.take()
 		in.Now = Now{Boot: bootTime(), Wall: wallTime()}

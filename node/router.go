@@ -248,7 +248,7 @@ func (n *Node) Submit(ctx context.Context, deadline time.Time, route kv.Route, c
 		n.writeAside(ctx, deadline, route, c, done)
 		return
 	}
-	n.submit(v, shard.EncodeCommand(c), c.Size(), func(r kv.Result, err error) {
+	n.submit(v, shard.EncodeCommand(c), c.Size(), false, func(r kv.Result, err error) {
 		result, h, err := n.written(v, r, err)
 		if err == nil {
 			done(finish(result, h))
