@@ -15,6 +15,7 @@ const EntryOverheadBytes = 188
 // Its key and its value follow it in the same piece of memory: who compares the key has the value near, and the collector has
 // no pointer to follow. So entries are made by NewEntry, and never copied.
 type Entry struct {
+	_           noCopy
 	word        Word
 	incarnation kv.Incarnation
 	revision    kv.Revision
@@ -22,6 +23,12 @@ type Entry struct {
 	keyBytes    uint32
 	valueBytes  uint32
 }
+
+// noCopy has go vet find copies.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
 
 // entryBytes is where the key begins.
 const entryBytes = int(unsafe.Sizeof(Entry{}))
@@ -31,10 +38,8 @@ const entryBytes = int(unsafe.Sizeof(Entry{}))
 func NewEntry(inc kv.Incarnation, key []byte, rec kv.Record, word Word) *Entry {
 	b := make([]byte, entryBytes+len(key)+len(rec.Value))
 	e := (*Entry)(unsafe.Pointer(unsafe.SliceData(b)))
-	*e = Entry{
-		word: word, incarnation: inc, revision: rec.Revision, expireAt: rec.ExpireAt,
-		keyBytes: uint32(len(key)), valueBytes: uint32(len(rec.Value)),
-	}
+	e.word, e.incarnation, e.revision, e.expireAt = word, inc, rec.Revision, rec.ExpireAt
+	e.keyBytes, e.valueBytes = uint32(len(key)), uint32(len(rec.Value))
 	copy(b[entryBytes+copy(b[entryBytes:], key):], rec.Value)
 	return e
 }

@@ -22,6 +22,7 @@ func TestEntry(t *testing.T) {
 			require.True(t, bytes.Equal(value, rec.Value))
 			require.Equal(t, []int{keyBytes, valueBytes}, []int{cap(e.Key()), cap(rec.Value)})
 			require.Equal(t, kv.Record{Value: rec.Value, Revision: 4, ExpireAt: 5}, rec)
+			require.Equal(t, []bool{keyBytes == 0, valueBytes == 0}, []bool{e.Key() == nil, rec.Value == nil})
 			require.EqualValues(t, 3, e.incarnation)
 			require.EqualValues(t, 6, e.word)
 			require.EqualValues(t, keyBytes+valueBytes+EntryOverheadBytes, e.cost())

@@ -1,7 +1,10 @@
 package node_test
 
 import (
+	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -78,4 +81,43 @@ func BenchmarkPutParallel(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkCalls is writes of many callers beside goroutines that only compute, as compactions and checksums do.
+func BenchmarkCalls(b *testing.B) {
+	for _, c := range []struct{ callers, computing int }{{1, 0}, {2, 0}, {64, 0}, {256, 0}, {2, 1}, {16, 1}, {2, 6}, {64, 6}} {
+		b.Run(fmt.Sprintf("callers=%d/computing=%d", c.callers, c.computing), func(b *testing.B) {
+			cluster := test.New(b, 1)
+			cluster.StartAll()
+			ctx, end := context.WithCancel(cluster.Context())
+			var group sync.WaitGroup
+			defer group.Wait()
+			defer end()
+			for range c.computing {
+				group.Go(func() {
+					for sum := 0; ctx.Err() == nil; {
+						for i := range 10_000 {
+							sum += i * sum
+						}
+					}
+				})
+			}
+			var next atomic.Int64
+			value := make([]byte, 128)
+			var callers sync.WaitGroup
+			b.ResetTimer()
+			for range c.callers {
+				callers.Go(func() {
+					for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+						command := &kv.Command{Op: kv.OpPut, Key: fmt.Appendf(nil, "key%d", i), Value: value}
+						if _, _, err := cluster.Nodes[0].Write(ctx, kv.Route{}, command); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			callers.Wait()
+		})
+	}
 }

@@ -110,9 +110,11 @@ type waiting struct {
 	done  func(kv.Result, error)
 	// called tells that a goroutine waits for it alone: that of a call, beside which others may be about to submit theirs.
 	called bool
-	// command is nil of a read, and once the loop has it; before is the one that was submitted before, until then.
+	// command is nil of a read, and once the loop has it; before is the one that was submitted before, until then, and number how
+	// many those are, with this one.
 	command *kvdv1.Command
 	before  *waiting
+	number  int
 }
 
 func (w *waiting) Done(r kv.Result, err error) {

@@ -40,7 +40,10 @@ func (b *inbox) signal() {
 func (b *inbox) submit(w *waiting) {
 	for {
 		before := b.newest.Load()
-		w.before = before
+		w.before, w.number = before, 1
+		if before != nil {
+			w.number = before.number + 1
+		}
 		if b.newest.CompareAndSwap(before, w) {
 			if before == nil {
 				b.signal()
@@ -50,10 +53,13 @@ func (b *inbox) submit(w *waiting) {
 	}
 }
 
-// called reports that the last submission is a call's.
-func (b *inbox) called() bool {
+// calls is how many submissions wait if the newest is a call's, else 0.
+func (b *inbox) calls() int {
 	w := b.newest.Load()
-	return w != nil && w.called
+	if w == nil || !w.called {
+		return 0
+	}
+	return w.number
 }
 
 // envelope adds what a neighbour said, unless too much waits already.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 
@@ -16,12 +15,12 @@ import (
 	"github.com/kvdstore/kvd/storage"
 )
 
-// loop runs the turns until the context ends. Where several calls wait, it lets those run before a turn that can: the first to
-// submit has woken it, and others would each wait for a turn of their own, which costs more than what it does for them.
+// loop runs the turns until the context ends.
 func (n *Node) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var asserts asserts
+	var yielding yielding
 	for again := true; ; {
 		if !again {
 			timer.Reset(max(n.core.Deadline()-bootTime(), 0))
@@ -34,13 +33,12 @@ func (n *Node) loop(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if n.inbox.called() && n.budget.writes.several() {
-			runtime.Gosched()
-		}
+		began := bootTime()
+		n.turns.Add(1)
+		n.lag.begin(began, !again)
+		n.yield(&yielding, began)
 		in := n.inbox.take()
 		in.Now = Now{Boot: bootTime(), Wall: wallTime()}
-		n.turns.Add(1)
-		n.lag.begin(in.Now.Boot, !again)
 		again = n.core.Turn(in)
 		n.lag.end(bootTime())
 		n.turns.Add(1)

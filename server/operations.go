@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -130,13 +131,26 @@ type readOp struct {
 	get     kvdv1.PipelineOp_Get
 }
 
-// decode decodes an operation that is a Get.
+// decode decodes an operation that is a Get into what is empty.
 func (r *readOp) decode(b []byte) error {
-	r.getRequest.Reset()
 	r.encoded = b
-	r.op.Reset()
 	r.request.Header, r.get.Get, r.op.Op = &r.header, &r.request, &r.get
 	return r.op.UnmarshalVT(b)
+}
+
+// own is the operation in memory of its own.
+func (r *readOp) own() (*kvdv1.PipelineOp, error) {
+	op := &kvdv1.PipelineOp{}
+	return op, op.UnmarshalVT(r.encoded)
+}
+
+// reset makes it empty. The key's memory stays, unless no key needs as much.
+func (r *readOp) reset() {
+	if r.getRequest.Reset(); cap(r.request.Key) > kv.KeyBytesMax {
+		r.request.Key = nil
+	}
+	r.op.Reset()
+	r.encoded = nil
 }
 
 // readResult is the result of a Get of a pipeline, until it is encoded.
@@ -156,30 +170,39 @@ func (r *readResult) reset(id uint64) {
 // readsMax is how many reads of a stream are looked up together.
 const readsMax = 32
 
-// reads are those of a message that memory may answer and that have not begun. Its memory is made for the first one and used again.
+// reads are those of a message that memory may answer and that have not begun.
 type reads struct {
-	ops   []readOp
-	looks []node.Read
+	ops   [readsMax]readOp
+	looks [readsMax]node.Read
 	count int
 }
 
-// add decodes an operation that is a Get; waits tells that it is one of them now.
-func (r *reads) add(b []byte) (waits bool, err error) {
-	if r.ops == nil {
-		r.ops, r.looks = make([]readOp, readsMax), make([]node.Read, readsMax)
-	}
+var readsPool = sync.Pool{New: func() any { return &reads{} }}
+
+func newReads() *reads { return readsPool.Get().(*reads) }
+
+// add decodes an operation that is a Get; added tells that it is one of them now.
+func (r *reads) add(b []byte) (added bool, err error) {
 	op := &r.ops[r.count]
-	if err := op.decode(b); err != nil {
+	if err := op.decode(b); err != nil || !mayTry(&op.request) {
+		op.reset()
 		return false, err
 	}
-	if waits = mayTry(&op.request); waits {
-		r.count++
-	}
-	return waits, nil
+	r.count++
+	return true, nil
 }
 
-// reset makes it empty, and keeps no value.
+// reset makes it empty: it keeps neither a value nor a part of the message.
 func (r *reads) reset() {
+	for i := range r.count {
+		r.ops[i].reset()
+	}
 	clear(r.looks[:r.count])
 	r.count = 0
+}
+
+// free gives it back for another message: a stream that is idle has none.
+func (r *reads) free() {
+	r.reset()
+	readsPool.Put(r)
 }

@@ -176,6 +176,34 @@ func TestPipelineOfAllKinds(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
+// TestReadsKeepNothing: of a message nothing stays in memory that the next one may use: no value, no part of the message, no key that
+// is longer than keys are, and nothing of an operation that was not added.
+func TestReadsKeepNothing(t *testing.T) {
+	long := getOp(1, string(make([]byte, kv.KeyBytesMax+1)))
+	long.GetGet().Header = &kvdv1.RequestHeader{Shard: 9, Version: 7}
+	eventual := getOp(2, string(make([]byte, kv.KeyBytesMax+1)))
+	eventual.GetGet().Level = kvdv1.Level_EVENTUAL
+	r := &reads{}
+	for _, op := range []*kvdv1.PipelineOp{long, getOp(3, "k"), eventual} {
+		b, err := op.MarshalVT()
+		require.NoError(t, err)
+		added, err := r.add(append(b, 0xfa, 0x01, 1, 7)) // And a field of a later version.
+		require.NoError(t, err)
+		require.Equal(t, op != eventual, added)
+	}
+	r.looks[0].Record.Value = []byte("value")
+	r.reset()
+	for i := range r.ops {
+		op := &r.ops[i]
+		require.LessOrEqual(t, cap(op.request.Key), kv.KeyBytesMax)
+		require.Empty(t, op.request.Key)
+		require.Nil(t, op.encoded)
+		require.Empty(t, op.op.ProtoReflect().GetUnknown())
+		require.Zero(t, op.header.Shard)
+		require.Zero(t, r.looks[i])
+	}
+}
+
 // TestPipelineBoundsAMessage: the bounds on operations and on the bytes of answers hold within one message, too.
 func TestPipelineBoundsAMessage(t *testing.T) {
 	for name, c := range map[string]struct{ value, most int }{
@@ -200,12 +228,20 @@ func TestPipelineBoundsAMessage(t *testing.T) {
 					return nil
 				}}
 				ended := make(chan error, 1)
-				go func() { ended <- (&service{backend: m}).Pipeline(s) }()
+				x := &service{backend: m}
+				go func() { ended <- x.Pipeline(s) }()
 				synctest.Wait() // Nothing can go on until an answer is taken.
 				require.LessOrEqual(t, int(m.reads.Load()), c.most)
+				x.pipelines.Range(func(p, _ any) bool {
+					for _, look := range p.(*pipeline).reads.looks {
+						require.Zero(t, len(look.Record.Value), "what waits for a place keeps no value in memory")
+					}
+					return true
+				})
 				close(take)
 				require.NoError(t, <-ended)
 				require.Equal(t, count, answers)
+				require.LessOrEqual(t, int(m.reads.Load()), count*3/2, "few are looked up again")
 			})
 		})
 	}

@@ -27,15 +27,16 @@ import (
 type pipeline struct {
 	*service
 	ctx context.Context
-	// The receiver's own: the places in flight of operations that have not begun, the reads of a message that have not, the results of
+	// The receiver's own: the places in flight of operations that have not begun, the reads of the message that have not, the results of
 	// reads that it has not handed over, and what they are encoded from.
 	reserved int
-	reads    reads
+	reads    *reads
 	hits     *answers
 	result   readResult
-	// at is a moment after the message had come, and after the last operation of it that had to wait had a place; 0 until a read
-	// asks for it.
+	// at is a moment after the message had come, and after the last wait for a place; 0 until a read asks for it.
 	at time.Duration
+	// ahead is how many reads are looked up together: what is found waits in memory for its place.
+	ahead int
 
 	mu      sync.Mutex
 	results results
@@ -96,8 +97,13 @@ func (p *pipeline) take(m *opsMessage) error {
 	if m.size > opsBytesMax {
 		return p.fail(wire.Write, &kv.InvalidError{Field: "message", Bound: fmt.Sprintf("at most %d bytes, is %d", kv.TxnBytesMax, m.size)})
 	}
-	defer p.flush()
-	p.at = 0
+	p.reads = newReads()
+	defer func() {
+		p.reads.free()
+		p.reads, p.result.answer = nil, getAnswer{}
+		p.flush()
+	}()
+	p.at, p.ahead = 0, readsMax
 	for left := m.count; left > 0; left-- {
 		if err := p.one(m.next(), left); err != nil {
 			_ = p.read(left - 1) // What came before is answered, unless the stream has ended.
@@ -111,14 +117,14 @@ func (p *pipeline) take(m *opsMessage) error {
 // operations of the message have not been looked at, with this one.
 func (p *pipeline) one(b []byte, left int) error {
 	if isGet(b) {
-		waits, err := p.reads.add(b)
+		added, err := p.reads.add(b)
 		if err != nil {
 			return undecodable(err)
 		}
-		if waits && p.reads.count == readsMax {
+		if added && p.reads.count == readsMax {
 			return p.read(left - 1)
 		}
-		if waits {
+		if added {
 			return nil
 		}
 	}
@@ -145,14 +151,17 @@ func (p *pipeline) read(left int) error {
 		if err := p.place(left + p.reads.count - next); err != nil {
 			return err
 		}
-		end := min(next+p.reserved, p.reads.count)
-		p.look(next, end)
+		from, end := next, min(next+min(p.reserved, p.ahead), p.reads.count)
+		p.look(from, end)
 		for ; next < end && p.reserved > 0; next++ {
 			p.reserved--
 			if err := p.answer(&p.reads.ops[next], &p.reads.looks[next]); err != nil {
+				p.reserved++ // It has not begun.
 				return err
 			}
 		}
+		clear(p.reads.looks[from:end]) // What is left of them is looked up again when there is room.
+		p.ahead = min(2*p.ahead, readsMax)
 	}
 	return nil
 }
@@ -171,11 +180,11 @@ func (p *pipeline) look(from, to int) {
 // answer takes what look has found, or begins a read that waits.
 func (p *pipeline) answer(op *readOp, look *node.Read) error {
 	if !look.Ok {
-		waits := &kvdv1.PipelineOp{}
-		if err := waits.UnmarshalVT(op.encoded); err != nil {
+		op, err := op.own()
+		if err != nil {
 			return undecodable(err)
 		}
-		go p.get(waits, waits.GetGet())
+		go p.get(op, op.GetGet())
 		return nil
 	}
 	p.result.reset(op.op.Id)
@@ -210,7 +219,7 @@ func (p *pipeline) place(left int) error {
 		if err := p.ctx.Err(); err != nil {
 			return err
 		}
-		p.at = 0
+		p.at, p.ahead = 0, 1
 	}
 	p.reserved = min(left, kv.PipelineInFlight-p.results.inFlight)
 	p.results.reserve(p.reserved)
