@@ -53,13 +53,12 @@ func (b *inbox) submit(w *waiting) {
 	}
 }
 
-// calls is how many submissions wait if the newest is a call's, else 0.
-func (b *inbox) calls() int {
-	w := b.newest.Load()
-	if w == nil || !w.called {
-		return 0
+// submitted is how many submissions wait, and whether the newest is a call's.
+func (b *inbox) submitted() (number int, called bool) {
+	if w := b.newest.Load(); w != nil {
+		return w.number, w.called
 	}
-	return w.number
+	return 0, false
 }
 
 // envelope adds what a neighbour said, unless too much waits already.

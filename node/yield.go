@@ -19,19 +19,16 @@ type yielding struct {
 	rests time.Duration // Until then it does not.
 }
 
-// yields tells whether the loop lets others run at now: if several calls wait, no tick is due, and it has been worth it.
-func (n *Node) yields(y *yielding, now time.Duration) bool {
-	return n.inbox.calls() > 0 && n.budget.writes.several() && now >= y.rests && now < n.core.Deadline()
-}
-
-// yield lets others run, or not.
-func (n *Node) yield(y *yielding, now time.Duration) {
-	if !n.yields(y, now) {
-		return
+// yield lets others run at now, if the newest submission is a call's, more wait than one, no tick is due, and it has been worth it.
+func (n *Node) yield(y *yielding, now time.Duration) (yielded bool) {
+	before, called := n.inbox.submitted()
+	if !called || !n.budget.writes.several() || now < y.rests || now >= n.core.Deadline() {
+		return false
 	}
-	before := n.inbox.calls()
 	runtime.Gosched()
-	y.took(now, bootTime(), n.inbox.calls()-before)
+	after, _ := n.inbox.submitted()
+	y.took(now, bootTime(), after-before)
+	return true
 }
 
 // took notes a yield in which so many submissions came.

@@ -53,14 +53,18 @@ func TestYieldWaitsForCalls(t *testing.T) {
 			for _, called := range c.called {
 				n.inbox.submit(&waiting{called: called, view: &View{}})
 			}
-			require.Equal(t, c.yields, n.yields(&yielding{rests: c.rests}, now))
+			require.Equal(t, c.yields, n.yield(&yielding{rests: c.rests}, now))
 		})
 	}
 	b := newInbox()
 	for i := range 5 {
 		b.submit(&waiting{called: true, view: &View{}})
-		require.Equal(t, i+1, b.calls())
+		number, called := b.submitted()
+		require.Equal(t, i+1, number)
+		require.True(t, called)
 	}
 	require.Len(t, b.take().Submissions, 5)
-	require.Zero(t, b.calls())
+	number, called := b.submitted()
+	require.Zero(t, number)
+	require.False(t, called)
 }
