@@ -134,9 +134,9 @@ func TestSizes(t *testing.T) {
 
 	f, err := parseGC(nil)
 	require.NoError(t, err)
-	require.Equal(t, 364, f.entryBytes())
+	require.Equal(t, 332, f.entryBytes())
 	require.Equal(t, "268435456", f.memoryFor(10_000))
-	require.Equal(t, "15288000000", f.memoryFor(10_000_000))
+	require.Equal(t, "13944000000", f.memoryFor(10_000_000))
 	f.memory = "1GiB"
 	require.Equal(t, "1GiB", f.memoryFor(10_000_000))
 
@@ -210,7 +210,7 @@ func TestGCCommand(t *testing.T) {
 		require.NotNil(t, r.GC)
 		require.Positive(t, r.GC.GetP999)
 		require.Positive(t, r.GC.PutP999)
-		require.InDelta(t, 200*(16+128+220), r.Standing.Cached, 1000)
+		require.InDelta(t, 200*(16+128+188), r.Standing.Cached, 1000)
 	}
 	require.Zero(t, runs[0].Rate)
 	require.EqualValues(t, 200, runs[1].Rate)
