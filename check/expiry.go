@@ -39,16 +39,16 @@ func Expiry(h History, bounds Bounds, timeout time.Duration) []Violation {
 		err := &kv.InvalidError{Field: "bounds", Bound: fmt.Sprintf("0 or more, are %+v", bounds)}
 		return []Violation{{Rule: BadHistory, Text: err.Error()}}
 	}
-	s := newSearch(bounds, timeout)
 	var found []Violation
+	var left []keyHistory
 	for _, k := range h.byKey() {
 		bad := k.expiry(bounds)
 		if len(bad) == 0 {
-			bad = s.judge(k)
+			left = append(left, k)
 		}
 		found = append(found, bad...)
 	}
-	return found
+	return append(found, newSearch(bounds, timeout).judge(left)...)
 }
 
 // expiring gives an operation that speaks of an expiry; nil if there is none.
@@ -217,7 +217,7 @@ func (w *witnesses) expiries(prepared []porcupine.Operation, last int64, b Bound
 		if !p.loose {
 			p.before = write.before + 1
 		}
-		from := max(write.Call, add(least, -b.Skew))
+		from := expiresFrom(write.Operation, least, b)
 		latest := add(most, b.Late, b.Skew)
 		until := max(from, latest)
 		for _, revision := range []kv.Revision{0, write.known()} {
@@ -234,11 +234,16 @@ func (w *witnesses) expiries(prepared []porcupine.Operation, last int64, b Bound
 			// It may have been written when its time was over, so that nobody ever saw it.
 			until = max(until, prepared[i].Return)
 		}
-		if from <= last {
+		if from <= last && !w.goneBy(write.known(), from) {
 			all = append(all, porcupine.Operation{Input: p, Call: from, Return: until})
 		}
 	}
 	return all
+}
+
+// expiresFrom is the earliest moment at which a write's expiry may come true, if that is due at this one at the earliest.
+func expiresFrom(write *Operation, least int64, b Bounds) int64 {
+	return max(write.Call, add(least, -b.Skew))
 }
 
 // add adds durations to a moment, and stops at the last one.

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -71,6 +72,13 @@ func TestExpiry(t *testing.T) {
 		{"two of those, the second first", History{
 			b, op(Put, "c", 60, 61, 0).expireAt(300).unknown(), op(Put, "d", 61, 62, 0).expireAt(100).unknown(), gone(120, 121),
 			op(Put, "e", 130, 131, 9), gone(320, 321),
+		}, none},
+		{"or why an increment begins again", History{op(Put, "7", 1, 2, 1), op(Put, "c", 60, 61, 0).expireAt(100).unknown(), op(Increment, "1", 120, 121, 5)}, none},
+		{"or why an unknown increment does", History{
+			op(Put, "7", 1, 2, 1), op(Put, "c", 60, 61, 0).expireAt(100).unknown(), op(Increment, "1", 120, 121, 0).unknown(), op(Get, "1", 130, 131, 5),
+		}, none},
+		{"or why an unknown conditional put is done", History{
+			b, op(Put, "c", 60, 61, 0).expireAt(100).unknown(), op(CAS, "d", 120, 121, 0).unknown(), op(Get, "d", 130, 131, 5),
 		}, none},
 		{"not before that end", History{b, op(Put, "c", 60, 61, 0).expireAt(100).unknown(), gone(90, 97)}, NotLinearizable},
 		{"an unknown put with an end is read, and gone too early", History{op(Put, "c", 60, 61, 0).expireAt(100).unknown(), op(Get, "c", 70, 71, 5).expireAt(100), gone(90, 97)}, NotLinearizable},
@@ -263,5 +271,31 @@ func BenchmarkExpiry(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(histories)), "µs/history")
 		})
+	}
+}
+
+// TestExpiryOutage: what comes of an outage, writes with an expiry that nobody knows of and long reads beside them, is decided, also when
+// reads after it find the key gone.
+func TestExpiryOutage(t *testing.T) {
+	const lost, outage, after = 14, 1000, 5000
+	bounds := Bounds{Late: 100, Skew: 50}
+	var h History
+	for i := range int64(20) {
+		h = append(h, op(Put, "early"+strconv.FormatInt(i, 10), 20+2*i, 21+2*i, kv.Revision(1+i)).expireAt(700+300*i))
+	}
+	h = append(h, op(Put, "before", 100, 101, 30).expireAt(8000))
+	for i := range int64(lost) {
+		h = append(h, op(Put, "lost"+strconv.FormatInt(i, 10), outage+i*50, outage+i*50+1, 0).ttl(100+200*i).unknown())
+		h = append(h, op(Get, "before", outage+i*50, after+i, 30).expireAt(8000), op(Get, "after", outage+i*50, after+50+i, 31).expireAt(9000))
+	}
+	h = append(h, op(Put, "after", after+15, after+20, 31).expireAt(9000), op(Get, "after", 7100, 7101, 31).expireAt(9000))
+	stale := op(Get, "before", 7102, 7103, 30).expireAt(8000)
+	end := gone(12_000, 12_001)
+	require.Empty(t, Expiry(h, bounds, patience))
+	require.Empty(t, Expiry(append(h, end), bounds, patience))
+	for _, wrong := range []History{{stale}, {stale, end}} {
+		found := Expiry(slices.Concat(h, wrong), bounds, patience)
+		require.Len(t, found, 1)
+		require.Equal(t, NotLinearizable, found[0].Rule)
 	}
 }

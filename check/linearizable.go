@@ -15,23 +15,23 @@ import (
 // done are left out, so that seeing one's value is a violation. Unknown ones may have happened at any time after
 // their call, or never. Keys with an expiry are refused: Expiry judges them.
 //
-// The search is exponential at worst; timeout bounds all of it together, 0 means no bound. A key for which it ends
-// without an answer counts as a violation (TimedOut). Each violation names the operation whose return made the
+// The search is exponential at worst; timeout bounds all of it together, 0 means no bound. Keys that need more than their share
+// come last. A key for which it ends without an answer counts as a violation (TimedOut). Each violation names the operation whose return made the
 // history impossible, then those that overlap it, then the last ones before.
 func Linearizable(h History, timeout time.Duration) []Violation {
 	if bad := refuse(h); bad != nil {
 		return bad
 	}
-	s := newSearch(Bounds{}, timeout)
 	var found []Violation
+	var left []keyHistory
 	for _, k := range h.byKey() {
 		if o := k.expiring(); o != nil {
 			found = append(found, violation(BadHistory, k.key, "there are operations with an expiry, which Expiry judges", o))
 			continue
 		}
-		found = append(found, s.judge(k)...)
+		left = append(left, k)
 	}
-	return found
+	return append(found, newSearch(Bounds{}, timeout).judge(left)...)
 }
 
 // search looks for orders until its time is up.
@@ -49,24 +49,37 @@ func newSearch(bounds Bounds, timeout time.Duration) *search {
 	return s
 }
 
-func (s *search) judge(k keyHistory) []Violation {
-	switch s.order(k.ops) {
-	case porcupine.Illegal:
-		return []Violation{s.explain(k)}
-	case porcupine.Unknown:
-		return []Violation{violation(TimedOut, k.key, fmt.Sprintf("no answer for %d operations within %v in all", len(k.ops), s.timeout))}
+// judge looks at each key for its share of the time, and then again at those for which that was too little.
+func (s *search) judge(keys []keyHistory) []Violation {
+	found, hard := s.look(keys, s.timeout/time.Duration(max(len(keys), 1)))
+	later, undecided := s.look(hard, s.timeout)
+	found = append(found, later...)
+	for _, k := range undecided {
+		found = append(found, violation(TimedOut, k.key, fmt.Sprintf("no answer for %d operations within %v in all", len(k.ops), s.timeout)))
 	}
-	return nil
+	return found
 }
 
-// order asks porcupine about one key.
-func (s *search) order(ops []*Operation) porcupine.CheckResult {
-	var left time.Duration
-	if !s.deadline.IsZero() {
-		// Porcupine takes 0 for no bound.
-		left = max(time.Until(s.deadline), time.Nanosecond)
+// look takes so long for a key at most, and gives those for which that was too little.
+func (s *search) look(keys []keyHistory, most time.Duration) (found []Violation, undecided []keyHistory) {
+	for _, k := range keys {
+		switch s.order(k.ops, most) {
+		case porcupine.Illegal:
+			found = append(found, s.explain(k))
+		case porcupine.Unknown:
+			undecided = append(undecided, k)
+		}
 	}
-	return porcupine.CheckOperationsTimeout(model, plan(ops, s.bounds), left)
+	return found, undecided
+}
+
+// order asks porcupine about one key, for so long at most.
+func (s *search) order(ops []*Operation, most time.Duration) porcupine.CheckResult {
+	if s.timeout > 0 {
+		// Porcupine takes 0 for no bound.
+		most = max(min(most, time.Until(s.deadline)), time.Nanosecond)
+	}
+	return porcupine.CheckOperationsTimeout(model, plan(ops, s.bounds), most)
 }
 
 // explain finds the first return after which there is no order any more. A prefix of a linearizable history is
@@ -75,7 +88,7 @@ func (s *search) explain(k keyHistory) Violation {
 	returns := slices.DeleteFunc(slices.Clone(k.ops), func(o *Operation) bool { return o.Outcome != Done })
 	slices.SortStableFunc(returns, func(a, b *Operation) int { return cmp.Compare(a.Return, b.Return) })
 	n := sort.Search(len(returns), func(i int) bool {
-		return s.order(until(k.ops, returns[i].Return)) == porcupine.Illegal
+		return s.order(until(k.ops, returns[i].Return), s.timeout) == porcupine.Illegal
 	})
 	if n == len(returns) { // The searches ran out of time.
 		return violation(NotLinearizable, k.key, fmt.Sprintf("no order of the %d operations explains their answers", len(k.ops)), k.ops...)

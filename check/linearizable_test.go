@@ -162,6 +162,20 @@ func TestTimeOut(t *testing.T) {
 	require.Equal(t, TimedOut, found[0].Rule)
 }
 
+// TestHardKeyLeavesTime: a key whose search does not end takes nothing from the others.
+func TestHardKeyLeavesTime(t *testing.T) {
+	var h History
+	for _, o := range hard(24) {
+		o.Key = "a"
+		h = append(h, o)
+	}
+	wrong := op(Get, "?", 1, 2, 99)
+	wrong.Key = "b"
+	found := Linearizable(append(h, wrong), time.Second)
+	require.Len(t, found, 2)
+	require.Equal(t, []Rule{NotLinearizable, TimedOut}, []Rule{found[0].Rule, found[1].Rule})
+}
+
 func hard(n int) History {
 	var h History
 	for i := range n {

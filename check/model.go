@@ -21,8 +21,8 @@ type register struct {
 	// ranked counts the operations of known revision that have had their turn: those with the lowest ones.
 	ranked int
 	// unmet: the last operation was a loose one. The next has to be one that makes a difference to.
-	// It covered the value before, if the key was there already.
-	unmet, covered bool
+	// It covered the value before, if the key was there already; tied, it needed that at its revision.
+	unmet, covered, tied bool
 	// ended: all operations whose return is known are done. The unknown ones that are left never happened.
 	ended bool
 }
@@ -51,10 +51,10 @@ func (r register) step(p *planned) (next register, ok bool) {
 	case p.before >= 0 && p.Kind != expire:
 		r.ranked++
 	}
-	r.unmet, r.covered = p.loose, p.loose && r.present
 	if p.Kind == expire {
 		return r.expire(p)
 	}
+	r.unmet, r.covered, r.tied = p.loose, p.loose && r.present, p.loose && p.Kind == CAS && p.Expect != 0
 	if p.Outcome == Unknown {
 		return r.maybe(p)
 	}
@@ -194,12 +194,21 @@ func (r register) at(revision kv.Revision) (register, bool) {
 	return r, ok
 }
 
-// expire is the expiry of a write that comes true, if the key still has it. One that may never have been written
-// need not come true.
+// expire is the expiry of a write that comes true, if the key still has it. One that may never have been written need not come true,
+// and does not where it would leave things as they were before that write.
+//
+// One that does nothing does not come right after a loose operation: before it, where it may take the key away, it explains as much.
+// That is not so if the loose one needed the key.
 func (r register) expire(p *planned) (register, bool) {
 	if r.due != p.Operation {
-		return r, !p.loose
+		swaps := r.unmet && !r.tied
+		r.unmet, r.covered, r.tied = false, false, false
+		return r, !p.loose && !swaps
 	}
+	if p.loose && r.unmet && !r.covered {
+		return r, false
+	}
+	r.unmet, r.covered, r.tied = p.loose, false, false
 	return r.remove(0)
 }
 

@@ -14,8 +14,12 @@ import (
 // An unknown operation may take effect at any later time or never, and every one doubles what the search has to
 // try. What follows takes most of that out, and changes no answer:
 //
-//   - a write whose effect nobody can have met is dropped (not one with an expiry, which may be why a key is gone). With it in some order, the operations between it and
-//     the next write saw nothing of it, so the order explains as much without it;
+//   - a write whose effect nobody can have met is dropped. With it in some order, the operations between it and
+//     the next write saw nothing of it, so the order explains as much without it. One with an expiry may be why a key is gone, so it
+//     stays if something met no key, or may have, after the earliest moment of that expiry;
+//   - of the reads that met one revision, only the first to return and the last to be called are kept: a key has a revision for one
+//     stretch of time, and if that reaches into those two it reaches into what lies between;
+//   - an expiry is dropped if another write had taken the key's place for sure before its earliest moment;
 //   - a write of a value that no other operation writes took effect before the first return of a read of that
 //     value, and at the revision that the read saw;
 //   - an unknown operation is tried only where it changes something. What is left over when all else has had its
@@ -61,7 +65,7 @@ func plan(ops []*Operation, bounds Bounds) []porcupine.Operation {
 	var prepared []porcupine.Operation
 	last := int64(math.MinInt64)
 	for _, o := range slices.SortedStableFunc(slices.Values(ops), func(a, b *Operation) int { return cmp.Compare(a.Call, b.Call) }) {
-		if o.Outcome == NotDone || o.Outcome == Unknown && !o.Kind.writes() || seen.nobodyMet(o) {
+		if o.Outcome == NotDone || o.Outcome == Unknown && !o.Kind.writes() || seen.nobodyMet(o, bounds) || seen.between(o) {
 			continue
 		}
 		input, end := planOf(o), o.Return
@@ -114,10 +118,14 @@ type witnesses struct {
 	writers map[string]int
 	// met are who saw the key at a revision after its write; at 0, who may have seen it at any.
 	met map[kv.Revision][]*Operation
-	// replaced are the revisions of acknowledged writes that left nothing of what was there, rising.
-	replaced []kv.Revision
+	// replaced are acknowledged writes that left nothing of what was there, by rising revisions.
+	replaced []replacement
+	// stretches are the reads of each content at a revision.
+	stretches map[sight]stretch
 	// told is the expiry that reads were told, by the revision that they met.
 	told map[kv.Revision]int64
+	// absent is the last moment at which something may have met no key.
+	absent int64
 	// counters: there are increments, so a number may have been written by one of those too, or met by it.
 	counters bool
 	// indirect: some answer tells that a key was there without telling its value, and no read or acknowledged
@@ -125,8 +133,40 @@ type witnesses struct {
 	indirect bool
 }
 
+// replacement is a write that left nothing of what was there before.
+type replacement struct {
+	revision kv.Revision
+	// end is by when it was done, or one with a greater revision.
+	end int64
+}
+
+// sight is what a read tells of a key that is there.
+type sight struct {
+	revision kv.Revision
+	value    string
+	expireAt int64
+}
+
+func (o *Operation) sight() sight { return sight{o.Revision, o.Observed, o.ExpireAt} }
+
+// stretch is, of the reads that tell the same, the first to return and the last to be called.
+type stretch struct{ first, last *Operation }
+
+func (s stretch) with(o *Operation) stretch {
+	if s.first == nil || o.Return < s.first.Return {
+		s.first = o
+	}
+	if s.last == nil || o.Call > s.last.Call {
+		s.last = o
+	}
+	return s
+}
+
 func witness(ops []*Operation) witnesses {
-	w := witnesses{reads: map[string]*Operation{}, writers: map[string]int{}, told: map[kv.Revision]int64{}, met: map[kv.Revision][]*Operation{}}
+	w := witnesses{
+		reads: map[string]*Operation{}, writers: map[string]int{}, stretches: map[sight]stretch{}, told: map[kv.Revision]int64{},
+		met: map[kv.Revision][]*Operation{}, absent: math.MinInt64,
+	}
 	known := map[kv.Revision]bool{}
 	for _, o := range ops {
 		switch {
@@ -137,6 +177,7 @@ func witness(ops []*Operation) witnesses {
 			}
 			known[o.Revision] = true
 			w.told[o.Revision] = o.ExpireAt
+			w.stretches[o.sight()] = w.stretches[o.sight()].with(o)
 		case o.Kind == Put || o.Kind == CAS && (o.Outcome == Unknown || o.Succeeded):
 			w.writers[o.Value]++
 			known[o.Revision] = known[o.Revision] || o.wrote()
@@ -151,11 +192,15 @@ func witness(ops []*Operation) witnesses {
 			w.met[revision] = append(w.met[revision], o)
 		}
 		if o.wrote() && o.Kind != Increment && o.Revision != 0 {
-			w.replaced = append(w.replaced, o.Revision)
+			w.replaced = append(w.replaced, replacement{o.Revision, o.Return})
 		}
+		w.absent = max(w.absent, o.foundNone())
 		w.indirect = w.indirect || o.hints(known)
 	}
-	slices.Sort(w.replaced)
+	slices.SortFunc(w.replaced, func(a, b replacement) int { return cmp.Compare(a.revision, b.revision) })
+	for i := len(w.replaced) - 2; i >= 0; i-- {
+		w.replaced[i].end = min(w.replaced[i].end, w.replaced[i+1].end)
+	}
 	return w
 }
 
@@ -165,8 +210,20 @@ func (w *witnesses) mayHaveMet(o *Operation, written kv.Revision) bool {
 	if o.Revision == 0 || written == 0 {
 		return true
 	}
-	i, _ := slices.BinarySearch(w.replaced, written+1)
-	return o.Revision > written && (i == len(w.replaced) || w.replaced[i] >= o.Revision)
+	next := w.replacedAfter(written)
+	return o.Revision > written && (len(next) == 0 || next[0].revision >= o.Revision)
+}
+
+// replacedAfter gives the replacements with a greater revision.
+func (w *witnesses) replacedAfter(written kv.Revision) []replacement {
+	i, _ := slices.BinarySearchFunc(w.replaced, written+1, func(r replacement, revision kv.Revision) int { return cmp.Compare(r.revision, revision) })
+	return w.replaced[i:]
+}
+
+// goneBy reports whether what was written at a revision had been replaced by a moment, for sure. The revision is 0 if it is not known.
+func (w *witnesses) goneBy(written kv.Revision, moment int64) bool {
+	next := w.replacedAfter(written)
+	return written != 0 && len(next) > 0 && next[0].end < moment
 }
 
 // meets gives the revision at which an operation has seen the key as it was before, 0 if that is not known.
@@ -200,6 +257,26 @@ func (o *Operation) hints(known map[kv.Revision]bool) bool {
 	return false
 }
 
+// between reports whether a read adds nothing to what others tell.
+func (w *witnesses) between(o *Operation) bool {
+	if o.Kind != Get || o.Outcome != Done || o.revision() == 0 {
+		return false
+	}
+	s := w.stretches[o.sight()]
+	return o != s.first && o != s.last
+}
+
+// foundNone gives the last moment at which an operation may have met no key, the earliest of all if it cannot have.
+func (o *Operation) foundNone() int64 {
+	switch {
+	case o.Outcome == Unknown && (o.Kind == Increment || o.Kind == CAS && o.Expect == 0):
+		return math.MaxInt64
+	case o.absent() || o.Outcome == Done && o.Kind == Increment:
+		return o.Return
+	}
+	return math.MinInt64
+}
+
 // unread reports whether an unknown write's value was met by no operation.
 func (w *witnesses) unread(o *Operation) bool {
 	return (o.Kind == Put || o.Kind == CAS) && !w.counts(o.Value) && w.reads[o.Value] == nil
@@ -212,8 +289,12 @@ func (w *witnesses) counts(value string) bool {
 }
 
 // nobodyMet reports whether an unknown write can be left out.
-func (w *witnesses) nobodyMet(o *Operation) bool {
-	return o.Outcome == Unknown && w.unread(o) && !w.indirect && !o.expires()
+func (w *witnesses) nobodyMet(o *Operation, b Bounds) bool {
+	if o.Outcome != Unknown || !w.unread(o) || w.indirect {
+		return false
+	}
+	least, _ := o.due(math.MaxInt64, b)
+	return !o.expires() || w.absent < expiresFrom(o, least, b)
 }
 
 // bounds gives what is known of an unknown write: its revision, and by when it was done.
