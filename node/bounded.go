@@ -7,7 +7,7 @@ import (
 )
 
 // Bounded is a context with a deadline that makes no timer before somebody asks for more than the deadline. Nearly all writes
-// are answered before anybody does: await waits with a timer that is used again. A context of the library with a timer,
+// are answered before anybody does: await needs the parent and the deadline only. A context of the library with a timer,
 // and a place among its parent's children, took a twentieth of a Put. Safe for concurrent use.
 type Bounded struct {
 	parent   context.Context
@@ -53,30 +53,3 @@ func (b *Bounded) Err() error { return b.make().Err() }
 
 // Value is the parent's. The library finds a context's children by it.
 func (b *Bounded) Value(key any) any { return b.make().Value(key) }
-
-// timers are reused: those of waits that are over.
-var timers = sync.Pool{New: func() any {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return t
-}}
-
-// wait gives what ends a wait besides what is waited for: the end of the context's parent and its time, and what gives the
-// timer back.
-func wait(ctx context.Context) (done <-chan struct{}, late <-chan time.Time, timer *time.Timer) {
-	b, ok := ctx.(*Bounded)
-	if !ok {
-		return ctx.Done(), nil, nil
-	}
-	timer = timers.Get().(*time.Timer)
-	timer.Reset(time.Until(b.deadline))
-	return b.parent.Done(), timer.C, timer
-}
-
-// waited gives a timer back.
-func waited(t *time.Timer) {
-	if t != nil {
-		t.Stop()
-		timers.Put(t)
-	}
-}

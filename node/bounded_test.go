@@ -9,8 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestBounded: a context that was made late ends like one of the library, for those who wait on it, for its children and for
-// those who wait as await does.
+// TestBounded: a context that was made late ends like one of the library, for those who wait on it and for its children.
 func TestBounded(t *testing.T) {
 	type key struct{}
 	for name, c := range map[string]struct {
@@ -46,37 +45,4 @@ func TestBounded(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestBoundedWait: who waits as await does sees the deadline and the parent's end, and no end of an earlier wait. (Not in a
-// bubble: timers are shared by all.)
-func TestBoundedWait(t *testing.T) {
-	for range 3 {
-		b := Bound(t.Context(), 0)
-		done, late, timer := wait(b)
-		select {
-		case <-done:
-			t.Error("the parent has not ended")
-		case <-late:
-		}
-		waited(timer)
-		b.End()
-		require.ErrorIs(t, b.Err(), context.Canceled)
-
-		parent, cancel := context.WithCancel(t.Context())
-		b = Bound(parent, time.Hour)
-		done, late, timer = wait(b)
-		cancel()
-		select {
-		case <-done:
-		case <-late:
-			t.Error("it is not late")
-		}
-		waited(timer)
-		require.ErrorIs(t, b.Err(), context.Canceled)
-	}
-	done, late, timer := wait(t.Context())
-	require.Equal(t, t.Context().Done(), done)
-	require.Nil(t, late)
-	waited(timer)
 }

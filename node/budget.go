@@ -152,22 +152,9 @@ func (n *Node) foresee(c *kvdv1.Command) {
 
 var _ replica.Waiter = (*waiting)(nil)
 
-// channels are reused: one whose caller went away before the answer is not given back.
-var channels = sync.Pool{New: func() any { return make(chan outcome, 1) }}
-
 // await submits and waits.
 func (n *Node) await(ctx context.Context, v *View, command *kvdv1.Command, size int) (kv.Result, error) {
-	ch := channels.Get().(chan outcome)
-	n.submit(v, command, size, true, func(r kv.Result, err error) { ch <- outcome{r, err} })
-	done, late, timer := wait(ctx)
-	defer waited(timer)
-	select {
-	case o := <-ch:
-		channels.Put(ch)
-		return o.result, o.err
-	case <-late:
-		return kv.Result{}, context.DeadlineExceeded
-	case <-done:
-		return kv.Result{}, ctx.Err()
-	}
+	c := n.callers.caller()
+	n.submit(v, command, size, true, c.tell)
+	return n.callers.wait(ctx, c)
 }

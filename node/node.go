@@ -119,6 +119,7 @@ type Node struct {
 	leaders  sync.Map // Hints: kv.ShardID to kv.NodeID.
 	events   events
 	budget   *budget
+	callers  *callers
 	disk     diskWatch
 	turns    atomic.Uint64 // Begun and ended: odd while one is under way.
 	lag      lag
@@ -138,7 +139,7 @@ type published struct {
 
 // Open locks the data directory and looks what it holds. Afterwards Found and Join answer other nodes, and Start starts.
 func Open(c Config) (*Node, error) {
-	n := &Node{Config: c, began: time.Now(), inbox: newInbox(), budget: newBudget(), pace: newPace()}
+	n := &Node{Config: c, began: time.Now(), inbox: newInbox(), budget: newBudget(), callers: newCallers(), pace: newPace()}
 	n.logWriter.wake = make(chan struct{}, 1)
 	var err error
 	if n.lock, err = storage.LockDir(c.DataDir); err != nil {
