@@ -252,6 +252,10 @@ func (p *peer) put(messages []*kvdv1.RaftMessage) {
 		p.t.Handler.Unreachable(p.id)
 		return
 	}
+	p.signal()
+}
+
+func (p *peer) signal() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -343,34 +347,43 @@ func (p *peer) stream() error {
 	if err := stream.Send(envelope(nil)); err != nil {
 		return readError(stream, err)
 	}
-	broken := make(chan error, 1)
 	go func() {
 		for {
 			if _, err := stream.Recv(); err != nil {
-				broken <- err
+				cancel(err)
 				return
 			}
 			p.heard.Store(time.Now().UnixNano())
 			watchdog.Reset(silenceMax)
 		}
 	}()
-	ping := time.NewTicker(pingInterval)
+	return p.send(ctx, func(messages []*kvdv1.RaftMessage) error { return stream.Send(envelope(messages)) })
+}
+
+// send sends what is queued, and nothing when it is time for a ping, until the context ends; it gives the cause. The ping is a timer's
+// that signals, not one that is waited for: that would be set again after each envelope.
+func (p *peer) send(ctx context.Context, send func([]*kvdv1.RaftMessage) error) error {
+	var due atomic.Bool
+	ping := time.AfterFunc(pingInterval, func() {
+		due.Store(true)
+		p.signal()
+	})
 	defer ping.Stop()
 	for {
 		select {
-		case err := <-broken:
-			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-ping.C:
-			if err := stream.Send(envelope(nil)); err != nil {
-				return <-broken
-			}
 		case <-p.wake:
-			for messages := p.take(); len(messages) > 0; messages = p.take() {
-				if err := stream.Send(envelope(messages)); err != nil {
-					return <-broken
-				}
+		}
+		messages := p.take()
+		for pings := due.Swap(false); pings || len(messages) > 0; messages = p.take() {
+			if err := send(messages); err != nil {
+				<-ctx.Done() // Who receives knows why.
+				return context.Cause(ctx)
+			}
+			if pings {
+				pings = false
+				ping.Reset(pingInterval)
 			}
 		}
 	}
