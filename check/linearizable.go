@@ -15,8 +15,8 @@ import (
 // done are left out, so that seeing one's value is a violation. Unknown ones may have happened at any time after
 // their call, or never. Keys with an expiry are refused: Expiry judges them.
 //
-// The search is exponential at worst; timeout bounds all of it together, 0 means no bound. Keys that need more than their share
-// come last. A key for which it ends without an answer counts as a violation (TimedOut). Each violation names the operation whose return made the
+// The search is exponential at worst; timeout bounds all of it together, 0 means no bound. A hard key, which may need a third of that,
+// leaves time for the others. A key for which it ends without an answer counts as a violation (TimedOut). Each violation names the operation whose return made the
 // history impossible, then those that overlap it, then the last ones before.
 func Linearizable(h History, timeout time.Duration) []Violation {
 	if bad := refuse(h); bad != nil {
@@ -49,28 +49,39 @@ func newSearch(bounds Bounds, timeout time.Duration) *search {
 	return s
 }
 
-// judge looks at each key for its share of the time, and then again at those for which that was too little.
-func (s *search) judge(keys []keyHistory) []Violation {
-	found, hard := s.look(keys, s.timeout/time.Duration(max(len(keys), 1)))
-	later, undecided := s.look(hard, s.timeout)
-	found = append(found, later...)
-	for _, k := range undecided {
+// judge looks at each key for a small share of the time, and then again and again for twice as long at those that are left: an easy one
+// does not wait for a hard one, and no more time is lost than is used. What is wrong is explained when all were looked at.
+func (s *search) judge(keys []keyHistory) (found []Violation) {
+	var wrong []keyHistory
+	for share := s.timeout / time.Duration(firstShares*max(len(keys), 1)); ; share = min(2*share, s.timeout) {
+		wrong, keys = s.look(wrong, keys, share)
+		if len(keys) == 0 || share >= s.timeout || !time.Now().Before(s.deadline) {
+			break
+		}
+	}
+	for _, k := range wrong {
+		found = append(found, s.explain(k))
+	}
+	for _, k := range keys {
 		found = append(found, violation(TimedOut, k.key, fmt.Sprintf("no answer for %d operations within %v in all", len(k.ops), s.timeout)))
 	}
 	return found
 }
 
-// look takes so long for a key at most, and gives those for which that was too little.
-func (s *search) look(keys []keyHistory, most time.Duration) (found []Violation, undecided []keyHistory) {
+// firstShares is how often the first shares of all keys go into the whole time.
+const firstShares = 16
+
+// look takes so long for a key at most. It adds those that are wrong, and gives those for which that was too little.
+func (s *search) look(wrong, keys []keyHistory, most time.Duration) (_, undecided []keyHistory) {
 	for _, k := range keys {
 		switch s.order(k.ops, most) {
 		case porcupine.Illegal:
-			found = append(found, s.explain(k))
+			wrong = append(wrong, k)
 		case porcupine.Unknown:
 			undecided = append(undecided, k)
 		}
 	}
-	return found, undecided
+	return wrong, undecided
 }
 
 // order asks porcupine about one key, for so long at most.

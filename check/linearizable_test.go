@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anishathalye/porcupine"
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvdstore/kvd/kv"
@@ -162,18 +163,30 @@ func TestTimeOut(t *testing.T) {
 	require.Equal(t, TimedOut, found[0].Rule)
 }
 
-// TestHardKeyLeavesTime: a key whose search does not end takes nothing from the others.
+// TestHardKeyLeavesTime: a key whose search does not end takes nothing from the others, nor does the explanation of a wrong one; and one that
+// needs less than a third of the time has it, whatever is beside it.
 func TestHardKeyLeavesTime(t *testing.T) {
-	var h History
-	for _, o := range hard(24) {
-		o.Key = "a"
-		h = append(h, o)
+	of := func(key string, list ...Operation) (h History) {
+		for _, o := range list {
+			o.Key = key
+			h = append(h, o)
+		}
+		return h
 	}
-	wrong := op(Get, "?", 1, 2, 99)
-	wrong.Key = "b"
-	found := Linearizable(append(h, wrong), time.Second)
-	require.Len(t, found, 2)
-	require.Equal(t, []Rule{NotLinearizable, TimedOut}, []Rule{found[0].Rule, found[1].Rule})
+	wrong := of("b", op(Get, "?", 1, 2, 99))
+	rules := func(h History, timeout time.Duration) (rules []string) {
+		for _, v := range Linearizable(h, timeout) {
+			rules = append(rules, fmt.Sprintf("%s: %s", v.Key, v.Rule))
+		}
+		return rules
+	}
+	require.Equal(t, []string{"b: " + string(NotLinearizable), "a: " + string(TimedOut)}, rules(slices.Concat(of("a", hard(24)...), wrong), time.Second))
+
+	middling := of("a", hard(8)...)
+	began := time.Now()
+	require.Equal(t, porcupine.Illegal, newSearch(Bounds{}, 0).order(middling.byKey()[0].ops, 0))
+	needs := max(time.Since(began), 50*time.Millisecond)
+	require.ElementsMatch(t, []string{"a: " + string(NotLinearizable), "b: " + string(NotLinearizable)}, rules(slices.Concat(middling, wrong), 8*needs))
 }
 
 func hard(n int) History {
