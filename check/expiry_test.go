@@ -253,27 +253,6 @@ func (l *timeline) apply(o *Operation, rest []*Operation, now *Final, lowest kv.
 	return at <= o.Return && explains(o, now, lowest, l.revisions, next)
 }
 
-func BenchmarkExpiry(b *testing.B) {
-	for _, kinds := range [][]Kind{{Get, Put}, {Get, Put, CAS, Delete}} {
-		b.Run(fmt.Sprint(kinds), func(b *testing.B) {
-			var histories []History
-			var bounds []Bounds
-			for seed := range uint64(20) {
-				c := newExpiring(seed, kinds...)
-				histories, bounds = append(histories, c.run("k", 10, 200)), append(bounds, c.bounds)
-			}
-			for b.Loop() {
-				for i, h := range histories {
-					if found := Expiry(h, bounds[i], patience); len(found) > 0 {
-						b.Fatal(found[0])
-					}
-				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(histories)), "µs/history")
-		})
-	}
-}
-
 // TestExpiryOutage: what comes of an outage, writes with an expiry that nobody knows of and long reads beside them, is decided, also when
 // reads after it find the key gone.
 func TestExpiryOutage(t *testing.T) {
@@ -297,5 +276,26 @@ func TestExpiryOutage(t *testing.T) {
 		found := Expiry(slices.Concat(h, wrong), bounds, patience)
 		require.Len(t, found, 1)
 		require.Equal(t, NotLinearizable, found[0].Rule)
+	}
+}
+
+func BenchmarkExpiry(b *testing.B) {
+	for _, kinds := range [][]Kind{{Get, Put}, {Get, Put, CAS, Delete}} {
+		b.Run(fmt.Sprint(kinds), func(b *testing.B) {
+			var histories []History
+			var bounds []Bounds
+			for seed := range uint64(20) {
+				c := newExpiring(seed, kinds...)
+				histories, bounds = append(histories, c.run("k", 10, 200)), append(bounds, c.bounds)
+			}
+			for b.Loop() {
+				for i, h := range histories {
+					if found := Expiry(h, bounds[i], patience); len(found) > 0 {
+						b.Fatal(found[0])
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(histories)), "µs/history")
+		})
 	}
 }

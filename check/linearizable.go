@@ -15,9 +15,10 @@ import (
 // done are left out, so that seeing one's value is a violation. Unknown ones may have happened at any time after
 // their call, or never. Keys with an expiry are refused: Expiry judges them.
 //
-// The search is exponential at worst; timeout bounds all of it together, 0 means no bound. A hard key, which may need a third of that,
-// leaves time for the others. A key for which it ends without an answer counts as a violation (TimedOut). Each violation names the operation whose return made the
-// history impossible, then those that overlap it, then the last ones before.
+// The search is exponential at worst; timeout bounds all of it together, 0 means no bound. A hard key, which may
+// need a third of that, leaves time for the others. A key for which it ends without an answer counts as a violation
+// (TimedOut). Each violation names the operation whose return made the history impossible, then those that overlap
+// it, then the last ones before.
 func Linearizable(h History, timeout time.Duration) []Violation {
 	if bad := refuse(h); bad != nil {
 		return bad

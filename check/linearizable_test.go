@@ -185,7 +185,7 @@ func TestHardKeyLeavesTime(t *testing.T) {
 	middling := of("a", hard(8)...)
 	began := time.Now()
 	require.Equal(t, porcupine.Illegal, newSearch(Bounds{}, 0).order(middling.byKey()[0].ops, 0))
-	needs := max(time.Since(began), 50*time.Millisecond)
+	needs := max(time.Since(began), 200*time.Millisecond) // What is beside it may be slow for a moment.
 	require.ElementsMatch(t, []string{"a: " + string(NotLinearizable), "b: " + string(NotLinearizable)}, rules(slices.Concat(middling, wrong), 8*needs))
 }
 

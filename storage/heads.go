@@ -16,72 +16,82 @@ import (
 // places that it may be in, and what comes later takes one of them, rather one that was not asked for since. Safe for concurrent
 // use.
 //
-// A place knows its key by 127 bits of two hashes, whose seeds no other process has: a look-up compares four places, so that one
-// in 10^37 may take another key for its own. Keys themselves would take three times the memory, and the collector's time.
+// A place knows its key by 95 bits of two hashes, and its bucket by others of them; the seeds no other process has. A look-up
+// compares four places, so that one in 10^28 may take another key for its own. Keys themselves would take three times the memory,
+// and the collector's time.
 type heads struct {
 	seeds [2]maphash.Seed
 
 	mu      sync.Mutex
 	buckets []bucket
+	hands   []uint8 // Of each bucket, where the next look for a place to be taken begins.
 	// changes counts commits: what was read before one may be what it has changed.
 	changes uint64
 }
 
-// bucket has the places of keys with like hashes.
-type bucket struct {
-	places [4]place
-	// there tells of each place whether its key is, and used whether it was asked for since the last look for a place to be
-	// taken, in a bit each; next is where the next look begins.
-	there, used, next uint8
-}
+// bucket has the places of keys with like hashes, in two lines of the processor's cache.
+type bucket [4]place
 
-// place holds a key's head. The empty one has an empty fingerprint, which no key has.
+// place holds a key's head. The empty one is no key's: check is odd of all.
 type place struct {
-	of   fingerprint
-	head kv.Head
+	check uint64
+	hash  uint32 // Its lowest bits: the highest choose the bucket.
+	value uint32 // The value's length, or absent; and used.
+
+	revision kv.Revision
+	expireAt int64
 }
 
-// fingerprint stands for a key.
-type fingerprint struct{ hash, check uint64 }
+const (
+	// used tells of a place that its key was asked for since the last look for a place to be taken, absent that there is none.
+	used, absent = 1 << 31, 1 << 30
+	// Lengths have room beside them.
+	_ = uint(absent - 1 - kv.ValueBytesMax)
+)
 
 const bucketBytes = int(unsafe.Sizeof(bucket{}))
 
 // newHeads makes one of about so many bytes, at least one bucket.
 func newHeads(bytes int) *heads {
-	return &heads{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, buckets: make([]bucket, max(bytes/bucketBytes, 1))}
+	n := max(bytes/(bucketBytes+1), 1)
+	return &heads{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, buckets: make([]bucket, n), hands: make([]uint8, n)}
 }
 
-func (h *heads) fingerprint(key []byte) fingerprint {
-	return fingerprint{maphash.Bytes(h.seeds[0], key), maphash.Bytes(h.seeds[1], key) | 1}
+// hashes are those of a key.
+type hashes struct{ place, check uint64 }
+
+func (h *heads) hashes(key []byte) hashes {
+	return hashes{maphash.Bytes(h.seeds[0], key), maphash.Bytes(h.seeds[1], key) | 1}
 }
 
-// find gives the bucket of a key, and which place there is its, -1 if none is.
-func (h *heads) find(of fingerprint) (b *bucket, i int) {
-	at, _ := bits.Mul64(of.hash, uint64(len(h.buckets)))
-	b = &h.buckets[at]
-	for i := range b.places {
-		if b.places[i].of == of {
-			return b, i
+// find gives the bucket of a key, and its place there, nil if it has none.
+func (h *heads) find(key hashes) (bucket uint64, p *place) {
+	bucket, _ = bits.Mul64(key.place, uint64(len(h.buckets)))
+	b := &h.buckets[bucket]
+	for i := range b {
+		if b[i].check == key.check && b[i].hash == uint32(key.place) {
+			return bucket, &b[i]
 		}
 	}
-	return b, -1
+	return bucket, nil
 }
 
-// take gives a place for another key: the next that was not asked for since the last time that it was come to.
-func (b *bucket) take() int {
+// take gives a place of a bucket for another key: the next that was not asked for since the last time that it was come to.
+func (h *heads) take(bucket uint64) *place {
+	b, hand := &h.buckets[bucket], &h.hands[bucket]
 	for {
-		i := int(b.next)
-		b.next = (b.next + 1) % uint8(len(b.places))
-		if b.used&(1<<i) == 0 {
-			return i
+		p := &b[*hand]
+		*hand = (*hand + 1) % uint8(len(b))
+		if p.value&used == 0 {
+			return p
 		}
-		b.used &^= 1 << i
+		p.value &^= used
 	}
 }
 
 // get looks a key up. If it is not known, changes is what put wants.
 func (h *heads) get(key []byte) (head kv.Head, there, known bool, changes uint64) {
-	of := h.fingerprint(key)
+	of := h.hashes(key)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.look(of)
@@ -89,7 +99,7 @@ func (h *heads) get(key []byte) (head kv.Head, there, known bool, changes uint64
 
 // lacks reports whether a key is not known, as far as that can be told at once.
 func (h *heads) lacks(key []byte) (lacks bool, changes uint64) {
-	of := h.fingerprint(key)
+	of := h.hashes(key)
 	if !h.mu.TryLock() {
 		return false, 0
 	}
@@ -98,18 +108,21 @@ func (h *heads) lacks(key []byte) (lacks bool, changes uint64) {
 	return !known, changes
 }
 
-func (h *heads) look(of fingerprint) (head kv.Head, there, known bool, changes uint64) {
-	b, i := h.find(of)
-	if i < 0 {
+func (h *heads) look(key hashes) (head kv.Head, there, known bool, changes uint64) {
+	_, p := h.find(key)
+	if p == nil {
 		return kv.Head{}, false, false, h.changes
 	}
-	b.used |= 1 << i
-	return b.places[i].head, b.there&(1<<i) != 0, true, 0
+	p.value |= used
+	if p.value&absent != 0 {
+		return kv.Head{}, false, true, 0
+	}
+	return kv.Head{Revision: p.revision, ExpireAt: p.expireAt, Bytes: int(p.value &^ used)}, true, true, 0
 }
 
 // put remembers what was read, unless something was committed since get.
 func (h *heads) put(changes uint64, key []byte, head kv.Head, there bool) {
-	of := h.fingerprint(key)
+	of := h.hashes(key)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.changes == changes {
@@ -117,16 +130,15 @@ func (h *heads) put(changes uint64, key []byte, head kv.Head, there bool) {
 	}
 }
 
-func (h *heads) set(of fingerprint, head kv.Head, there bool) {
-	b, i := h.find(of)
-	if i < 0 {
-		i = b.take()
+func (h *heads) set(key hashes, head kv.Head, there bool) {
+	bucket, p := h.find(key)
+	if p == nil {
+		p = h.take(bucket)
 	}
-	b.places[i] = place{of, head}
-	b.there &^= 1 << i
-	if there {
-		b.there |= 1 << i
+	if !there {
+		head.Bytes = absent
 	}
+	*p = place{key.check, uint32(key.place), uint32(head.Bytes) | p.value&used, head.Revision, head.ExpireAt}
 }
 
 // commit remembers what a batch writes, which commit makes visible; nobody is told anything else meanwhile.
@@ -169,9 +181,9 @@ func (h *heads) read(b *pebble.Batch) error {
 			if err != nil {
 				return err
 			}
-			h.set(h.fingerprint(key[1:]), rec.Head(), true)
+			h.set(h.hashes(key[1:]), rec.Head(), true)
 		default:
-			h.set(h.fingerprint(key[1:]), kv.Head{}, false)
+			h.set(h.hashes(key[1:]), kv.Head{}, false)
 		}
 	}
 }

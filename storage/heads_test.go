@@ -100,11 +100,11 @@ func BenchmarkHead(b *testing.B) {
 // keep theirs when others come and go, and no key is taken for another.
 func TestHeadsOfManyKeys(t *testing.T) {
 	o := options(t, nil, t.TempDir())
-	o.HeadBytes = 1000 * bucketBytes
+	o.HeadBytes = 1000 * (bucketBytes + 1)
 	s, err := OpenState(o)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
-	require.LessOrEqual(t, bucketBytes, 192)
+	require.Equal(t, 128, bucketBytes)
 	require.Len(t, s.heads.buckets, 1000)
 	key := func(i int) []byte { return fmt.Appendf(nil, "%0*d", 100+i%2*(kv.KeyBytesMax-100), i) }
 	const asked, all = 500, 20_000
@@ -130,8 +130,10 @@ func TestHeadsOfManyKeys(t *testing.T) {
 			continue
 		}
 		known[i < asked]++
-		require.EqualValues(t, i+1, h.Revision)
 		require.Equal(t, i%3 != 0, there)
+		if there {
+			require.EqualValues(t, i+1, h.Revision)
+		}
 	}
 	require.Greater(t, known[true], asked*9/10)
 	require.LessOrEqual(t, known[true]+known[false], 4000)
