@@ -147,7 +147,7 @@ func (l *callerList) look(now time.Time) (some bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := l.root.next; c != &l.root; c = c.next {
-		if err := c.over(now); err != nil && !c.ended {
+		if err := c.over(now); err != nil {
 			c.ended = true
 			c.tell(kv.Result{}, err)
 		}

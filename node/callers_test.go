@@ -62,6 +62,23 @@ func TestCallersEnd(t *testing.T) {
 	}
 }
 
+// TestComesAsTheLastGoes: who begins to wait in the moment in which the goroutine that looks has seen nobody for long enough is looked at.
+func TestComesAsTheLastGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newCallers()
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 20_000 {
+			_, err := w.wait(gone, w.caller())
+			require.ErrorIs(t, err, context.Canceled)
+			time.Sleep(idleLooks * lookEvery)
+			_, err = w.wait(gone, w.caller())
+			require.ErrorIs(t, err, context.Canceled)
+			time.Sleep(2 * idleLooks * lookEvery)
+		}
+	})
+}
+
 // TestLateAnswer: an answer that comes after its caller's end, or with it, is nobody else's.
 func TestLateAnswer(t *testing.T) {
 	w := newCallers()

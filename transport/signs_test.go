@@ -2,6 +2,8 @@ package transport
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -87,6 +89,63 @@ func TestSignsOfLife(t *testing.T) {
 				}
 				require.LessOrEqual(t, n, int(spoken/max(lookInterval, pause))+2)
 				require.InDelta(t, 0, last.Sub(silent), float64(pingInterval+lookInterval), "up to the last that it said")
+			})
+		})
+	}
+}
+
+// TestPings: a stream on which nothing is to be said says so each pingInterval, however often something was said before; what is queued
+// leaves at once, once and in order; and the stream's end has the reason that the reader was told.
+func TestPings(t *testing.T) {
+	for name, pause := range map[string]time.Duration{"silence": time.Hour, "messages": pingInterval / 7, "now and then": pingInterval * 5 / 4} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				broken := errors.New("broken")
+				ctx, cancel := context.WithCancelCause(t.Context())
+				p := &peer{t: &Transport{}, wake: make(chan struct{}, 1)}
+				var sent []uint64
+				pings := 0
+				breaks := false
+				ended := make(chan error, 1)
+				last := time.Now()
+				go func() {
+					ended <- p.send(ctx, func(messages []*kvdv1.RaftMessage) error {
+						if breaks {
+							return io.EOF
+						}
+						require.LessOrEqual(t, time.Since(last), pingInterval)
+						last = time.Now()
+						if len(messages) == 0 {
+							pings++
+						}
+						for _, m := range messages {
+							sent = append(sent, m.GetIndex())
+							require.Equal(t, uint64(time.Now().UnixNano()), m.GetCommit(), "it waited")
+						}
+						return nil
+					})
+				}()
+				began, n := time.Now(), uint64(0)
+				for next := began.Add(pause); time.Since(began) < 20*pingInterval; {
+					time.Sleep(min(time.Until(next), pingInterval))
+					if !time.Now().Before(next) {
+						n++
+						p.put([]*kvdv1.RaftMessage{{Index: n, Commit: uint64(time.Now().UnixNano())}})
+						next = time.Now().Add(pause)
+					}
+				}
+				synctest.Wait()
+				require.Len(t, sent, int(n))
+				require.IsIncreasing(t, append(sent, n+1, n+2))
+				require.GreaterOrEqual(t, pings, 5)
+				require.LessOrEqual(t, pings, 20)
+
+				breaks = true
+				p.put([]*kvdv1.RaftMessage{{}})
+				synctest.Wait()
+				require.Empty(t, ended, "it does not know the reason yet")
+				cancel(broken)
+				require.ErrorIs(t, <-ended, broken)
 			})
 		})
 	}
