@@ -11,6 +11,7 @@ import (
 	"github.com/kvdstore/kvd/bench/load"
 	"github.com/kvdstore/kvd/bench/local"
 	"github.com/kvdstore/kvd/bench/report"
+	"github.com/kvdstore/kvd/kv"
 )
 
 // What keys cost: the same load on clusters with few and with many of them, as many shards as kvd would make of them.
@@ -18,9 +19,6 @@ import (
 const (
 	// keyBytes are those of a record's key.
 	keyBytes = 16
-	// shardBytes is what a shard holds that grew to the size at which it is split, and was: somewhere between half of that
-	// and all of it.
-	shardBytes = 48 << 20
 	// manyShare is what the throughput with the most keys is to be of that with the fewest.
 	manyShare = 0.8
 )
@@ -85,9 +83,11 @@ func keysCommand(ctx context.Context, args []string, out io.Writer) error {
 
 func keysName(n int) string { return many(n) + " keys" }
 
-// shardsFor is how many shards kvd makes of so many records.
+// shardsFor is how many shards kvd makes of so many records: each grew to the size at which it is split, and was, so that it holds
+// somewhere between half of that and all of it.
 func shardsFor(keys, value int) int {
-	return max(1, (keys*(keyBytes+value)+shardBytes/2)/shardBytes)
+	const each = kv.SplitBytes * 3 / 4
+	return max(1, (keys*(keyBytes+value)+each/2)/each)
 }
 
 func (s *keysFlags) goals() []report.Goal {

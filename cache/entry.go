@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"unsafe"
 
 	"github.com/kvdstore/kvd/kv"
@@ -50,6 +51,11 @@ func (e *Entry) part(from, size int) []byte {
 		return nil // What would be behind the end is another's.
 	}
 	return unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(e), entryBytes+from)), size)
+}
+
+// holds reports whether there is an entry and it is of a key, and of an incarnation.
+func (e *Entry) holds(inc kv.Incarnation, key []byte) bool {
+	return e != nil && e.incarnation == inc && bytes.Equal(e.Key(), key)
 }
 
 // Key is shared and read-only.

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"fmt"
 	"math/bits"
 	"sync/atomic"
@@ -101,10 +100,25 @@ func (g *Guard) Get(inc kv.Incarnation, key []byte, now int64) (rec kv.Record, w
 	return rec, word, hit
 }
 
+// Peek is Get by one who wants to know what is in the state store, not to serve it: a record is told also when its time is over, and
+// nothing is counted.
+func (g *Guard) Peek(inc kv.Incarnation, key []byte) (rec kv.Record, hit bool) {
+	hash := g.Hash(key)
+	word := Word(g.stripe(hash).Load())
+	if word.Writers() != 0 {
+		return kv.Record{}, false
+	}
+	e, _ := g.store.Get(hash)
+	if !e.holds(inc, key) || e.word != word {
+		return kv.Record{}, false
+	}
+	return e.Record(), true
+}
+
 // judge tells whether what the store has found, if not nil, is the key's and current by the word of its stripe, which was loaded
 // in this call or the one that asks.
 func (g *Guard) judge(e *Entry, inc kv.Incarnation, key []byte, now int64, word Word) (rec kv.Record, hit bool) {
-	if e == nil || e.incarnation != inc || !bytes.Equal(e.Key(), key) {
+	if !e.holds(inc, key) {
 		g.count.miss(false)
 		return kv.Record{}, false
 	}

@@ -138,15 +138,25 @@ func (n *Node) submit(v *View, command *kvdv1.Command, size int, called bool, do
 		return
 	}
 	w := &waiting{node: n, view: v, size: int64(size), since: n.now(), done: done, called: called, command: command}
-	n.foresee(command)
+	n.foresee(v, command)
 	n.inbox.submit(w)
 }
 
 // foresee brings into memory what a write will have to know of the record that it replaces: in the caller's goroutine, of which there
 // are many, while the loop would look up one after the other.
-func (n *Node) foresee(c *kvdv1.Command) {
-	if key := c.GetKey(); len(key) > 0 {
-		n.state.Foresee(key)
+func (n *Node) foresee(v *View, c *kvdv1.Command) {
+	key := c.GetKey()
+	if len(key) == 0 {
+		return
+	}
+	lacks, asked := n.state.Lacks(key)
+	if !lacks {
+		return
+	}
+	if head, ok := n.reader.Peek(v, key); ok {
+		n.state.Foreseen(key, asked, head)
+	} else {
+		n.state.Foresee(key, asked)
 	}
 }
 

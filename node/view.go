@@ -226,6 +226,17 @@ func (r *Reader) Missed(v *View, key []byte, proof Proof) (g Get, done bool) {
 	return g, false
 }
 
+// Peek gives the head of a record if it is in the cache: what the state store had at some moment within the call, whoever leads. A
+// caller that sees there, before and after, whether anything was committed in between knows when.
+func (r *Reader) Peek(v *View, key []byte) (kv.Head, bool) {
+	g := r.begin(v, key, ByNothing())
+	if g.view == nil {
+		return kv.Head{}, false
+	}
+	rec, hit := r.Guard.Peek(g.state.incarnation, key)
+	return rec.Head(), hit && g.holds(key)
+}
+
 // begin checks the proof of a read; without one there is no view in it.
 func (r *Reader) begin(v *View, key []byte, proof Proof) Get {
 	s := v.state.Load()
@@ -267,17 +278,26 @@ func (r *Reader) Finish(g *Get, key []byte) {
 	r.check(g, key)
 }
 
-// check compares the read state again: data that was replaced or taken away in between tells nothing (L8).
-func (r *Reader) check(g *Get, key []byte) {
+// holds reports whether the data that was read is still the replica's, and has the key; the read state is then the newest.
+func (g *Get) holds(key []byte) bool {
 	now := g.view.state.Load()
 	if now != g.state && (now.incarnation != g.state.incarnation || now.installing || !now.descriptor.Span.Contains(key)) {
+		return false
+	}
+	g.state = now
+	return true
+}
+
+// check compares the read state again: data that was replaced or taken away in between tells nothing (L8).
+func (r *Reader) check(g *Get, key []byte) {
+	if !g.holds(key) {
 		*g = Get{}
 		return
 	}
 	g.Ok = true
 	g.view.meter.read(key, len(key)+len(g.Record.Value))
 	g.Header = kv.Header{
-		Shard: g.view.shard, Epoch: now.descriptor.Epoch, Revision: kv.Revision(g.view.mayBeVisible.Load()), Node: r.Node,
+		Shard: g.view.shard, Epoch: g.state.descriptor.Epoch, Revision: kv.Revision(g.view.mayBeVisible.Load()), Node: r.Node,
 	}
 }
 

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"unsafe"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -141,49 +139,28 @@ func (h *heads) set(key hashes, head kv.Head, there bool) {
 	*p = place{key.check, uint32(key.place), uint32(head.Bytes) | p.value&used, head.Revision, head.ExpireAt}
 }
 
-// commit remembers what a batch writes, which commit makes visible; nobody is told anything else meanwhile.
-func (h *heads) commit(b *pebble.Batch, commit func() error) error {
+// change is a key that a batch writes.
+type change struct {
+	key   hashes
+	head  kv.Head
+	there bool
+}
+
+// changed takes note of what was committed, which was visible to those that look up beside a moment before: what they read
+// until now is not put any more, or is replaced here. So whoever is to learn what was committed may ask only after this.
+func (h *heads) changed(list []change) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changes++
-	err := h.read(b)
-	if err == nil {
-		err = commit()
+	for _, c := range list {
+		h.set(c.key, c.head, c.there)
 	}
-	if err != nil {
-		clear(h.buckets)
-	}
-	return err
 }
 
-// replace forgets everything: data comes another way.
-func (h *heads) replace(ingest func() error) error {
+// forget forgets everything: more was changed than is known.
+func (h *heads) forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changes++
 	clear(h.buckets)
-	return ingest()
-}
-
-// read remembers what a batch writes.
-func (h *heads) read(b *pebble.Batch) error {
-	for r := b.Reader(); ; {
-		kind, key, value, more, err := r.Next()
-		if err != nil || !more {
-			return err
-		}
-		switch {
-		case len(key) == 0 || key[0] != dataPrefix:
-		case kind == pebble.InternalKeyKindRangeDelete:
-			clear(h.buckets) // It is rare.
-		case kind == pebble.InternalKeyKindSet:
-			rec, err := decodeRecord(value)
-			if err != nil {
-				return err
-			}
-			h.set(h.hashes(key[1:]), rec.Head(), true)
-		default:
-			h.set(h.hashes(key[1:]), kv.Head{}, false)
-		}
-	}
 }

@@ -152,29 +152,55 @@ func TestForesee(t *testing.T) {
 		require.NoError(t, err)
 	}
 	put(1)
-	require.NoError(t, s.heads.replace(func() error { return nil })) // It forgets.
+	s.heads.forget()
+	know := func(key string) (revision kv.Revision, known bool) {
+		h, there, known, _ := s.heads.get([]byte(key))
+		require.Equal(t, known && key == "k", there)
+		return h.Revision, known
+	}
 	for _, key := range []string{"k", "absent"} {
-		_, _, known, _ := s.heads.get([]byte(key))
+		_, known := know(key)
 		require.False(t, known)
-		s.Foresee([]byte(key))
-		_, there, known, _ := s.heads.get([]byte(key))
+		lacks, asked := s.Lacks([]byte(key))
+		require.True(t, lacks)
+		s.Foresee([]byte(key), asked)
+		_, known = know(key)
 		require.True(t, known)
-		require.Equal(t, key == "k", there)
+		lacks, _ = s.Lacks([]byte(key))
+		require.False(t, lacks)
 	}
 
-	require.NoError(t, s.heads.replace(func() error { return nil }))
-	lacks, asked := s.heads.lacks([]byte("k"))
-	require.True(t, lacks)
-	old, ok, err := head(s.db, []byte("k"))
-	require.NoError(t, err)
-	put(2)
-	s.heads.put(asked, []byte("k"), old, ok)
-	now, _, err := s.Head([]byte("k"))
-	require.NoError(t, err)
-	require.Equal(t, kv.Revision(2), now.Revision)
+	for name, foresee := range map[string]func(asked uint64, read kv.Head){
+		"looked up":  func(asked uint64, read kv.Head) { s.heads.put(asked, []byte("k"), read, true) },
+		"remembered": func(asked uint64, read kv.Head) { s.Foreseen([]byte("k"), asked, read) },
+	} {
+		s.heads.forget()
+		_, asked := s.Lacks([]byte("k"))
+		read, _, err := head(s.db, []byte("k"))
+		require.NoError(t, err)
+		foresee(asked, read)
+		revision, known := know("k")
+		require.True(t, known, name)
+		require.Equal(t, read.Revision, revision, name)
+
+		s.heads.forget()
+		_, asked = s.Lacks([]byte("k"))
+		put(read.Revision + 1)
+		s.heads.put(asked, []byte("other"), kv.Head{}, false)
+		foresee(asked, read)
+		revision, known = know("k")
+		require.True(t, known, name)
+		require.Equal(t, read.Revision+1, revision, name)
+		_, known = know("other")
+		require.False(t, known, "it may be one that the commit has changed")
+		s.heads.forget()
+		foresee(asked, read)
+		_, known = know("k")
+		require.False(t, known, name)
+	}
 
 	s.heads.mu.Lock()
-	lacks, _ = s.heads.lacks([]byte("other"))
+	lacks, _ := s.Lacks([]byte("another"))
 	s.heads.mu.Unlock()
 	require.False(t, lacks, "it waits for nobody")
 }

@@ -122,6 +122,7 @@ type PebbleState struct {
 	durable atomic.Uint64
 	ingests atomic.Uint64 // Names the tables of ingests.
 	heads   *heads
+	scratch sync.Pool
 }
 
 var _ State = (*PebbleState)(nil)
@@ -138,6 +139,7 @@ func OpenState(o Options) (*PebbleState, error) {
 	s := &PebbleState{
 		db: db, fatal: opts.Logger.(*fatalLogger), dir: o.Dir, fs: o.FS, tables: tableOptions(db, opts), heads: newHeads(o.HeadBytes),
 	}
+	s.scratch.New = func() any { return &scratch{} }
 	s.close = sync.OnceValue(func() error { return errors.Join(seal(db, uint64(s.cut)), db.Close()) })
 	if err := s.removeLeftovers(); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -259,7 +261,8 @@ func (s *PebbleState) Get(key []byte) (kv.Record, bool, error) {
 	return rec, found, s.fatal.checked(err)
 }
 
-// Head is Get without the value. Keys that were written or asked for lately are answered from memory.
+// Head is Get without the value. Keys that were written or asked for lately are answered from memory, where a commit under way may
+// not be seen yet though Get sees it.
 func (s *PebbleState) Head(key []byte) (kv.Head, bool, error) {
 	h, ok, known, asked := s.heads.get(key)
 	if known {
@@ -274,27 +277,37 @@ func (s *PebbleState) Head(key []byte) (kv.Head, bool, error) {
 	return h, ok, nil
 }
 
-// Foresee has Head answer from memory before long, if it does not already: for whoever can look up beside the one that will ask. It
-// waits for nobody: hundreds of callers do this at a time, and while a commit is under way the one that it is for waits anyway.
-func (s *PebbleState) Foresee(key []byte) {
-	lacks, asked := s.heads.lacks(key)
-	if !lacks {
-		return
-	}
+// Lacks reports whether Head would have to look a key up. Who can do that beside the one that will ask goes on with Foresee or
+// Foreseen, and asked. It waits for nobody: hundreds of callers ask at a time, and where it would have to wait, nothing is lacked.
+func (s *PebbleState) Lacks(key []byte) (lacks bool, asked uint64) { return s.heads.lacks(key) }
+
+// Foresee looks a key up, so that Head answers from memory before long.
+func (s *PebbleState) Foresee(key []byte, asked uint64) {
 	defer s.fatal.guard()
 	if h, ok, err := head(s.db, key); s.fatal.checked(err) == nil {
 		s.heads.put(asked, key, h, ok)
 	}
 }
 
+// Foreseen takes a key's head, which was committed last at some moment since Lacks.
+func (s *PebbleState) Foreseen(key []byte, asked uint64, head kv.Head) { s.heads.put(asked, key, head, true) }
+
 // Iter walks a span as of now.
 func (s *PebbleState) Iter(span kv.Span) (Iterator, error) { return iter(s.db, s.fatal, span) }
 
 // pebbleBatch gathers a step. The first error is kept for Commit.
 type pebbleBatch struct {
-	b          *pebble.Batch
-	key, value []byte // Scratch; Pebble copies both.
-	err        error
+	*scratch
+	store *PebbleState
+	b     *pebble.Batch
+	spans bool // It changes more than what is in changes.
+	err   error
+}
+
+// scratch is memory of a batch that the next uses again.
+type scratch struct {
+	key, value []byte // Pebble copies both.
+	changes    []change
 }
 
 func (b *pebbleBatch) keep(err error) {
@@ -306,12 +319,18 @@ func (b *pebbleBatch) keep(err error) {
 func (b *pebbleBatch) Put(key []byte, rec kv.Record) {
 	b.value = appendRecord(b.value[:0], rec)
 	b.keep(b.b.Set(b.dataKey(key), b.value, nil))
+	b.changes = append(b.changes, change{b.store.heads.hashes(key), rec.Head(), true})
 }
+
+func (b *pebbleBatch) Delete(key []byte) {
+	b.keep(b.b.Delete(b.dataKey(key), nil))
+	b.changes = append(b.changes, change{b.store.heads.hashes(key), kv.Head{}, false})
+}
+
 func (b *pebbleBatch) dataKey(key []byte) []byte {
 	b.key = append(append(b.key[:0], dataPrefix), key...)
 	return b.key
 }
-func (b *pebbleBatch) Delete(key []byte)  { b.keep(b.b.Delete(b.dataKey(key), nil)) }
 func (b *pebbleBatch) PutDue(d kv.Due)    { b.keep(b.b.Set(dueKey(d), nil, nil)) }
 func (b *pebbleBatch) DeleteDue(d kv.Due) { b.keep(b.b.Delete(dueKey(d), nil)) }
 func (b *pebbleBatch) Bytes() int         { return b.b.Len() }
@@ -331,6 +350,7 @@ func (b *pebbleBatch) DeleteSpan(span kv.Span) {
 	}
 	start, end := dataSpan(span)
 	b.keep(b.b.DeleteRange(start, end, nil))
+	b.spans = true
 }
 func (b *pebbleBatch) RemoveShard(shard kv.ShardID) { b.keep(b.b.Delete(shardKey(shard), nil)) }
 
@@ -341,8 +361,13 @@ func (b *pebbleBatch) PutTombstone(shard kv.ShardID, replica kv.ReplicaID) {
 	b.keep(b.b.Set(key, nil, nil))
 }
 
+// changesKept is up to how many changes of a batch have their memory used again: those of a megabyte or two.
+const changesKept = 32 << 10
+
 // NewBatch makes an empty batch.
-func (s *PebbleState) NewBatch() Batch { return &pebbleBatch{b: newBatch(s.db)} }
+func (s *PebbleState) NewBatch() Batch {
+	return &pebbleBatch{store: s, b: newBatch(s.db), scratch: s.scratch.Get().(*scratch)}
+}
 
 // Commit makes a batch visible, not durable.
 func (s *PebbleState) Commit(b Batch) (Cut, error) {
@@ -356,11 +381,14 @@ func (s *PebbleState) Commit(b Batch) (Cut, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.heads.commit(batch.b, func() error {
-		return errors.Join(addMark(batch.b, uint64(s.cut+1), s.durable.Load()), batch.b.Commit(pebble.NoSync))
-	})
-	if err != nil {
+	if err := errors.Join(addMark(batch.b, uint64(s.cut+1), s.durable.Load()), batch.b.Commit(pebble.NoSync)); err != nil {
+		s.heads.forget()
 		return 0, fmt.Errorf("write to the state store: %w", err)
+	}
+	if batch.spans {
+		s.heads.forget() // It is rare.
+	} else {
+		s.heads.changed(batch.changes)
 	}
 	s.cut++
 	return s.cut, nil
@@ -370,6 +398,11 @@ func (s *PebbleState) Commit(b Batch) (Cut, error) {
 func (b *pebbleBatch) end() {
 	_ = b.b.Close()
 	b.b = nil
+	if cap(b.changes) <= changesKept {
+		b.changes = b.changes[:0]
+		b.store.scratch.Put(b.scratch)
+	}
+	b.scratch = nil
 }
 
 // Sync makes every commit so far durable.
@@ -630,10 +663,8 @@ func (s *PebbleState) ingest(i *pebbleIngest) error {
 	if i.shard != kv.MetaShard {
 		span.Start, span.End = dataSpan(i.replaced)
 	}
-	err := s.heads.replace(func() error {
-		_, err := s.db.IngestAndExcise(context.Background(), i.files, nil, nil, span)
-		return err
-	})
+	_, err := s.db.IngestAndExcise(context.Background(), i.files, nil, nil, span)
+	s.heads.forget()
 	if err != nil {
 		return fmt.Errorf("ingest the data of shard %d: %w", i.shard, err)
 	}
