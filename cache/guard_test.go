@@ -91,9 +91,24 @@ func raceReadersAndWriters(t *testing.T, store Store, stripes int) {
 			}
 		})
 	}
+	group.Go(func() {
+		rnd := rand.New(rand.NewPCG(1, 3))
+		for range 2 * raceSteps {
+			n := rnd.IntN(raceKeys)
+			least := keys[n].acknowledged.Load()
+			rec, hit := guard.Peek(1, raceKey(n))
+			if !hit {
+				continue
+			}
+			if stale := keys[n].judge(guard, raceKey(n), least, rec, 0, true); stale != "" {
+				t.Error(stale)
+				return
+			}
+		}
+	})
 	group.Wait()
 	m := guard.Metrics()
-	require.EqualValues(t, raceReaders*2*raceSteps, m.Hits+m.Misses)
+	require.EqualValues(t, raceReaders*2*raceSteps, m.Hits+m.Misses, "who peeks is not counted")
 	if stripes > raceKeys {
 		require.NotZero(t, m.Hits, "a race without hits shows nothing")
 	}
@@ -220,6 +235,40 @@ func TestSeekThenTake(t *testing.T) {
 	g.Seek(sought)
 	_, _, hit := g.Take(&sought[0], 1, 0)
 	require.False(t, hit, "another key with its hash")
+}
+
+// TestPeek: it tells of what is in the state store, also when its time is over, and of nothing else.
+func TestPeek(t *testing.T) {
+	key, rec := []byte("key"), kv.Record{Value: []byte("value"), Revision: 1, ExpireAt: 1}
+	for name, c := range map[string]struct {
+		before func(g *Guard)
+		inc    kv.Incarnation
+		hit    bool
+	}{
+		"nothing":               {func(*Guard) {}, 1, true},
+		"other data":            {func(*Guard) {}, 2, false},
+		"a writer is at work":   {func(g *Guard) { g.Raise(key) }, 1, false},
+		"it was deleted":        {func(g *Guard) { g.Lower(g.Raise(key), 1, key, nil) }, 1, false},
+		"another of its stripe": {func(g *Guard) { g.Lower(g.Raise([]byte("else")), 1, []byte("else"), nil) }, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := newRistretto(t, 4<<20)
+			g := New(store, 1)
+			g.Lower(g.Raise(key), 1, key, &rec)
+			store.cache.Wait()
+			c.before(g)
+			before := g.Metrics()
+			got, hit := g.Peek(c.inc, key)
+			require.Equal(t, c.hit, hit)
+			if hit {
+				require.Equal(t, rec, got)
+			}
+			_, hit = g.Peek(c.inc, []byte("no such key"))
+			require.False(t, hit)
+			m := g.Metrics()
+			require.Equal(t, before.Hits+before.Misses, m.Hits+m.Misses)
+		})
+	}
 }
 
 // TestStuckStripe fills the count of writers: the stripe then misses for ever, rather than spilling into the

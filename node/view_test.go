@@ -132,6 +132,13 @@ func TestReadAcrossAReplacement(t *testing.T) {
 			require.Equal(t, test.ok, g.Ok && g.Found)
 
 			r.view.state.Store(before)
+			head, known := r.reader.Peek(r.view, []byte("k"))
+			require.Equal(t, test.ok, known)
+			if known {
+				require.Equal(t, g.Record.Head(), head)
+			}
+
+			r.view.state.Store(before)
 			r.cache.onGet, r.cache.entries = nil, map[uint64]*cache.Entry{}
 			require.Equal(t, test.ok, r.get("k", ByNothing(), change).Ok)
 

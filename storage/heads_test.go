@@ -2,6 +2,8 @@ package storage
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -193,6 +195,9 @@ func TestForesee(t *testing.T) {
 		require.Equal(t, read.Revision+1, revision, name)
 		_, known = know("other")
 		require.False(t, known, "it may be one that the commit has changed")
+
+		s.heads.forget()
+		_, asked = s.Lacks([]byte("k"))
 		s.heads.forget()
 		foresee(asked, read)
 		_, known = know("k")
@@ -203,4 +208,84 @@ func TestForesee(t *testing.T) {
 	lacks, _ := s.Lacks([]byte("another"))
 	s.heads.mu.Unlock()
 	require.False(t, lacks, "it waits for nobody")
+}
+
+// TestFingerprints: keys that are alike in one of their hashes are two.
+func TestFingerprints(t *testing.T) {
+	h := newHeads(0)
+	first := hashes{place: 1, check: 3}
+	h.set(first, kv.Head{Revision: 1}, true)
+	for _, other := range []hashes{{place: 2, check: 3}, {place: 1, check: 5}} {
+		_, _, known, _ := h.look(other)
+		require.False(t, known)
+		h.set(other, kv.Head{Revision: 2}, true)
+		head, _, known, _ := h.look(first)
+		require.True(t, known)
+		require.EqualValues(t, 1, head.Revision)
+	}
+}
+
+// TestHeadsBesideCommits: the one that commits hears of each key what it has committed last, whatever others foresee beside it, of more
+// keys than there are places for.
+func TestHeadsBesideCommits(t *testing.T) {
+	o := options(t, nil, t.TempDir())
+	o.HeadBytes = 6 * (bucketBytes + 1)
+	s, err := OpenState(o)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	const keys, steps = 40, 2500
+	key := func(i int) []byte { return []byte{'k', byte(i)} }
+	done := make(chan struct{})
+	var foreseeing sync.WaitGroup
+	for g := range 4 {
+		rnd := rand.New(rand.NewPCG(uint64(g), 1))
+		foreseeing.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				k := key(rnd.IntN(keys))
+				lacks, asked := s.Lacks(k)
+				if !lacks {
+					continue
+				}
+				if rec, ok, err := s.Get(k); err == nil && ok && g%2 == 0 {
+					s.Foreseen(k, asked, rec.Head())
+				} else {
+					s.Foresee(k, asked)
+				}
+			}
+		})
+	}
+	defer foreseeing.Wait()
+	defer close(done)
+	rnd := rand.New(rand.NewPCG(9, 9))
+	var now [keys]kv.Head
+	for step := range kv.Revision(steps) {
+		b := s.NewBatch()
+		for range 1 + rnd.IntN(4) {
+			switch i := rnd.IntN(keys); rnd.IntN(20) {
+			case 0:
+				b.DeleteSpan(kv.Span{Start: key(i), End: key(i + 3)})
+				clear(now[i:min(i+3, keys)])
+			case 1, 2, 3:
+				b.Delete(key(i))
+				now[i] = kv.Head{}
+			default:
+				rec := kv.Record{Value: make([]byte, rnd.IntN(9)), Revision: step + 1}
+				b.Put(key(i), rec)
+				now[i] = rec.Head()
+			}
+		}
+		_, err := s.Commit(b)
+		require.NoError(t, err)
+		for i := range keys {
+			h, ok, err := s.Head(key(i))
+			require.NoError(t, err)
+			require.Equal(t, now[i], h, "%d, step %d", i, step)
+			require.Equal(t, h.Revision != 0, ok)
+		}
+	}
 }

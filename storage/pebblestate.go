@@ -290,7 +290,9 @@ func (s *PebbleState) Foresee(key []byte, asked uint64) {
 }
 
 // Foreseen takes a key's head, which was committed last at some moment since Lacks.
-func (s *PebbleState) Foreseen(key []byte, asked uint64, head kv.Head) { s.heads.put(asked, key, head, true) }
+func (s *PebbleState) Foreseen(key []byte, asked uint64, head kv.Head) {
+	s.heads.put(asked, key, head, true)
+}
 
 // Iter walks a span as of now.
 func (s *PebbleState) Iter(span kv.Span) (Iterator, error) { return iter(s.db, s.fatal, span) }
