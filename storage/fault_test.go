@@ -110,7 +110,7 @@ func TestFatalOnce(t *testing.T) {
 
 // TestFailedIngest: an ingest whose tables cannot be written is an error, and leaves the store as it was.
 func TestFailedIngest(t *testing.T) {
-	for _, kind := range []errorfs.OpKind{errorfs.OpCreate, errorfs.OpFileWrite, errorfs.OpFileSync} {
+	for _, kind := range []errorfs.OpKind{errorfs.OpCreate, errorfs.OpFileWrite, errorfs.OpFileSyncData} {
 		toggle := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
 			if op.Kind == kind && strings.Contains(op.Path, ingestSuffix) {
 				return errorfs.ErrInjected

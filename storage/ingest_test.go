@@ -331,3 +331,56 @@ func TestAbortLeavesNothing(t *testing.T) {
 	openState(t, fs)
 	require.Zero(t, tables())
 }
+
+// TestIngestSyncsAsItGoes: of what an ingest gathers, the disk has not been told of a part that does not depend on its size: all of it at
+// the end would keep the logs' syncs waiting.
+func TestIngestSyncsAsItGoes(t *testing.T) {
+	fs := &lazyFS{FS: vfs.Default}
+	s, err := OpenState(options(t, fs, t.TempDir()))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	in, err := s.NewIngest(1, kv.Span{})
+	require.NoError(t, err)
+	value := make([]byte, 64<<10)
+	rnd := rand.NewChaCha8([32]byte{})
+	for i := range 256 {
+		_, _ = rnd.Read(value)
+		require.NoError(t, in.Put(fmt.Appendf(nil, "%04d", i), kv.Record{Value: value, Revision: 1}))
+	}
+	require.NoError(t, in.Commit(&kvdv1.ShardState{}))
+	require.Greater(t, fs.written.Load(), int64(16<<20))
+	require.Less(t, fs.most.Load(), int64(4<<20))
+}
+
+// lazyFS counts what was written to the tables of ingests, and the most of one that the disk was not told of.
+type lazyFS struct {
+	vfs.FS
+	written, most atomic.Int64
+}
+
+func (fs *lazyFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := fs.FS.Create(name, category)
+	if err != nil || !strings.HasSuffix(name, ingestSuffix) {
+		return f, err
+	}
+	return &lazyFile{File: f, fs: fs}, nil
+}
+
+type lazyFile struct {
+	vfs.File
+	fs            *lazyFS
+	written, told int64
+}
+
+func (f *lazyFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	f.written += int64(n)
+	f.fs.written.Add(int64(n))
+	f.fs.most.Store(max(f.fs.most.Load(), f.written-f.told))
+	return n, err
+}
+
+func (f *lazyFile) SyncTo(length int64) (bool, error) {
+	f.told = max(f.told, length)
+	return f.File.SyncTo(length)
+}

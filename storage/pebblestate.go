@@ -570,6 +570,10 @@ func (s *PebbleState) NewIngest(shard kv.ShardID, span kv.Span) (Ingest, error) 
 }
 
 // table begins one of the tables.
+// ingestSyncBytes is after how many bytes of a table the disk is told to begin with them: all of a shard's at once, at the end, would
+// keep the syncs of the logs waiting for a tenth of a second and more.
+const ingestSyncBytes = 512 << 10
+
 func (i *pebbleIngest) table(part string) (*sstable.Writer, error) {
 	path := i.store.fs.PathJoin(i.store.dir, i.name+part+ingestSuffix)
 	f, err := i.store.fs.Create(path, vfs.WriteCategoryUnspecified)
@@ -577,6 +581,7 @@ func (i *pebbleIngest) table(part string) (*sstable.Writer, error) {
 		return nil, fmt.Errorf("make a table: %w", err)
 	}
 	i.files = append(i.files, path)
+	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: ingestSyncBytes})
 	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), i.store.tables), nil
 }
 
