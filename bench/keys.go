@@ -31,6 +31,7 @@ type keysFlags struct {
 	distribution string
 	memory       string
 	heat         time.Duration
+	files        bool
 }
 
 func parseKeys(args []string) (*keysFlags, error) {
@@ -43,6 +44,7 @@ func parseKeys(args []string) (*keysFlags, error) {
 	f.IntVar(&s.nodes, "nodes", 1, "of each cluster, 1 to 9")
 	f.StringVar(&s.distribution, "distribution", load.Skewed, "of the keys that are used: uniform, zipfian, scrambled (as YCSB scrambles it) or latest")
 	f.DurationVar(&s.heat, "heat", 20*time.Second, "for how long gets bring keys into memory after a start, 0 to 1h")
+	f.BoolVar(&s.files, "page-cache", false, "read the nodes' files before each load: for a kernel that takes pages of files away though there is room for them (DAMON)")
 	f.StringVar(&s.memory, "memory", local.OwnMemory, "of each node (default: what kvd chooses, an eighth of the machine's)")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -75,7 +77,7 @@ func keysCommand(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		s.systems = append(s.systems, &system{
-			name: keysName(n), on: on, heat: flags.heat, records: load.Workload{Keys: n, Value: flags.value, Distribution: flags.distribution},
+			name: keysName(n), on: on, heat: flags.heat, files: flags.files, records: load.Workload{Keys: n, Value: flags.value, Distribution: flags.distribution},
 		})
 	}
 	return s.command(ctx)

@@ -126,6 +126,8 @@ type system struct {
 	// they can be had, by the records' distribution, bring in each turn for a time into memory what belongs there.
 	again bool
 	heat  time.Duration
+	// files has the nodes' files read before each load.
+	files bool
 }
 
 // cluster adds a cluster with so many shards, whose keys are those of gets and puts.
@@ -223,6 +225,11 @@ func (s *series) turn(ctx context.Context, x *system, round int) error {
 		t, err := s.trial(name, x)
 		if err != nil {
 			return err
+		}
+		if x.files {
+			if err := x.on.ReadFiles(ctx); err != nil {
+				return err
+			}
 		}
 		t.target.Endpoints, t.metrics, t.pids, t.standing = x.on.Endpoints(), x.on.Metrics(), x.on.PIDs(), standing
 		if err := s.one(ctx, t, name, x.name, round); err != nil {

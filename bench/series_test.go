@@ -194,7 +194,7 @@ func TestShardsCommand(t *testing.T) {
 
 // TestKeysCommand: records are put once, before all turns.
 func TestKeysCommand(t *testing.T) {
-	runs := series1(t, "keys", "--keys", "100,400", "--loads", "get-64,put-64", "--heat", "50ms", "--memory", "64MiB", "--ports", "22200")
+	runs := series1(t, "keys", "--keys", "100,400", "--loads", "get-64,put-64", "--heat", "50ms", "--page-cache", "--memory", "64MiB", "--ports", "22200")
 	require.Equal(t, []string{
 		"get-64 100 keys", "put-64 100 keys", "get-64 400 keys", "put-64 400 keys", "get-64 400 keys", "put-64 400 keys", "get-64 100 keys", "put-64 100 keys",
 	}, namesOf(runs))

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -144,6 +146,31 @@ func (c *Cluster) Down() error {
 		n.Process = nil
 	}
 	return err
+}
+
+// ReadFiles reads the nodes' data once, so that the page cache has of it what fits there.
+func (c *Cluster) ReadFiles(ctx context.Context) error {
+	return filepath.WalkDir(c.cfg.Dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil && d.Type().IsRegular() {
+			err = readFile(path)
+		}
+		if errors.Is(err, fs.ErrNotExist) { // A compaction has removed it meanwhile.
+			return nil
+		}
+		return err
+	})
+}
+
+func readFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, f)
+	return errors.Join(err, f.Close())
 }
 
 // start starts a node.

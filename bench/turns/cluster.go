@@ -81,6 +81,9 @@ func (c *Cluster) Down() error {
 func (c *Cluster) Endpoints() []string { return c.cluster.Addresses() }
 func (c *Cluster) Metrics() []string   { return c.cluster.Metrics() }
 
+// ReadFiles reads the nodes' data once.
+func (c *Cluster) ReadFiles(ctx context.Context) error { return c.cluster.ReadFiles(ctx) }
+
 // PIDs are the numbers of its processes.
 func (c *Cluster) PIDs() (list []int) {
 	for _, p := range c.cluster.Processes() {
