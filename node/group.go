@@ -184,7 +184,7 @@ func (g *group) publish() {
 	term, leader := g.replica.Leading()
 	next := readState{
 		descriptor: g.machine.Descriptor(), incarnation: old.incarnation, term: term, leader: leader, lead: g.leader(),
-		leaseUntil: g.replica.LeaseUntil(), installing: g.replica.Installing() || g.machine.Frozen() != nil,
+		leaseUntil: g.replica.LeaseUntil(), installing: g.replica.Installing() || g.absorbed || g.machine.Frozen() != nil,
 	}
 	if next == *old {
 		return

@@ -378,6 +378,7 @@ func (c *Core) replaces(r *Received, old *group, absorbed []*group) error {
 			return err
 		}
 		g.absorbed = true
+		g.publish() // Before the data is another's, beside the loop.
 	}
 	r.absorbed = absorbed
 	return nil

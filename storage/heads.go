@@ -23,7 +23,7 @@ type heads struct {
 	mu      sync.Mutex
 	buckets []bucket
 	hands   []uint8 // Of each bucket, where the next look for a place to be taken begins.
-	// changes counts commits: what was read before one may be what it has changed.
+	// changes counts commits and ingests: what was read before one may be what it has changed.
 	changes uint64
 }
 

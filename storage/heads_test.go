@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -233,7 +234,7 @@ func TestHeadsBesideCommits(t *testing.T) {
 	s, err := OpenState(o)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
-	const keys, steps = 40, 2500
+	const keys, steps = 40, 800
 	key := func(i int) []byte { return []byte{'k', byte(i)} }
 	done := make(chan struct{})
 	var foreseeing sync.WaitGroup
@@ -264,6 +265,17 @@ func TestHeadsBesideCommits(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(9, 9))
 	var now [keys]kv.Head
 	for step := range kv.Revision(steps) {
+		if step%50 == 49 {
+			i := rnd.IntN(keys - 3)
+			in, err := s.NewIngest(1, kv.Span{Start: key(i), End: key(i + 3)})
+			require.NoError(t, err)
+			for j := i; j < i+3; j++ {
+				rec := kv.Record{Value: make([]byte, 10), Revision: step + 1}
+				require.NoError(t, in.Put(key(j), rec))
+				now[j] = rec.Head()
+			}
+			require.NoError(t, in.Commit(&kvdv1.ShardState{}))
+		}
 		b := s.NewBatch()
 		for range 1 + rnd.IntN(4) {
 			switch i := rnd.IntN(keys); rnd.IntN(20) {

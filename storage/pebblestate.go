@@ -569,11 +569,11 @@ func (s *PebbleState) NewIngest(shard kv.ShardID, span kv.Span) (Ingest, error) 
 	}, nil
 }
 
-// table begins one of the tables.
 // ingestSyncBytes is after how many bytes of a table the disk is told to begin with them: all of a shard's at once, at the end, would
 // keep the syncs of the logs waiting for a tenth of a second and more.
 const ingestSyncBytes = 512 << 10
 
+// table begins one of the tables.
 func (i *pebbleIngest) table(part string) (*sstable.Writer, error) {
 	path := i.store.fs.PathJoin(i.store.dir, i.name+part+ingestSuffix)
 	f, err := i.store.fs.Create(path, vfs.WriteCategoryUnspecified)

@@ -67,7 +67,7 @@ func (c *cluster) cut(keys ...string) {
 // replicas even out, and nothing goes to and fro.
 func TestGrowShrinkAndMend(t *testing.T) {
 	c := newCluster(t, 1, 3)
-	c.store(c.zipf("k", 20_000, 0, 400<<20))
+	c.store(c.zipf("k", 20_000, 0, 100<<20))
 	c.cut("k002", "k004", "k006", "k008", "k010", "k012", "k014", "k016", "k018", "k019")
 	c.run(10 * time.Second)
 	require.True(t, c.all(voters(1))())
