@@ -129,8 +129,8 @@ func indexOf(name string) int {
 // TestSizes: shards for keys as kvd would have them, memory for entries that all fit, and names for numbers.
 func TestSizes(t *testing.T) {
 	require.Equal(t, 1, shardsFor(1, 1))
-	require.Equal(t, 3, shardsFor(1_000_000, 128))
-	require.Equal(t, 57, shardsFor(20_000_000, 128))
+	require.Equal(t, 1, shardsFor(1_000_000, 128))
+	require.Equal(t, 14, shardsFor(20_000_000, 128))
 
 	f, err := parseGC(nil)
 	require.NoError(t, err)

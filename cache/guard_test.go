@@ -63,6 +63,7 @@ func raceReadersAndWriters(t *testing.T, store Store, stripes int) {
 	defer guard.Close()
 	var keys [raceKeys]racedKey
 	var group sync.WaitGroup
+	var reads atomic.Uint64
 	for w := range raceWriters {
 		rnd := rand.New(rand.NewPCG(uint64(w), 1))
 		group.Go(func() {
@@ -75,7 +76,9 @@ func raceReadersAndWriters(t *testing.T, store Store, stripes int) {
 	for r := range raceReaders {
 		rnd := rand.New(rand.NewPCG(uint64(r), 2))
 		group.Go(func() {
-			for range 2 * raceSteps / raceTogether {
+			// Where every key has a stripe, it goes on until some read was a hit: an insert into Ristretto takes its time.
+			for step := 0; step < 2*raceSteps/raceTogether || stripes > raceKeys && guard.Metrics().Hits == 0; step++ {
+				reads.Add(raceTogether)
 				var some [raceTogether]int
 				for i := range some {
 					some[i] = rnd.IntN(raceKeys)
@@ -108,10 +111,7 @@ func raceReadersAndWriters(t *testing.T, store Store, stripes int) {
 	})
 	group.Wait()
 	m := guard.Metrics()
-	require.EqualValues(t, raceReaders*2*raceSteps, m.Hits+m.Misses, "who peeks is not counted")
-	if stripes > raceKeys {
-		require.NotZero(t, m.Hits, "a race without hits shows nothing")
-	}
+	require.Equal(t, reads.Load(), m.Hits+m.Misses, "who peeks is not counted")
 }
 
 func raceKey(n int) []byte { return fmt.Appendf(nil, "key-%d", n) }

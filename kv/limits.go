@@ -84,10 +84,12 @@ const (
 	// a shard, which are not counted: what is deleted while it is still in Pebble's memtable is never written to a table.
 	LogSurplusBytesMax = 2 << 20
 	// SplitBytes is, unless a setting says otherwise, how many bytes of keys and values a shard is split above.
-	SplitBytes = 64 << 20
-	// SnapshotPinBytesMax bounds what a sender keeps above a snapshot's index until the receiver has it (D4), what is kept for a
-	// follower that is heard and behind, and for a child without a leader.
-	SnapshotPinBytesMax = 64 << 20
+	SplitBytes = 256 << 20
+	// SnapshotPinBytesMax bounds what a sender keeps of its log above a snapshot's index until the receiver has it (D4): with a log
+	// that is larger than the shard, another snapshot costs less.
+	SnapshotPinBytesMax = SplitBytes
+	// LogWantedBytesMax bounds what is kept of a log for a follower that is heard and behind, and for a child without a leader.
+	LogWantedBytesMax = 64 << 20
 	// SnapshotChunkBytes is the size of a snapshot's chunk; the window of its stream bounds the chunks on their way.
 	SnapshotChunkBytes = 256 << 10
 	// SnapshotsIncomingMax and SnapshotsOutgoingMax bound the snapshots that a node receives and sends at the same

@@ -53,3 +53,41 @@ func TestLevelLogsAreTruncated(t *testing.T) {
 		require.NoError(t, m.fatal)
 	}
 }
+
+// TestLogIsKeptWithinBounds (D4): for a follower that is heard and behind as long as what it lacks is within one bound, for a snapshot on
+// its way within another, which is as large as a shard.
+func TestLogIsKeptWithinBounds(t *testing.T) {
+	w := newTrio(t)
+	w.elected()
+	leader, behind := w.nodes[0], kv.ReplicaID(0)
+	g := leader.core.groups[trioShard]
+	for _, r := range g.machine.Descriptor().Replicas {
+		if r.Node == w.nodes[2].id {
+			behind = r.Replica
+		}
+	}
+	lacks := g.replica.Match(behind)
+	for range 5 {
+		c := &kv.Command{Op: kv.OpPut, Key: []byte("k"), Value: []byte("v")}
+		leader.in.Submissions = append(leader.in.Submissions, Submission{
+			Shard: trioShard, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: &answer{},
+		})
+		w.tick(w.nodes[:2]...)
+	}
+	applied := g.replica.Digested()
+	require.Greater(t, applied, lacks+3)
+	require.Equal(t, lacks, g.replica.Wanted())
+	goal := func(above uint64, pinned kv.Index) kv.Index {
+		g.marks = marks{total: above, list: []mark{{index: lacks, total: 0}, {index: lacks + 1, total: markBytes}, {index: lacks + 2, total: 2 * markBytes}}}
+		clear(g.pinned)
+		if pinned != 0 {
+			g.pinned[behind] = pinned
+		}
+		return leader.core.keepGoal(g, applied)
+	}
+	require.Equal(t, lacks, goal(kv.LogWantedBytesMax-1, 0))
+	require.Equal(t, lacks+2, goal(kv.LogWantedBytesMax, 0))
+	require.Equal(t, lacks+1, goal(kv.SnapshotPinBytesMax, lacks+1))
+	require.Equal(t, lacks+2, goal(kv.SnapshotPinBytesMax+markBytes, lacks+1))
+	require.GreaterOrEqual(t, kv.SnapshotPinBytesMax, kv.SplitBytes)
+}

@@ -88,14 +88,14 @@ func (c *Core) truncationGoal(g *group) kv.Index {
 
 // keepGoal is the index up to which the log is not kept for those who have not all of it: not among the newest that are
 // kept for a follower that is behind, known to every active follower, below the snapshots on their way (D4) and below the
-// splits whose child has no leader yet (S7), the latter three within a bound.
+// splits whose child has no leader yet (S7), the latter three within bounds.
 func (c *Core) keepGoal(g *group, applied kv.Index) kv.Index {
 	goal := max(applied, c.keepEntries()) - c.keepEntries()
 	goal = min(max(goal, g.marks.cutFor(kv.LogKeepBytes)), applied)
 	first, _ := g.replica.Log().FirstIndex()
 	g.children = slices.DeleteFunc(g.children, func(c child) bool { return !c.group.newborn() || uint64(c.after)+1 < first })
 	for _, child := range g.children {
-		if child.after < goal && g.marks.above(child.after) < kv.SnapshotPinBytesMax {
+		if child.after < goal && g.marks.above(child.after) < kv.LogWantedBytesMax {
 			goal = child.after
 		}
 	}
@@ -103,7 +103,7 @@ func (c *Core) keepGoal(g *group, applied kv.Index) kv.Index {
 		clear(g.pinned)
 		return goal
 	}
-	if wanted := g.replica.Wanted(); wanted < goal && g.marks.above(wanted) < kv.SnapshotPinBytesMax {
+	if wanted := g.replica.Wanted(); wanted < goal && g.marks.above(wanted) < kv.LogWantedBytesMax {
 		goal = wanted
 	}
 	for id, index := range g.pinned {

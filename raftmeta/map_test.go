@@ -366,7 +366,7 @@ func TestMergeStaysBelowSplit(t *testing.T) {
 		}
 		return SettingsOf(m)
 	}
-	require.EqualValues(t, 8<<20, of().MergeSize())
+	require.EqualValues(t, kv.SplitBytes/8, of().MergeSize())
 	require.EqualValues(t, 625, of().MergeLoad())
 	require.EqualValues(t, 1<<20, of(SplitSize, "8388608").MergeSize())
 	require.EqualValues(t, 4<<20, of(SplitSize, "8388608", MergeSize, "7000000").MergeSize())

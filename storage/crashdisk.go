@@ -128,14 +128,14 @@ func NewCrashLog(o Options) (*CrashLog, error) {
 
 // Write makes all of it take effect atomically.
 func (l *CrashLog) Write(writes []LogWrite, sync bool) error {
-	b, changed, err := l.prepare(writes)
+	b, err := l.prepare(writes)
 	if err != nil {
 		return err
 	}
 	if err := l.disk.add(b); err != nil {
 		return err
 	}
-	if err := l.commit(b, changed, sync); err != nil || !sync {
+	if err := l.commit(b, sync); err != nil || !sync {
 		return err
 	}
 	return l.disk.synced(l.db)

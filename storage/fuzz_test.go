@@ -20,9 +20,9 @@ func FuzzStores(f *testing.F) {
 	entry := appendEntry(nil, &raftpb.Entry{Type: raftpb.EntryNormal.Enum(), Term: new(uint64(3)), Data: []byte("x")})
 	f.Add(shardKey(1), st, dataKey([]byte("k")), appendRecord(nil, kv.Record{Value: []byte("v"), Revision: 7, ExpireAt: 9}))
 	f.Add(dueKey(kv.Due{ExpireAt: 9, Key: []byte("k")}), []byte{}, tombstoneKey(3, 4), []byte{})
-	f.Add(logKey(group, kindState), encodeLogState(LogState{Hard: HardState{Term: 3}}), entryKey(group, 1), entry)
+	f.Add(logKey(group, kindState), appendLogState(nil, LogState{Hard: HardState{Term: 3}}), entryKey(group, 1), entry)
 	f.Add(logKey(group, kindState), []byte{}, entryKey(group, 9), []byte{})
-	f.Add(logKey(group, kindState), encodeLogState(LogState{Hard: HardState{Term: 3}}), entryKey(group, 1), []byte{})
+	f.Add(logKey(group, kindState), appendLogState(nil, LogState{Hard: HardState{Term: 3}}), entryKey(group, 1), []byte{})
 	f.Add([]byte{'l'}, []byte{1}, []byte{'s', 1}, []byte{1})
 	f.Fuzz(func(t *testing.T, key1, value1, key2, value2 []byte) {
 		disk := vfs.NewMem()

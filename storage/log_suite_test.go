@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/raft/v3/raftpb"
 	"pgregory.net/rapid"
@@ -235,6 +236,63 @@ func TestSyncOfNothing(t *testing.T) {
 			require.NoError(t, err)
 			require.True(t, ok)
 			require.NoError(t, l.Close())
+		})
+	}
+}
+
+// TestLogRecordOnceABatch: the writes of several turns that share a sync put a group's record once, and only where it has changed.
+func TestLogRecordOnceABatch(t *testing.T) {
+	l, err := OpenLog(options(t, vfs.NewMem(), "log"))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	a, b := kv.Group{Shard: 1, Replica: 2}, kv.Group{Shard: 2, Replica: 3}
+	write := func(id kv.Group, index uint64, commit kv.Index) LogWrite {
+		return LogWrite{Group: id, Entries: []*raftpb.Entry{{Index: &index, Term: new(uint64(1))}}, Hard: &HardState{Term: 1, Commit: commit}}
+	}
+	puts := func(writes ...LogWrite) uint32 {
+		batch, err := l.prepare(writes)
+		require.NoError(t, err)
+		n := batch.Count()
+		require.NoError(t, l.commit(batch, true))
+		return n
+	}
+	require.EqualValues(t, 5, puts(write(a, 1, 0), write(b, 1, 0), write(a, 2, 1)))
+	require.EqualValues(t, 5, puts(write(a, 3, 2), write(a, 4, 3), write(a, 5, 4), write(a, 6, 4)))
+	require.EqualValues(t, 1, puts(LogWrite{Group: a, Entries: []*raftpb.Entry{{Index: new(uint64(7)), Term: new(uint64(1))}}}))
+	// What is removed and made again has one again, also as it was before.
+	require.EqualValues(t, 3, puts(LogWrite{Group: a, Remove: true}, write(a, 1, 4)))
+	st, ok, err := l.Load(a)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, LogState{Hard: HardState{Term: 1, Commit: 4}, Last: 1}, st)
+	require.EqualValues(t, 2, puts(write(a, 2, 5), LogWrite{Group: a, Remove: true}))
+	_, ok, err = l.Load(a)
+	require.NoError(t, err)
+	require.False(t, ok)
+}
+
+// BenchmarkLogWrite is what the writes of four turns of so many groups, which share a sync, cost beside the disk.
+func BenchmarkLogWrite(b *testing.B) {
+	for _, groups := range []int{1, 14, 57} {
+		b.Run(fmt.Sprint(groups), func(b *testing.B) {
+			l, err := OpenLog(options(b, vfs.NewMem(), "log"))
+			require.NoError(b, err)
+			defer func() { require.NoError(b, l.Close()) }()
+			data, index := make([]byte, 400), uint64(0)
+			b.ReportAllocs()
+			for b.Loop() {
+				var writes []LogWrite
+				for range 4 {
+					index++
+					for g := range groups {
+						writes = append(writes, LogWrite{
+							Group: kv.Group{Shard: kv.ShardID(g + 1), Replica: 1}, Hard: &HardState{Term: 1, Commit: kv.Index(index - 1)},
+							Entries: []*raftpb.Entry{{Index: new(index), Term: new(uint64(1)), Data: data}},
+						})
+					}
+				}
+				require.NoError(b, l.Write(writes, true))
+			}
 		})
 	}
 }

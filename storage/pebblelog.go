@@ -62,9 +62,9 @@ func decodeEntry(index kv.Index, value []byte) (*raftpb.Entry, error) {
 	return e, nil
 }
 
-// encodeLogState encodes a group's record: format, and five numbers.
-func encodeLogState(st LogState) []byte {
-	b := []byte{format}
+// appendLogState encodes a group's record: format, and five numbers.
+func appendLogState(b []byte, st LogState) []byte {
+	b = append(b, format)
 	for _, n := range []uint64{
 		uint64(st.Hard.Term), uint64(st.Hard.Vote), uint64(st.Hard.Commit), uint64(st.Truncated.Index), uint64(st.Truncated.Term),
 	} {
@@ -92,7 +92,10 @@ type PebbleLog struct {
 	db    *pebble.DB
 	fatal *fatalLogger
 	close func() error
-	entry []byte // What is stored of one, when it is made: the writer's.
+	// Of the batch that is made, the writer's: what is stored under a key, what becomes of the groups, and their places in that.
+	value   []byte
+	changes []logChange
+	changed map[kv.Group]int
 	// written counts the writes of this life, and synced says how many of them are durable: for their marks. They are the
 	// writer's.
 	written, synced uint64
@@ -110,7 +113,7 @@ func OpenLog(o Options) (*PebbleLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &PebbleLog{db: db, fatal: opts.Logger.(*fatalLogger), groups: map[kv.Group]LogState{}}
+	l := &PebbleLog{db: db, fatal: opts.Logger.(*fatalLogger), groups: map[kv.Group]LogState{}, changed: map[kv.Group]int{}}
 	l.close = sync.OnceValue(func() error { return errors.Join(seal(db, l.written), db.Close()) })
 	if err := l.scan(); err != nil {
 		return nil, errors.Join(explain(o.Dir, err), db.Close())
@@ -245,26 +248,51 @@ func readEntry(it *pebble.Iterator, id kv.Group, index kv.Index) (*raftpb.Entry,
 
 // Write makes all of it take effect atomically.
 func (l *PebbleLog) Write(writes []LogWrite, sync bool) error {
-	b, changed, err := l.prepare(writes)
+	b, err := l.prepare(writes)
 	if err != nil {
 		return err
 	}
-	return l.commit(b, changed, sync)
+	return l.commit(b, sync)
 }
 
-// prepare makes the batch of writes, and what the groups will be. A refused one leaves nothing behind.
-func (l *PebbleLog) prepare(writes []LogWrite) (*pebble.Batch, map[kv.Group]*LogState, error) {
+// logChange is what the writes of a batch make of a group.
+type logChange struct {
+	id kv.Group
+	// state is what the group will be, and stored what its record says by now, nil when there is none.
+	state, stored *LogState
+}
+
+// prepare makes the batch of writes, and notes in changes what the groups will be. A refused one leaves nothing behind. The writes of
+// several turns wait for one sync: a group's record is put once for all of them.
+func (l *PebbleLog) prepare(writes []LogWrite) (*pebble.Batch, error) {
 	b := newBatch(l.db)
-	changed := map[kv.Group]*LogState{}
+	l.changes = l.changes[:0]
+	clear(l.changed)
+	err := l.gather(b, writes)
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+func (l *PebbleLog) gather(b *pebble.Batch, writes []LogWrite) error {
 	for i := range writes {
-		if err := l.add(b, &writes[i], changed); err != nil {
-			return nil, nil, errors.Join(err, b.Close())
+		if err := l.add(b, &writes[i]); err != nil {
+			return err
 		}
 	}
-	return b, changed, nil
+	for _, c := range l.changes {
+		if st := c.state; st != nil && (c.stored == nil || st.Hard != c.stored.Hard || st.Truncated != c.stored.Truncated) {
+			l.value = appendLogState(l.value[:0], *st)
+			if err := b.Set(logKey(c.id, kindState), l.value, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-func (l *PebbleLog) commit(b *pebble.Batch, changed map[kv.Group]*LogState, sync bool) error {
+func (l *PebbleLog) commit(b *pebble.Batch, sync bool) error {
 	opts := pebble.NoSync
 	if sync {
 		opts = pebble.Sync
@@ -278,51 +306,52 @@ func (l *PebbleLog) commit(b *pebble.Batch, changed map[kv.Group]*LogState, sync
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id, st := range changed {
-		if st == nil {
-			delete(l.groups, id)
+	for _, c := range l.changes {
+		if c.state == nil {
+			delete(l.groups, c.id)
 		} else {
-			l.groups[id] = *st
+			l.groups[c.id] = *c.state
 		}
 	}
 	return nil
 }
 
-// add puts one group's write into a batch.
-func (l *PebbleLog) add(b *pebble.Batch, w *LogWrite, changed map[kv.Group]*LogState) error {
-	id := w.Group
-	old, seen := changed[id]
-	if !seen {
-		if st, ok, _ := l.Load(id); ok {
-			old = &st
-		}
+// change gives what the batch has made of a group so far.
+func (l *PebbleLog) change(id kv.Group) *logChange {
+	if i, ok := l.changed[id]; ok {
+		return &l.changes[i]
 	}
+	c := logChange{id: id}
+	if st, ok, _ := l.Load(id); ok {
+		c.state, c.stored = &st, &st
+	}
+	l.changed[id] = len(l.changes)
+	l.changes = append(l.changes, c)
+	return &l.changes[len(l.changes)-1]
+}
+
+// add puts one group's write into a batch, without its record.
+func (l *PebbleLog) add(b *pebble.Batch, w *LogWrite) error {
+	c := l.change(w.Group)
 	if w.Remove {
-		old = nil
-		if err := b.DeleteRange(logKey(id, kindState), logKey(id, kindEntry+1), nil); err != nil {
+		c.state, c.stored = nil, nil
+		if err := b.DeleteRange(logKey(w.Group, kindState), logKey(w.Group, kindEntry+1), nil); err != nil {
 			return err
 		}
 	}
 	if w.onlyRemoves() {
-		changed[id] = old
 		return nil
 	}
 	var st LogState
-	if old != nil {
-		st = *old
+	if c.state != nil {
+		st = *c.state
 	}
 	next, err := st.after(w)
 	if err != nil {
 		return err
 	}
-	changed[id] = &next
-	if err := l.putEntries(b, w, st); err != nil {
-		return err
-	}
-	if old != nil && next.Hard == st.Hard && next.Truncated == st.Truncated {
-		return nil
-	}
-	return b.Set(logKey(id, kindState), encodeLogState(next), nil)
+	c.state = &next
+	return l.putEntries(b, w, st)
 }
 
 // putEntries deletes the entries that a write deletes, and puts in those that it has.
@@ -348,9 +377,9 @@ func (l *PebbleLog) putEntries(b *pebble.Batch, w *LogWrite, st LogState) error 
 	}
 	key := entryKey(id, 0)
 	for _, e := range w.Entries {
-		value := appendEntry(l.entry[:0], e)
+		value := appendEntry(l.value[:0], e)
 		if cap(value) <= batchKeptBytes {
-			l.entry = value
+			l.value = value
 		}
 		binary.BigEndian.PutUint64(key[groupBytes+1:], e.GetIndex())
 		if err := b.Set(key, value, nil); err != nil {

@@ -552,7 +552,7 @@ type pebbleIngest struct {
 	name     string
 	data     *sstable.Writer
 	files    []string
-	due      [][]byte // Keys of the index of expiries; sorted at the end.
+	due      *keySorter // Keys of the index of expiries.
 	last     []byte
 	buf      []byte
 	over     bool
@@ -563,9 +563,10 @@ func (s *PebbleState) NewIngest(shard kv.ShardID, span kv.Span) (Ingest, error) 
 	if err := checkIngestSpan(shard, span); err != nil {
 		return nil, err
 	}
+	name := fmt.Sprintf("%d-%d", shard, s.ingests.Add(1))
 	return &pebbleIngest{
-		store: s, shard: shard, span: span, replaced: span, absorbed: map[kv.ShardID]kv.ReplicaID{},
-		name: fmt.Sprintf("%d-%d", shard, s.ingests.Add(1)),
+		store: s, shard: shard, span: span, replaced: span, absorbed: map[kv.ShardID]kv.ReplicaID{}, name: name,
+		due: newKeySorter(s.fs, s.fs.PathJoin(s.dir, name+"x"), s.tables),
 	}, nil
 }
 
@@ -605,7 +606,9 @@ func (i *pebbleIngest) Put(key []byte, rec kv.Record) error {
 	}
 	i.buf = appendRecord(i.buf[:0], rec)
 	if rec.ExpireAt != 0 {
-		i.due = append(i.due, dueKey(kv.Due{ExpireAt: rec.ExpireAt, Key: key}))
+		if err := i.due.add(dueKey(kv.Due{ExpireAt: rec.ExpireAt, Key: key})); err != nil {
+			return err
+		}
 	}
 	return i.data.Set(dataKey(key), i.buf)
 }
@@ -694,18 +697,10 @@ func (i *pebbleIngest) rest(st *kvdv1.ShardState) error {
 			return err
 		}
 	}
-	if len(i.due) == 0 {
+	if i.due.empty() {
 		return nil
 	}
-	slices.SortFunc(i.due, bytes.Compare)
-	return i.write("x", func(w *sstable.Writer) error {
-		for _, key := range i.due {
-			if err := w.Set(key, nil); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return i.write("x", func(w *sstable.Writer) error { return i.due.each(w.Set) })
 }
 
 // states writes the replica's state, and deletes those of the absorbed ones, in the order of the keys.
@@ -759,7 +754,7 @@ func (i *pebbleIngest) Abort() {
 	for _, path := range i.files {
 		_ = i.store.fs.Remove(path)
 	}
-	i.due = nil
+	i.due.close()
 }
 
 // Metrics describes the store for operators.

@@ -18,7 +18,7 @@ import (
 func TestAnyInterleaving(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := newCluster(t, 5, rapid.Uint64().Draw(rt, "seed"))
-		c.store(c.zipf("k", 1000, 0, 80<<20))
+		c.store(c.zipf("k", 1000, 0, 5*kv.SplitBytes/4))
 		c.ask(c.zipf("k", 1000, 0.9, 20_000))
 		c.run(time.Duration(rapid.IntRange(5, 30).Draw(rt, "before")) * time.Second)
 		c.lost = rapid.SampledFrom([]float64{0, 0.1, 0.5}).Draw(rt, "lost")

@@ -17,7 +17,7 @@ const (
 	// comingMax and comingBytesMax bound the replicas that repair brings to one node at a time. One larger than the bound
 	// comes alone.
 	comingMax      = 32
-	comingBytesMax = 256 << 20
+	comingBytesMax = 4 * kv.SplitBytes
 	// redundant is a number of voters that draining does not go below: with two nodes left, a shard keeps three replicas,
 	// and the node that drains its own, until an operator adds a node or wants fewer replicas.
 	redundant = 3

@@ -67,7 +67,7 @@ func (c *cluster) cut(keys ...string) {
 // replicas even out, and nothing goes to and fro.
 func TestGrowShrinkAndMend(t *testing.T) {
 	c := newCluster(t, 1, 3)
-	c.store(c.zipf("k", 20_000, 0, 100<<20))
+	c.store(c.zipf("k", 20_000, 0, 3*kv.SplitBytes/2))
 	c.cut("k002", "k004", "k006", "k008", "k010", "k012", "k014", "k016", "k018", "k019")
 	c.run(10 * time.Second)
 	require.True(t, c.all(voters(1))())
@@ -277,7 +277,7 @@ func TestOneOfTwo(t *testing.T) {
 // TestTargetDies: a node that was to get replicas dies meanwhile; another gets them before that one is down.
 func TestTargetDies(t *testing.T) {
 	c := newCluster(t, 3, 21)
-	c.store(c.zipf("k", 1000, 0, 60<<20))
+	c.store(c.zipf("k", 1000, 0, 15*kv.SplitBytes/16))
 	c.join("")
 	c.join("")
 	c.run(time.Minute)

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
-
+	"github.com/kvdstore/kvd/kv"
 	"github.com/kvdstore/kvd/raftmeta"
 )
 
@@ -134,7 +134,7 @@ func TestSteadyLowLoad(t *testing.T) {
 // TestOneLargeShard: to move it would but have another node be the fuller one.
 func TestOneLargeShard(t *testing.T) {
 	c := newCluster(t, 1, 20)
-	c.store(c.zipf("k", 1000, 0, 60<<20))
+	c.store(c.zipf("k", 1000, 0, 15*kv.SplitBytes/16))
 	c.join("")
 	c.run(10 * time.Minute)
 	require.Empty(t, c.log)

@@ -59,11 +59,11 @@ func TestHandOversAreTold(t *testing.T) {
 // TestSplitBySize: data is split at the size, to halves; a single large key is not, and is not asked for all the time.
 func TestSplitBySize(t *testing.T) {
 	c := newCluster(t, 3, 10)
-	c.store(append(c.zipf("a", 1000, 0, 500<<20), weighted{[]byte("z"), 70 << 20}))
+	c.store(append(c.zipf("a", 1000, 0, 8*kv.SplitBytes), weighted{[]byte("z"), 9 * kv.SplitBytes / 8}))
 	c.run(3 * time.Minute)
 	for _, s := range c.shards {
 		if s.d.Shard != kv.MetaShard && !s.d.Span.Contains([]byte("z")) {
-			require.LessOrEqual(t, c.bytesOf(s), 64.*(1<<20))
+			require.LessOrEqual(t, c.bytesOf(s), float64(kv.SplitBytes))
 		}
 	}
 	require.InDelta(t, 16, len(c.shards), 3)
@@ -129,7 +129,7 @@ func TestSplitByBytes(t *testing.T) {
 func TestColdNeighboursMerge(t *testing.T) {
 	c := newCluster(t, 5, 11, raftmeta.MergeAge, "2m")
 	c.noisy = true
-	c.store(c.zipf("k", 10_000, 0, 20<<20))
+	c.store(c.zipf("k", 10_000, 0, kv.SplitBytes/3))
 	c.ask(c.zipf("k", 10_000, 0.9, 60_000))
 	c.run(5 * time.Minute)
 	busy := len(c.shards)
@@ -201,12 +201,12 @@ func TestOperators(t *testing.T) {
 // TestRefusal: a final refusal drops the goal, with its reason, and the shard is left alone for a while.
 func TestRefusal(t *testing.T) {
 	c := newCluster(t, 1, 14)
-	c.store([]weighted{{[]byte("k"), 100 << 20}})
+	c.store([]weighted{{[]byte("k"), 400 << 20}})
 	c.until(time.Minute, "asked", func() bool { return len(c.state().Goals) == 1 })
 	c.until(time.Minute, "refused", func() bool { return len(c.state().Goals) == 0 })
 	c.run(5 * time.Second)
 	require.Empty(t, c.state().Goals)
-	require.Contains(t, c.why("k"), "size 100 MiB of 64 MiB, load 0/s of 5000: no split for 5")
+	require.Contains(t, c.why("k"), "size 400 MiB of 256 MiB, load 0/s of 5000: no split for 5")
 	require.Contains(t, c.why("k"), "refused: no key: there is but one key")
 	c.planner.Refused([]*kvdv1.Refusal{{Goal: 777, Reason: "of long ago", Final: true}})
 	require.Empty(t, c.planner.refused)
@@ -225,7 +225,7 @@ func TestManyShards(t *testing.T) {
 		}
 		state.Descriptors = append(state.Descriptors, d)
 		d = &kvdv1.Descriptor{Shard: d.Shard, Epoch: d.Epoch, Replicas: d.Replicas, Start: d.Start}
-		reports = append(reports, &kvdv1.ShardReport{Descriptor_: d, Term: 6, Bytes: 100 << 20, Load: &kvdv1.ShardLoad{Reads: 10_000}})
+		reports = append(reports, &kvdv1.ShardReport{Descriptor_: d, Term: 6, Bytes: 2 * kv.SplitBytes, Load: &kvdv1.ShardLoad{Reads: 10_000}})
 	}
 	state.NextShard, state.NextReplica = n+1, 10_000
 	m, err := raftmeta.NewMap(state)

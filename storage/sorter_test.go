@@ -1,0 +1,155 @@
+package storage
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/stretchr/testify/require"
+
+	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/kv"
+)
+
+// sortedKeyBytes are those of a key that the tests sort.
+const sortedKeyBytes = 500
+
+func sortedKey(n uint64) []byte {
+	return binary.BigEndian.AppendUint64(make([]byte, sortedKeyBytes-8), n)
+}
+
+// TestKeySorter: as many keys as are held in memory, and several times that, come back in their order, each once; memory holds no
+// more than it may, and nothing is left on the disk.
+func TestKeySorter(t *testing.T) {
+	const fits = sorterBytesMax/(sortedKeyBytes+sorterKeyBytes) + 1 // With the last of them it is full.
+	for _, n := range []int{0, 1, fits - 1, fits, fits + 1, 2 * fits, 5*fits + 7} {
+		fs := vfs.NewMem()
+		s := newKeySorter(fs, "sorted", sstable.WriterOptions{})
+		require.True(t, s.empty())
+		rnd := rand.New(rand.NewPCG(1, uint64(n)))
+		for _, i := range rnd.Perm(n) {
+			require.NoError(t, s.add(sortedKey(uint64(i))))
+			require.False(t, s.empty())
+			require.Less(t, len(s.keys), fits)
+		}
+		require.Len(t, s.runs, n/fits)
+		next := uint64(0)
+		require.NoError(t, s.each(func(key, value []byte) error {
+			if !bytes.Equal(sortedKey(next), key) || len(value) > 0 {
+				return fmt.Errorf("%x comes instead of key %d", key, next)
+			}
+			next++
+			return nil
+		}))
+		require.EqualValues(t, n, next)
+		s.close()
+		names, err := fs.List("")
+		require.NoError(t, err)
+		require.Empty(t, names)
+	}
+}
+
+// TestKeySorterFails: a disk that fails, and whoever takes the keys, end it with their error; whatever is open is closed.
+func TestKeySorterFails(t *testing.T) {
+	broken := errors.New("broken")
+	ops := 0
+	for failing := 0; ; failing += 1 + failing/8 {
+		ops = 0
+		mem := vfs.NewMem()
+		fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind == errorfs.OpFileClose || op.Kind == errorfs.OpRemove {
+				return nil
+			}
+			if ops++; ops-1 == failing {
+				return broken
+			}
+			return nil
+		}))
+		s := newKeySorter(fs, "sorted", sstable.WriterOptions{})
+		err := fillAndTake(s)
+		s.close()
+		names, listing := mem.List("")
+		if ops <= failing {
+			require.NoError(t, errors.Join(err, listing))
+			break
+		}
+		require.ErrorIs(t, err, broken, "operation %d", failing)
+		require.Empty(t, names)
+	}
+	require.Greater(t, ops, 20)
+
+	s := newKeySorter(vfs.NewMem(), "sorted", sstable.WriterOptions{})
+	for i := range uint64(2 * sorterBytesMax / sortedKeyBytes) {
+		require.NoError(t, s.add(sortedKey(i)))
+	}
+	require.ErrorIs(t, s.each(func([]byte, []byte) error { return broken }), broken)
+	s.close()
+}
+
+func fillAndTake(s *keySorter) error {
+	for i := range uint64(2 * sorterBytesMax / sortedKeyBytes) {
+		if err := s.add(sortedKey(i)); err != nil {
+			return err
+		}
+	}
+	return s.each(func([]byte, []byte) error { return nil })
+}
+
+// TestIngestManyExpiries: the index of expiries of more records than memory holds is whole, in its order, and nothing is left beside the
+// store, whether the ingest is committed, given up, or its process ends.
+func TestIngestManyExpiries(t *testing.T) {
+	fs := vfs.NewMem()
+	s, err := OpenState(options(t, fs, "state"))
+	require.NoError(t, err)
+	prefix := "b" + strings.Repeat("-", 400)
+	n := 3 * sorterBytesMax / (len(prefix) + 20)
+	expiries := rand.New(rand.NewPCG(1, 1)).Perm(n)
+	begin := func(s *PebbleState) Ingest {
+		in, err := s.NewIngest(1, spanB)
+		require.NoError(t, err)
+		for i, e := range expiries {
+			require.NoError(t, in.Put(fmt.Appendf(nil, "%s%08d", prefix, i), kv.Record{Revision: 1, ExpireAt: int64(e) + 1}))
+		}
+		return in
+	}
+	beside := func() (n int) {
+		names, err := fs.List("state")
+		require.NoError(t, err)
+		for _, name := range names {
+			if strings.HasSuffix(name, ingestSuffix) {
+				n++
+			}
+		}
+		return n
+	}
+	in := begin(s)
+	require.Greater(t, beside(), 2)
+	in.Abort()
+	require.Zero(t, beside())
+
+	in = begin(s)
+	require.NoError(t, in.Commit(&kvdv1.ShardState{}))
+	require.Zero(t, beside())
+	next := int64(1)
+	_, all, err := s.Due(kv.Due{}, int64(n), n, func(d kv.Due) bool {
+		require.Equal(t, next, d.ExpireAt)
+		next++
+		return true
+	})
+	require.NoError(t, err)
+	require.True(t, all)
+	require.EqualValues(t, n+1, next)
+
+	begin(s)
+	require.NoError(t, s.Close())
+	require.Positive(t, beside())
+	openState(t, fs)
+	require.Zero(t, beside())
+}
