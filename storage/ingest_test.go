@@ -106,11 +106,7 @@ func TestIngestCrashes(t *testing.T) {
 		h := hashOf(t, crashed)
 		require.Contains(t, []uint64{before, after}, h, "a crash before write %d left a part of an ingest", i/2)
 		seen[h]++
-		names, err := fs.List("state")
-		require.NoError(t, err)
-		for _, name := range names {
-			require.False(t, strings.HasSuffix(name, ingestSuffix), "%s is left", name)
-		}
+		require.Zero(t, besideStore(t, fs), "tables are left")
 	}
 	require.Positive(t, seen[before])
 	require.Positive(t, seen[after], "no crash came after the ingest was durable")
@@ -300,6 +296,18 @@ func TestIngestRefuses(t *testing.T) {
 	}
 }
 
+// besideStore counts the tables of ingests.
+func besideStore(t *testing.T, fs vfs.FS) (n int) {
+	names, err := fs.List("state")
+	require.NoError(t, err)
+	for _, name := range names {
+		if strings.HasSuffix(name, ingestSuffix) {
+			n++
+		}
+	}
+	return n
+}
+
 // TestAbortLeavesNothing: neither does an ingest that is given up, nor one whose process ended.
 func TestAbortLeavesNothing(t *testing.T) {
 	fs := vfs.NewMem()
@@ -309,27 +317,17 @@ func TestAbortLeavesNothing(t *testing.T) {
 		require.NoError(t, in.Put([]byte("b1"), kv.Record{ExpireAt: 7}))
 		return in
 	}
-	tables := func() (n int) {
-		names, err := fs.List("state")
-		require.NoError(t, err)
-		for _, name := range names {
-			if strings.HasSuffix(name, ingestSuffix) {
-				n++
-			}
-		}
-		return n
-	}
 	s, err := OpenState(options(t, fs, "state"))
 	require.NoError(t, err)
 	in := begin(s)
-	require.Positive(t, tables())
+	require.Positive(t, besideStore(t, fs))
 	in.Abort()
-	require.Zero(t, tables())
+	require.Zero(t, besideStore(t, fs))
 	begin(s)
 	require.NoError(t, s.Close())
-	require.Positive(t, tables())
+	require.Positive(t, besideStore(t, fs))
 	openState(t, fs)
-	require.Zero(t, tables())
+	require.Zero(t, besideStore(t, fs))
 }
 
 // TestIngestSyncsAsItGoes: of what an ingest gathers, the disk has not been told of a part that does not depend on its size: all of it at

@@ -119,24 +119,14 @@ func TestIngestManyExpiries(t *testing.T) {
 		}
 		return in
 	}
-	beside := func() (n int) {
-		names, err := fs.List("state")
-		require.NoError(t, err)
-		for _, name := range names {
-			if strings.HasSuffix(name, ingestSuffix) {
-				n++
-			}
-		}
-		return n
-	}
 	in := begin(s)
-	require.Greater(t, beside(), 2)
+	require.Greater(t, besideStore(t, fs), 2)
 	in.Abort()
-	require.Zero(t, beside())
+	require.Zero(t, besideStore(t, fs))
 
 	in = begin(s)
 	require.NoError(t, in.Commit(&kvdv1.ShardState{}))
-	require.Zero(t, beside())
+	require.Zero(t, besideStore(t, fs))
 	next := int64(1)
 	_, all, err := s.Due(kv.Due{}, int64(n), n, func(d kv.Due) bool {
 		require.Equal(t, next, d.ExpireAt)
@@ -149,7 +139,7 @@ func TestIngestManyExpiries(t *testing.T) {
 
 	begin(s)
 	require.NoError(t, s.Close())
-	require.Positive(t, beside())
+	require.Positive(t, besideStore(t, fs))
 	openState(t, fs)
-	require.Zero(t, beside())
+	require.Zero(t, besideStore(t, fs))
 }
