@@ -153,7 +153,7 @@ func definitions() []Definition {
 	add(SnapshotRate, "67108864", "bytes a second that a node sends of snapshots")(numbers(64<<10, 1<<40))
 	add(SplitAge, "2s", "how long a shard must have been as it is before it is split for its load")(durations(time.Second, time.Hour))
 	add(SplitBytesLoad, "33554432", "bytes a second, read and written, above which a shard is split")(numbers(1<<10, 1<<40))
-	add(SplitLoad, "5000", "operations a second above which a shard of a node that leads more than its part is split, if they are a quarter of what a node has in the mean")(numbers(1, 1<<30))
+	add(SplitLoad, "5000", "operations a second above which a shard of a node that leads more than its part is split, if they are a quarter of what a node has in the mean; from two fifths of that on it is split whatever they are")(numbers(1, 1<<30))
 	add(SplitSize, strconv.Itoa(kv.SplitBytes), "bytes of keys and values above which a shard is split")(numbers(1<<10, 1<<40))
 	return list
 }
