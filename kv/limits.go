@@ -85,8 +85,8 @@ const (
 	LogSurplusBytesMax = 2 << 20
 	// SplitBytes is, unless a setting says otherwise, how many bytes of keys and values a shard is split above.
 	SplitBytes = 256 << 20
-	// SnapshotPinBytesMax bounds what a sender keeps of its log above a snapshot's index until the receiver has it (D4): with a log
-	// that is larger than the shard, another snapshot costs less.
+	// SnapshotPinBytesMax bounds what a sender keeps of its log above a snapshot's index until the receiver lacks no more of it than
+	// LogWantedBytesMax (D4): with a log that is larger than a shard is by default, another snapshot costs less.
 	SnapshotPinBytesMax = SplitBytes
 	// LogWantedBytesMax bounds what is kept of a log for a follower that is heard and behind, and for a child without a leader.
 	LogWantedBytesMax = 64 << 20
@@ -164,4 +164,6 @@ var (
 	_ [ProposalBytesMax - ForwardBytesMax]struct{}
 	_ [ForwardBytesMax - EntryBytesMax]struct{}
 	_ [ClientInFlightBytesMax - MessageBytesMax]struct{}
+	_ [SnapshotPinBytesMax - LogWantedBytesMax]struct{}
+	_ [LogWantedBytesMax - LogKeepBytes]struct{}
 )

@@ -84,8 +84,8 @@ type outgoing struct {
 	unled   bool // It is not raft that wants it (S7).
 }
 
-// pins keep the log above the index of the last snapshot that each replica was sent, until it has the log from there (D4):
-// what it lacked then it would be sent another for, again and again.
+// pins keep the log above the index of the last snapshot that each replica was sent, until it lacks no more of it than what is kept
+// for any follower (D4): for what it lacked then it would be sent another, again and again.
 type pins map[kv.ReplicaID]kv.Index
 
 // truncation is a decided end of the log's beginning that waits until the state store is durable up to a cut (T6).

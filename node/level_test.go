@@ -55,7 +55,7 @@ func TestLevelLogsAreTruncated(t *testing.T) {
 }
 
 // TestLogIsKeptWithinBounds (D4): for a follower that is heard and behind as long as what it lacks is within one bound, for a snapshot on
-// its way within another, which is as large as a shard.
+// its way, and what was written meanwhile, within another, which is as large as a shard.
 func TestLogIsKeptWithinBounds(t *testing.T) {
 	w := newTrio(t)
 	w.elected()
@@ -89,5 +89,12 @@ func TestLogIsKeptWithinBounds(t *testing.T) {
 	require.Equal(t, lacks+2, goal(kv.LogWantedBytesMax, 0))
 	require.Equal(t, lacks+1, goal(kv.SnapshotPinBytesMax, lacks+1))
 	require.Equal(t, lacks+2, goal(kv.SnapshotPinBytesMax+markBytes, lacks+1))
-	require.GreaterOrEqual(t, kv.SnapshotPinBytesMax, kv.SplitBytes)
+
+	// The snapshot has come: what was written meanwhile is kept until little of it is lacking.
+	require.Equal(t, lacks, goal(kv.LogWantedBytesMax, lacks))
+	require.Contains(t, g.pinned, behind)
+	require.Equal(t, lacks, goal(kv.SnapshotPinBytesMax-1, lacks))
+	require.Equal(t, lacks+2, goal(kv.SnapshotPinBytesMax, lacks))
+	require.Equal(t, lacks, goal(kv.LogWantedBytesMax-1, lacks))
+	require.NotContains(t, g.pinned, behind)
 }

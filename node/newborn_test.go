@@ -126,6 +126,14 @@ func TestLogIsKeptForNewborn(t *testing.T) {
 	begin, err := parent.replica.Log().FirstIndex()
 	require.NoError(t, err)
 	require.LessOrEqual(t, kv.Index(begin), split)
+	after, had := parent.children[0].after, parent.marks
+	kept := func(above uint64) kv.Index {
+		parent.marks = marks{total: above, list: []mark{{index: after}, {index: after + 2, total: markBytes}}}
+		defer func() { parent.marks = had }()
+		return first.core.keepGoal(parent, applied)
+	}
+	require.Equal(t, after, kept(kv.LogWantedBytesMax-1))
+	require.Greater(t, kept(kv.LogWantedBytesMax), after)
 
 	for range 6 * first.core.ElectionTicks { // The second node hears of the child at last.
 		w.tick(w.nodes[:2]...)

@@ -87,8 +87,8 @@ func (c *Core) truncationGoal(g *group) kv.Index {
 }
 
 // keepGoal is the index up to which the log is not kept for those who have not all of it: not among the newest that are
-// kept for a follower that is behind, known to every active follower, below the snapshots on their way (D4) and below the
-// splits whose child has no leader yet (S7), the latter three within bounds.
+// kept for a follower that is behind, known to every active follower, below the snapshots on their way, and after they have come what was written
+// meanwhile (D4), and below the splits whose child has no leader yet (S7), the latter three within bounds.
 func (c *Core) keepGoal(g *group, applied kv.Index) kv.Index {
 	goal := max(applied, c.keepEntries()) - c.keepEntries()
 	goal = min(max(goal, g.marks.cutFor(kv.LogKeepBytes)), applied)
@@ -107,10 +107,13 @@ func (c *Core) keepGoal(g *group, applied kv.Index) kv.Index {
 		goal = wanted
 	}
 	for id, index := range g.pinned {
-		if g.replica.Match(id) >= index || g.machine.Descriptor().NodeOf(id) == 0 {
+		match := g.replica.Match(id)
+		from := max(index, match)
+		switch {
+		case g.machine.Descriptor().NodeOf(id) == 0, match >= index && g.marks.above(match) < kv.LogWantedBytesMax:
 			delete(g.pinned, id)
-		} else if index < goal && g.marks.above(index) < kv.SnapshotPinBytesMax {
-			goal = index
+		case from < goal && g.marks.above(from) < kv.SnapshotPinBytesMax:
+			goal = from
 		}
 	}
 	return goal

@@ -19,7 +19,7 @@ const (
 )
 
 // keySorter sorts keys, no two of them alike, of which there may be more than memory has room for: those lie in tables, each in
-// its own order, which are merged in the end.
+// its own order, which are merged in the end: as many files are open then as memory was full of keys.
 type keySorter struct {
 	fs     vfs.FS
 	path   string // What the tables' names begin with.
@@ -86,15 +86,21 @@ func (s *keySorter) each(set func(key, value []byte) error) error {
 	}
 	it, err := s.merged()
 	if err != nil {
-		return fmt.Errorf("merge tables of sorted keys: %w", err)
+		return fmt.Errorf("merge tables of sorted keys (%s): %w", sortedAgain, err)
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		if err := set(it.Key(), nil); err != nil {
 			return errors.Join(err, it.Close())
 		}
 	}
-	return it.Close()
+	if err := it.Close(); err != nil {
+		return fmt.Errorf("read tables of sorted keys (%s): %w", sortedAgain, err)
+	}
+	return nil
 }
+
+// sortedAgain is what to do when such a table cannot be read.
+const sortedAgain = "they are made anew when kvd is started again"
 
 // merged opens the tables. The iterator closes their files.
 func (s *keySorter) merged() (*pebble.Iterator, error) {
@@ -102,16 +108,38 @@ func (s *keySorter) merged() (*pebble.Iterator, error) {
 	for _, path := range s.runs {
 		f, err := s.fs.Open(path, vfs.SequentialReadsOption)
 		if err != nil {
-			for _, opened := range files {
-				err = errors.Join(err, opened[0].Close())
-			}
-			return nil, err
+			return nil, errors.Join(err, closeAll(files))
 		}
-		files = append(files, []sstable.ReadableFile{f})
+		files = append(files, []sstable.ReadableFile{&closedOnce{File: f}})
 	}
 	opts := &pebble.Options{}
 	opts.EnsureDefaults()
-	return pebble.NewExternalIter(opts, nil, files)
+	it, err := pebble.NewExternalIter(opts, nil, files)
+	if err != nil { // It has closed some of them.
+		return nil, errors.Join(err, closeAll(files))
+	}
+	return it, nil
+}
+
+func closeAll(files [][]sstable.ReadableFile) (err error) {
+	for _, f := range files {
+		err = errors.Join(err, f[0].Close())
+	}
+	return err
+}
+
+// closedOnce is a file that may be closed several times.
+type closedOnce struct {
+	vfs.File
+	closed bool
+}
+
+func (f *closedOnce) Close() error {
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	return f.File.Close()
 }
 
 // close removes the tables. One that cannot be removed is removed when the store is opened next.

@@ -62,7 +62,7 @@ func TestKeySorterFails(t *testing.T) {
 	ops := 0
 	for failing := 0; ; failing += 1 + failing/8 {
 		ops = 0
-		mem := vfs.NewMem()
+		mem := &countedFS{FS: vfs.NewMem()}
 		fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
 			if op.Kind == errorfs.OpFileClose || op.Kind == errorfs.OpRemove {
 				return nil
@@ -75,6 +75,7 @@ func TestKeySorterFails(t *testing.T) {
 		s := newKeySorter(fs, "sorted", sstable.WriterOptions{})
 		err := fillAndTake(s)
 		s.close()
+		require.Zero(t, mem.open, "operation %d", failing)
 		names, listing := mem.List("")
 		if ops <= failing {
 			require.NoError(t, errors.Join(err, listing))
@@ -85,12 +86,46 @@ func TestKeySorterFails(t *testing.T) {
 	}
 	require.Greater(t, ops, 20)
 
-	s := newKeySorter(vfs.NewMem(), "sorted", sstable.WriterOptions{})
+	mem := &countedFS{FS: vfs.NewMem()}
+	s := newKeySorter(mem, "sorted", sstable.WriterOptions{})
 	for i := range uint64(2 * sorterBytesMax / sortedKeyBytes) {
 		require.NoError(t, s.add(sortedKey(i)))
 	}
 	require.ErrorIs(t, s.each(func([]byte, []byte) error { return broken }), broken)
+	require.Zero(t, mem.open)
 	s.close()
+}
+
+// countedFS counts the files that are open.
+type countedFS struct {
+	vfs.FS
+	open int
+}
+
+func (fs *countedFS) count(f vfs.File, err error) (vfs.File, error) {
+	if err != nil {
+		return f, err
+	}
+	fs.open++
+	return &countedFile{f, fs}, nil
+}
+
+func (fs *countedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	return fs.count(fs.FS.Create(name, category))
+}
+
+func (fs *countedFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	return fs.count(fs.FS.Open(name, opts...))
+}
+
+type countedFile struct {
+	vfs.File
+	fs *countedFS
+}
+
+func (f *countedFile) Close() error {
+	f.fs.open--
+	return f.File.Close()
 }
 
 func fillAndTake(s *keySorter) error {
@@ -103,43 +138,67 @@ func fillAndTake(s *keySorter) error {
 }
 
 // TestIngestManyExpiries: the index of expiries of more records than memory holds is whole, in its order, and nothing is left beside the
-// store, whether the ingest is committed, given up, or its process ends.
+// store, whether the ingest is committed, given up, or its process ends; also where two are gathered at the same time.
 func TestIngestManyExpiries(t *testing.T) {
 	fs := vfs.NewMem()
 	s, err := OpenState(options(t, fs, "state"))
 	require.NoError(t, err)
-	prefix := "b" + strings.Repeat("-", 400)
-	n := 3 * sorterBytesMax / (len(prefix) + 20)
+	filler := strings.Repeat("-", 400)
+	n := 3 * sorterBytesMax / (len(filler) + 20)
 	expiries := rand.New(rand.NewPCG(1, 1)).Perm(n)
-	begin := func(s *PebbleState) Ingest {
-		in, err := s.NewIngest(1, spanB)
+	// Those of one shard are the odd ones.
+	gather := func(s *PebbleState, shard kv.ShardID, prefix string) Ingest {
+		in, err := s.NewIngest(shard, kv.Span{Start: []byte(prefix), End: []byte(prefix + "~")})
 		require.NoError(t, err)
 		for i, e := range expiries {
-			require.NoError(t, in.Put(fmt.Appendf(nil, "%s%08d", prefix, i), kv.Record{Revision: 1, ExpireAt: int64(e) + 1}))
+			rec := kv.Record{Revision: 1, ExpireAt: 2*int64(e) + int64(shard)}
+			require.NoError(t, in.Put(fmt.Appendf(nil, "%s%s%08d", prefix, filler, i), rec))
 		}
 		return in
 	}
+	begin := func(s *PebbleState) Ingest { return gather(s, 1, "b") }
 	in := begin(s)
 	require.Greater(t, besideStore(t, fs), 2)
 	in.Abort()
 	require.Zero(t, besideStore(t, fs))
 
-	in = begin(s)
+	in, other := begin(s), gather(s, 2, "c")
 	require.NoError(t, in.Commit(&kvdv1.ShardState{}))
+	require.NoError(t, other.Commit(&kvdv1.ShardState{}))
 	require.Zero(t, besideStore(t, fs))
 	next := int64(1)
-	_, all, err := s.Due(kv.Due{}, int64(n), n, func(d kv.Due) bool {
+	_, all, err := s.Due(kv.Due{}, int64(2*n), 2*n, func(d kv.Due) bool {
 		require.Equal(t, next, d.ExpireAt)
 		next++
 		return true
 	})
 	require.NoError(t, err)
 	require.True(t, all)
-	require.EqualValues(t, n+1, next)
+	require.EqualValues(t, 2*n+1, next)
 
 	begin(s)
 	require.NoError(t, s.Close())
 	require.Positive(t, besideStore(t, fs))
 	openState(t, fs)
 	require.Zero(t, besideStore(t, fs))
+}
+
+// TestIngestCannotSpill: a table of expiries that cannot be written fails the record that it was to be written for.
+func TestIngestCannotSpill(t *testing.T) {
+	broken := errors.New("broken")
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, "x0"+ingestSuffix) {
+			return broken
+		}
+		return nil
+	}))
+	s := openState(t, fs)
+	in, err := s.NewIngest(1, spanB)
+	require.NoError(t, err)
+	defer in.Abort()
+	filler := strings.Repeat("-", 400)
+	for i := 0; err == nil && i < sorterBytesMax/len(filler); i++ {
+		err = in.Put(fmt.Appendf(nil, "b%s%08d", filler, i), kv.Record{Revision: 1, ExpireAt: 1})
+	}
+	require.ErrorIs(t, err, broken)
 }

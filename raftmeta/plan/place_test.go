@@ -303,3 +303,14 @@ func TestTargetDies(t *testing.T) {
 	c.kill(target)
 	c.until(90*time.Second, "repair elsewhere", func() bool { return voters(3, lost, target)(c.shards[1].d) })
 }
+
+// TestComingBytes: four shards of the size at which they are split may come to a node at a time, and one that is larger alone.
+func TestComingBytes(t *testing.T) {
+	accepts := func(bytes float64, n nodeState) bool {
+		return (&round{}).accept(&shardState{bytes: bytes}, []*nodeState{{}, &n})
+	}
+	require.True(t, accepts(kv.SplitBytes, nodeState{coming: 3, incoming: 3 * kv.SplitBytes}))
+	require.False(t, accepts(kv.SplitBytes+1, nodeState{coming: 3, incoming: 3 * kv.SplitBytes}))
+	require.True(t, accepts(9*kv.SplitBytes, nodeState{}))
+	require.False(t, accepts(1, nodeState{coming: comingMax}))
+}
