@@ -193,10 +193,14 @@ func (m *third) condition() string {
 	return text
 }
 
-// stranger reports whether an envelope's message cannot be of a member of the shard to this node.
+// stranger reports whether an envelope's message cannot be of a member of the shard to this node, nor of a node of the
+// cluster, which may tell another of its conduct.
 func (m *third) stranger(e *kvdv1.Envelope, r *kvdv1.RaftMessage) bool {
 	if e.ClusterId != 7 || e.ToNode != uint64(m.id) || e.FromLife < 1 {
 		return true
+	}
+	if r.Presides != 0 || r.Report != nil || r.Order != nil || r.Question != nil || r.Word != nil {
+		return !m.core.knows(kv.NodeID(e.FromNode))
 	}
 	g := m.core.groups[kv.ShardID(r.Shard)]
 	if g == nil || r.To != uint64(g.member.Replica) || r.From == r.To {
@@ -340,6 +344,13 @@ func FuzzEnvelope(f *testing.F) {
 	b, err := sum.MarshalVT()
 	require.NoError(f, err)
 	f.Add(false, b)
+	// A node that leads the meta group says so, of a later term than any; one that nobody knows says it too.
+	for _, from := range []uint64{3, 4} {
+		presides := &kvdv1.Envelope{ClusterId: 7, FromNode: from, ToNode: 2, FromLife: 1, Messages: []*kvdv1.RaftMessage{{Presides: 1 << 40}}}
+		b, err := presides.MarshalVT()
+		require.NoError(f, err)
+		f.Add(false, b)
+	}
 	f.Fuzz(func(t *testing.T, leads bool, b []byte) {
 		e := &kvdv1.Envelope{}
 		if e.UnmarshalVT(b) == nil {
