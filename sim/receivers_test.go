@@ -7,6 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvdstore/kvd/kv"
+	"github.com/kvdstore/kvd/node"
+	"github.com/kvdstore/kvd/shard"
 )
 
 // revision is how far a machine has a shard.
@@ -58,5 +60,66 @@ func TestSlowReceivers(t *testing.T) {
 		}
 		require.NoError(t, w.err)
 		t.Logf("seed %d: %d installs, %d truncations, %d operations", seed, w.stats.Installs, w.stats.Truncations, len(w.history))
+	}
+}
+
+// TestMuchIsWrittenWhileInstalling (D4): while a snapshot is on its way and is installed, more is written than is kept for a follower
+// that is merely slow, and it goes on afterwards. The receiver gets all of it from the log, and no second snapshot.
+func TestMuchIsWrittenWhileInstalling(t *testing.T) {
+	const id, valueBytes, every = kv.ShardID(1), 512 << 10, 20 * time.Millisecond
+	for seed := range uint64(2) {
+		w := newWorld(seed, Plan{
+			Nodes: 3, Shards: 1, Tick: 50 * time.Millisecond, ElectionTicks: 10, Duration: time.Hour,
+			SendTakes: 300 * time.Millisecond, InstallTakes: 4 * time.Second,
+		})
+		w.found()
+		w.run(5 * time.Second)
+		asked, written := 0, 0
+		write := func(forSoLong time.Duration) {
+			for until := w.now + forSoLong; w.now < until; w.run(w.now + every) {
+				leader := w.leader(id)
+				if leader == nil {
+					continue
+				}
+				c := &kv.Command{Op: kv.OpPut, Key: []byte{byte(asked % 8)}, Value: make([]byte, valueBytes)}
+				asked++
+				done := waiter(func(_ kv.Result, err error) {
+					if err == nil {
+						written++
+					}
+				})
+				leader.inbox.Submissions = append(leader.inbox.Submissions, node.Submission{
+					Shard: id, Command: shard.EncodeCommand(c), Bytes: c.Size(), Waiter: done,
+				})
+				leader.wake()
+			}
+		}
+		away := w.nodes[(seed+uint64(w.leader(id).id))%3]
+		if away == w.leader(id) {
+			away = w.nodes[away.id%3]
+		}
+		for _, b := range w.nodes {
+			w.cut(away, b)
+		}
+		write(1500 * time.Millisecond)
+		for _, b := range w.nodes {
+			w.join(away, b)
+		}
+		installs, before := w.stats.Installs-w.stats.MetaInstalls, written
+		for range 100 {
+			if write(100 * time.Millisecond); w.stats.Installs-w.stats.MetaInstalls > installs {
+				break
+			}
+		}
+		meanwhile := (written - before) * valueBytes
+		require.Greater(t, meanwhile, kv.LogWantedBytesMax, "seed %d", seed)
+		require.Less(t, meanwhile, kv.SnapshotPinBytesMax, "seed %d", seed)
+		write(3 * time.Second)
+		newest := w.revision(t, w.leader(id), id)
+		w.run(w.now + time.Second)
+		require.NoError(t, w.err)
+		require.Equal(t, installs+1, w.stats.Installs-w.stats.MetaInstalls, "seed %d", seed)
+		require.GreaterOrEqual(t, w.revision(t, away, id), newest, "seed %d", seed)
+		t.Logf("seed %d: %d MiB written, %d of them while the snapshot came", seed, written*valueBytes>>20, meanwhile>>20)
 	}
 }
