@@ -13,26 +13,39 @@ import (
 )
 
 // sorterBytesMax is how many bytes of keys a sorter has in memory, and sorterKeyBytes what one takes there beside its own.
+// sorterRunsMax tables are merged at once; the last time fewer than that of each size, of which a terabyte of keys makes three.
 const (
 	sorterBytesMax = 4 << 20
 	sorterKeyBytes = 24
+	sorterRunsMax  = 128
 )
 
 // keySorter sorts keys, no two of them alike, of which there may be more than memory has room for: those lie in tables, each in
-// its own order, which are merged in the end: as many files are open then as memory was full of keys.
+// its own order. As many as are merged at once become one, and as many of those again; what is left is merged in the end.
 type keySorter struct {
-	fs     vfs.FS
-	path   string // What the tables' names begin with.
-	tables sstable.WriterOptions
-	keys   [][]byte
-	bytes  int
-	runs   []string
+	fs      vfs.FS
+	path    string // What the tables' names begin with.
+	tables  sstable.WriterOptions
+	runsMax int
+	keys    [][]byte
+	bytes   int
+	runs    []sortedRun // Those that were merged more often come before the others.
+	made    int
+}
+
+// sortedRun is a table of sorted keys.
+type sortedRun struct {
+	path  string
+	merge int // How often its keys were merged.
 }
 
 func newKeySorter(fs vfs.FS, path string, tables sstable.WriterOptions) *keySorter {
 	tables.FilterPolicy = nil // They are read from end to end.
-	return &keySorter{fs: fs, path: path, tables: tables}
+	return &keySorter{fs: fs, path: path, tables: tables, runsMax: sorterRunsMax}
 }
+
+// setter takes a key.
+type setter = func(key, value []byte) error
 
 // empty reports whether nothing was added.
 func (s *keySorter) empty() bool { return len(s.keys) == 0 && len(s.runs) == 0 }
@@ -43,28 +56,68 @@ func (s *keySorter) add(key []byte) error {
 	if s.bytes += len(key) + sorterKeyBytes; s.bytes < sorterBytesMax {
 		return nil
 	}
-	return s.spill()
+	if err := s.spill(); err != nil {
+		return err
+	}
+	for s.many() {
+		if err := s.mergeMany(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // spill writes what is in memory to a table.
 func (s *keySorter) spill() error {
-	path := fmt.Sprintf("%s%d%s", s.path, len(s.runs), ingestSuffix)
-	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return fmt.Errorf("make a table of keys to be sorted: %w", err)
-	}
-	s.runs = append(s.runs, path)
-	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: ingestSyncBytes})
-	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.tables)
-	if err := errors.Join(s.inMemory(w.Set), w.Close()); err != nil {
-		return fmt.Errorf("write a table of keys to be sorted: %w", err)
+	if err := s.write(0, s.inMemory); err != nil {
+		return err
 	}
 	s.keys, s.bytes = nil, 0
 	return nil
 }
 
+// many reports whether as many tables were merged equally often as are merged at once: the last ones then.
+func (s *keySorter) many() bool {
+	n := len(s.runs) - s.runsMax
+	return n >= 0 && s.runs[n].merge == s.runs[len(s.runs)-1].merge
+}
+
+// mergeMany makes one table of those.
+func (s *keySorter) mergeMany() error {
+	n := len(s.runs) - s.runsMax
+	many := slices.Clone(s.runs[n:])
+	if err := s.write(many[0].merge+1, func(set setter) error { return s.merge(many, set) }); err != nil {
+		return err
+	}
+	s.runs = append(s.runs[:n], s.runs[len(s.runs)-1])
+	s.remove(many)
+	return nil
+}
+
+// write writes a table with the keys that each calls set with. Nobody reads it after a crash, so that it is not synced.
+func (s *keySorter) write(merge int, each func(set setter) error) error {
+	path := fmt.Sprintf("%s%d%s", s.path, s.made, ingestSuffix)
+	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("make a table of keys to be sorted: %w", err)
+	}
+	s.made++
+	s.runs = append(s.runs, sortedRun{path, merge})
+	f = vfs.NewSyncingFile(neverSynced{f}, vfs.SyncingFileOptions{BytesPerSync: ingestSyncBytes})
+	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.tables)
+	if err := errors.Join(each(w.Set), w.Close()); err != nil {
+		return fmt.Errorf("write a table of keys to be sorted: %w", err)
+	}
+	return nil
+}
+
+// neverSynced is a file that nobody needs after a crash. What is written to it may be on its way to the disk.
+type neverSynced struct{ vfs.File }
+
+func (neverSynced) SyncData() error { return nil }
+
 // inMemory calls set with the keys in memory, in their order, and no values.
-func (s *keySorter) inMemory(set func(key, value []byte) error) error {
+func (s *keySorter) inMemory(set setter) error {
 	slices.SortFunc(s.keys, bytes.Compare)
 	for _, key := range s.keys {
 		if err := set(key, nil); err != nil {
@@ -75,7 +128,7 @@ func (s *keySorter) inMemory(set func(key, value []byte) error) error {
 }
 
 // each calls set with all keys, in their order, and no values; they are not set's to keep.
-func (s *keySorter) each(set func(key, value []byte) error) error {
+func (s *keySorter) each(set setter) error {
 	if len(s.runs) == 0 {
 		return s.inMemory(set)
 	}
@@ -84,7 +137,12 @@ func (s *keySorter) each(set func(key, value []byte) error) error {
 			return err
 		}
 	}
-	it, err := s.merged()
+	return s.merge(s.runs, set)
+}
+
+// merge calls set with the keys of some tables, in their order.
+func (s *keySorter) merge(runs []sortedRun, set setter) error {
+	it, err := s.merged(runs)
 	if err != nil {
 		return fmt.Errorf("merge tables of sorted keys (%s): %w", sortedAgain, err)
 	}
@@ -103,10 +161,10 @@ func (s *keySorter) each(set func(key, value []byte) error) error {
 const sortedAgain = "they are made anew when kvd is started again"
 
 // merged opens the tables. The iterator closes their files.
-func (s *keySorter) merged() (*pebble.Iterator, error) {
-	files := make([][]sstable.ReadableFile, 0, len(s.runs))
-	for _, path := range s.runs {
-		f, err := s.fs.Open(path, vfs.SequentialReadsOption)
+func (s *keySorter) merged(runs []sortedRun) (*pebble.Iterator, error) {
+	files := make([][]sstable.ReadableFile, 0, len(runs))
+	for _, run := range runs {
+		f, err := s.fs.Open(run.path, vfs.SequentialReadsOption)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(files))
 		}
@@ -142,10 +200,15 @@ func (f *closedOnce) Close() error {
 	return f.File.Close()
 }
 
-// close removes the tables. One that cannot be removed is removed when the store is opened next.
+// close removes the tables.
 func (s *keySorter) close() {
-	for _, path := range s.runs {
-		_ = s.fs.Remove(path)
-	}
+	s.remove(s.runs)
 	s.keys, s.runs = nil, nil
+}
+
+// remove removes tables. One that cannot be removed is removed when the store is opened next.
+func (s *keySorter) remove(runs []sortedRun) {
+	for _, run := range runs {
+		_ = s.fs.Remove(run.path)
+	}
 }
