@@ -132,29 +132,30 @@ func (s *Store) PIDs() (list []int) {
 // Stop ends the processes. One that had ended before is an error.
 func (s *Store) Stop() error { return local.StopAll(s.Processes()) }
 
-// awaitServing asks until there is an answer.
+// awaitServing asks each server until it answers.
 func (s *Store) awaitServing(ctx context.Context) error {
 	if len(s.Processes()) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, servingMax)
 	defer cancel()
-	t, err := target.Open(target.Config{Kind: s.Kind, Endpoints: s.Endpoints})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = t.Close() }()
-	for i := range s.Endpoints {
-		if err := s.answers(ctx, t, i); err != nil {
+	for _, e := range s.Endpoints {
+		if err := s.answers(ctx, e); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) answers(ctx context.Context, t target.Target, caller int) error {
+// answers asks one server alone: of several, who is asked may be chosen by the key.
+func (s *Store) answers(ctx context.Context, endpoint string) error {
+	t, err := target.Open(target.Config{Kind: s.Kind, Endpoints: []string{endpoint}})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = t.Close() }()
 	for {
-		x, err := t.Session(caller)
+		x, err := t.Session(0)
 		if err != nil {
 			return err
 		}
@@ -169,7 +170,7 @@ func (s *Store) answers(ctx context.Context, t target.Target, caller int) error 
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no answer: %w", errors.Join(results[0].Err, ctx.Err()))
+			return fmt.Errorf("no answer of %s: %w", endpoint, errors.Join(results[0].Err, ctx.Err()))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
