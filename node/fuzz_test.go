@@ -200,7 +200,7 @@ func (m *third) stranger(e *kvdv1.Envelope, r *kvdv1.RaftMessage) bool {
 		return true
 	}
 	if r.Presides != 0 || r.Report != nil || r.Order != nil || r.Question != nil || r.Word != nil {
-		return !m.core.knows(kv.NodeID(e.FromNode))
+		return e.FromNode < 1 || e.FromNode > uint64(len(m.nodes))
 	}
 	g := m.core.groups[kv.ShardID(r.Shard)]
 	if g == nil || r.To != uint64(g.member.Replica) || r.From == r.To {

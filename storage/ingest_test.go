@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -308,9 +309,35 @@ func besideStore(t *testing.T, fs vfs.FS) (n int) {
 	return n
 }
 
+// TestLeftoversOnFullDisk: what an ingest of an earlier process left goes before the store needs room to open.
+func TestLeftoversOnFullDisk(t *testing.T) {
+	mem := vfs.NewMem()
+	s, err := OpenState(options(t, mem, "state"))
+	require.NoError(t, err)
+	in, err := s.NewIngest(1, spanB)
+	require.NoError(t, err)
+	require.NoError(t, in.Put([]byte("b1"), kv.Record{Revision: 1}))
+	require.NoError(t, s.Close())
+	require.Equal(t, 1, besideStore(t, mem))
+	full := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpCreate || op.Kind == errorfs.OpFileWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	o, failed := options(t, full, "state"), make(chan error, 2)
+	o.Fatal = func(err error) { failed <- err }
+	go func() {
+		_, err := OpenState(o)
+		failed <- err
+	}()
+	require.ErrorIs(t, <-failed, syscall.ENOSPC)
+	require.Zero(t, besideStore(t, mem))
+}
+
 // TestAbortLeavesNothing: neither does an ingest that is given up, nor one whose process ended.
 func TestAbortLeavesNothing(t *testing.T) {
-	fs := vfs.NewMem()
+	fs := &countedFS{FS: vfs.NewMem()}
 	begin := func(s State) Ingest {
 		in, err := s.NewIngest(1, spanB)
 		require.NoError(t, err)
@@ -321,8 +348,10 @@ func TestAbortLeavesNothing(t *testing.T) {
 	require.NoError(t, err)
 	in := begin(s)
 	require.Positive(t, besideStore(t, fs))
+	require.Equal(t, 1, fs.open)
 	in.Abort()
 	require.Zero(t, besideStore(t, fs))
+	require.Zero(t, fs.open)
 	begin(s)
 	require.NoError(t, s.Close())
 	require.Positive(t, besideStore(t, fs))

@@ -99,6 +99,9 @@ func openPebble(o *Options) (*pebble.DB, *pebble.Options, error) {
 	if err := makeDir(o.FS, o.Dir); err != nil {
 		return nil, nil, fmt.Errorf("make the directory of a store: %w", err)
 	}
+	if err := removeLeftovers(o.FS, o.Dir); err != nil {
+		return nil, nil, explain(o.Dir, err)
+	}
 	desc, err := pebble.Peek(o.Dir, o.FS)
 	if err != nil {
 		return nil, nil, explain(o.Dir, err)
@@ -126,6 +129,25 @@ func openPebble(o *Options) (*pebble.DB, *pebble.Options, error) {
 	opts := pebbleOptions(o)
 	db, err := pebble.Open(o.Dir, opts)
 	return db, opts, explain(o.Dir, err)
+}
+
+// ingestSuffix marks the tables that an ingest gathers; those of an earlier process are removed before the store opens, which needs
+// room itself where they may have filled the disk.
+const ingestSuffix = ".ingest"
+
+func removeLeftovers(fs vfs.FS, dir string) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return fmt.Errorf("list the directory: %w", err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ingestSuffix) {
+			if err := fs.Remove(fs.PathJoin(dir, name)); err != nil {
+				return fmt.Errorf("remove what an unfinished snapshot left: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // explain tells of a store that could not be opened what to do.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -127,9 +126,6 @@ type PebbleState struct {
 
 var _ State = (*PebbleState)(nil)
 
-// ingestSuffix marks the tables that an ingest gathers; those of an earlier process are removed when it opens.
-const ingestSuffix = ".ingest"
-
 // OpenState opens the state store of a directory.
 func OpenState(o Options) (*PebbleState, error) {
 	db, opts, err := openPebble(&o)
@@ -141,25 +137,7 @@ func OpenState(o Options) (*PebbleState, error) {
 	}
 	s.scratch.New = func() any { return &scratch{} }
 	s.close = sync.OnceValue(func() error { return errors.Join(seal(db, uint64(s.cut)), db.Close()) })
-	if err := s.removeLeftovers(); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
 	return s, nil
-}
-
-func (s *PebbleState) removeLeftovers() error {
-	names, err := s.fs.List(s.dir)
-	if err != nil {
-		return fmt.Errorf("list %s: %w", s.dir, err)
-	}
-	for _, name := range names {
-		if strings.HasSuffix(name, ingestSuffix) {
-			if err := s.fs.Remove(s.fs.PathJoin(s.dir, name)); err != nil {
-				return fmt.Errorf("remove what an unfinished snapshot left: %w", err)
-			}
-		}
-	}
-	return nil
 }
 
 // getter is what a store and a view of it have in common.
@@ -550,12 +528,13 @@ type pebbleIngest struct {
 	replaced kv.Span
 	absorbed map[kv.ShardID]kv.ReplicaID // The highest of each.
 	name     string
-	data     *sstable.Writer
+	data     *ingestTables
 	files    []string
 	due      *keySorter // Keys of the index of expiries.
 	last     []byte
 	buf      []byte
 	over     bool
+	broken   error // What became of a record that was not put in whole.
 }
 
 // NewIngest starts to gather the data that replaces a shard's.
@@ -564,26 +543,76 @@ func (s *PebbleState) NewIngest(shard kv.ShardID, span kv.Span) (Ingest, error) 
 		return nil, err
 	}
 	name := fmt.Sprintf("%d-%d", shard, s.ingests.Add(1))
-	return &pebbleIngest{
+	i := &pebbleIngest{
 		store: s, shard: shard, span: span, replaced: span, absorbed: map[kv.ShardID]kv.ReplicaID{}, name: name,
-		due: newKeySorter(s.fs, s.fs.PathJoin(s.dir, name+"x"), s.tables),
-	}, nil
+		due: newKeySorter(s.fs, s.fs.PathJoin(s.dir, name+"k"), s.tables),
+	}
+	i.data = i.tables("d")
+	return i, nil
 }
 
 // ingestSyncBytes is after how many bytes of a table the disk is told to begin with them: all of a shard's at once, at the end, would
 // keep the syncs of the logs waiting for a tenth of a second and more.
 const ingestSyncBytes = 512 << 10
 
-// table begins one of the tables.
-func (i *pebbleIngest) table(part string) (*sstable.Writer, error) {
-	path := i.store.fs.PathJoin(i.store.dir, i.name+part+ingestSuffix)
+// ingestTableBytes is after how many bytes of keys and values a table of an ingest is followed by another. The index of one that is being
+// written is in memory: where keys fill a block each, and differ at their ends only, several times what they take themselves.
+const ingestTableBytes = 8 << 20
+
+// ingestTables are tables of an ingest, each with greater keys than the one before.
+type ingestTables struct {
+	ingest *pebbleIngest
+	part   string
+	made   int
+	w      *sstable.Writer // nil: the next key begins another.
+	bytes  int
+}
+
+func (i *pebbleIngest) tables(part string) *ingestTables { return &ingestTables{ingest: i, part: part} }
+
+// writer is the table that the next key goes to.
+func (t *ingestTables) writer() (*sstable.Writer, error) {
+	if t.bytes >= ingestTableBytes {
+		if err := t.finish(); err != nil {
+			return nil, err
+		}
+	}
+	if t.w != nil {
+		return t.w, nil
+	}
+	i := t.ingest
+	path := i.store.fs.PathJoin(i.store.dir, fmt.Sprintf("%s%s%d%s", i.name, t.part, t.made, ingestSuffix))
 	f, err := i.store.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, fmt.Errorf("make a table: %w", err)
 	}
+	t.made++
 	i.files = append(i.files, path)
 	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: ingestSyncBytes})
-	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), i.store.tables), nil
+	t.w = sstable.NewWriter(objstorageprovider.NewFileWritable(f), i.store.tables)
+	return t.w, nil
+}
+
+func (t *ingestTables) set(key, value []byte) error {
+	w, err := t.writer()
+	if err != nil {
+		return err
+	}
+	t.bytes += len(key) + len(value)
+	return w.Set(key, value)
+}
+
+// finish makes what was written durable.
+func (t *ingestTables) finish() error {
+	if t.w == nil {
+		return nil
+	}
+	w := t.w
+	t.w, t.bytes = nil, 0
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("finish a table: %w", err)
+	}
+	return nil
 }
 
 func (i *pebbleIngest) Put(key []byte, rec kv.Record) error {
@@ -597,27 +626,23 @@ func (i *pebbleIngest) Put(key []byte, rec kv.Record) error {
 	if i.shard == kv.MetaShard {
 		return nil
 	}
-	if i.data == nil {
-		w, err := i.table("d")
-		if err != nil {
-			return err
-		}
-		i.data = w
-	}
+	i.broken = i.put(key, rec)
+	return i.broken
+}
+
+func (i *pebbleIngest) put(key []byte, rec kv.Record) error {
 	i.buf = appendRecord(i.buf[:0], rec)
-	if rec.ExpireAt != 0 {
-		if err := i.due.add(dueKey(kv.Due{ExpireAt: rec.ExpireAt, Key: key})); err != nil {
-			return err
-		}
+	if err := i.data.set(dataKey(key), i.buf); err != nil || rec.ExpireAt == 0 {
+		return err
 	}
-	return i.data.Set(dataKey(key), i.buf)
+	return i.due.add(dueKey(kv.Due{ExpireAt: rec.ExpireAt, Key: key}))
 }
 
 func (i *pebbleIngest) check() error {
 	if i.over {
 		return ErrClosed
 	}
-	return nil
+	return i.broken
 }
 
 func (i *pebbleIngest) Replace(span kv.Span) error {
@@ -641,12 +666,8 @@ func (i *pebbleIngest) Commit(st *kvdv1.ShardState) error {
 		return err
 	}
 	defer i.Abort()
-	if i.data != nil {
-		data := i.data
-		i.data = nil
-		if err := data.Close(); err != nil {
-			return fmt.Errorf("finish a table: %w", err)
-		}
+	if err := i.data.finish(); err != nil {
+		return err
 	}
 	if err := i.rest(st); err != nil {
 		return err
@@ -689,22 +710,23 @@ func (i *pebbleIngest) rest(st *kvdv1.ShardState) error {
 		return err
 	}
 	absorbed := slices.Sorted(maps.Keys(i.absorbed))
-	if err := i.write("s", func(w *sstable.Writer) error { return i.states(w, value, absorbed) }); err != nil {
+	if err := i.write("s", func(t *ingestTables) error { return i.states(t, value, absorbed) }); err != nil {
 		return err
 	}
 	if len(absorbed) > 0 {
-		if err := i.write("t", func(w *sstable.Writer) error { return i.tombstones(w, absorbed) }); err != nil {
+		if err := i.write("t", func(t *ingestTables) error { return i.tombstones(t, absorbed) }); err != nil {
 			return err
 		}
 	}
-	if i.due.empty() {
-		return nil
-	}
-	return i.write("x", func(w *sstable.Writer) error { return i.due.each(w.Set) })
+	return i.write("x", func(t *ingestTables) error { return i.due.each(t.set) })
 }
 
 // states writes the replica's state, and deletes those of the absorbed ones, in the order of the keys.
-func (i *pebbleIngest) states(w *sstable.Writer, value []byte, absorbed []kv.ShardID) error {
+func (i *pebbleIngest) states(t *ingestTables, value []byte, absorbed []kv.ShardID) error {
+	w, err := t.writer()
+	if err != nil {
+		return err
+	}
 	at, _ := slices.BinarySearch(absorbed, i.shard)
 	for _, shard := range absorbed[:at] {
 		if err := w.Delete(shardKey(shard)); err != nil {
@@ -723,7 +745,11 @@ func (i *pebbleIngest) states(w *sstable.Writer, value []byte, absorbed []kv.Sha
 }
 
 // tombstones writes as PutTombstone does.
-func (i *pebbleIngest) tombstones(w *sstable.Writer, absorbed []kv.ShardID) error {
+func (i *pebbleIngest) tombstones(t *ingestTables, absorbed []kv.ShardID) error {
+	w, err := t.writer()
+	if err != nil {
+		return err
+	}
 	for _, shard := range absorbed {
 		key := tombstoneKey(shard, i.absorbed[shard])
 		if err := errors.Join(w.DeleteRange(tombstoneKey(shard, 0), key), w.Set(key, nil)); err != nil {
@@ -733,13 +759,10 @@ func (i *pebbleIngest) tombstones(w *sstable.Writer, absorbed []kv.ShardID) erro
 	return nil
 }
 
-// write writes one of the tables.
-func (i *pebbleIngest) write(part string, fill func(w *sstable.Writer) error) error {
-	w, err := i.table(part)
-	if err != nil {
-		return err
-	}
-	return errors.Join(fill(w), w.Close())
+// write writes tables of one part.
+func (i *pebbleIngest) write(part string, fill func(t *ingestTables) error) error {
+	t := i.tables(part)
+	return errors.Join(fill(t), t.finish())
 }
 
 // Abort drops what was gathered. A file that cannot be removed is removed when the store is opened next.
@@ -748,9 +771,7 @@ func (i *pebbleIngest) Abort() {
 		return
 	}
 	i.over = true
-	if i.data != nil {
-		_ = i.data.Close()
-	}
+	_ = i.data.finish()
 	for _, path := range i.files {
 		_ = i.store.fs.Remove(path)
 	}

@@ -13,96 +13,77 @@ import (
 )
 
 // sorterBytesMax is how many bytes of keys a sorter has in memory, and sorterKeyBytes what one takes there beside its own.
-// sorterRunsMax tables are merged at once; the last time fewer than that of each size, of which a terabyte of keys makes three.
+// sorterRunsMax tables are merged, and open, at once. Their blocks are large, as they are read from end to end: with a block for each
+// of the longest keys, what is in memory of a table that is being written would be as large as all of it.
 const (
-	sorterBytesMax = 4 << 20
-	sorterKeyBytes = 24
-	sorterRunsMax  = 128
+	sorterBytesMax   = 4 << 20
+	sorterKeyBytes   = 24
+	sorterRunsMax    = 128
+	sorterBlockBytes = 64 << 10
 )
 
 // keySorter sorts keys, no two of them alike, of which there may be more than memory has room for: those lie in tables, each in
-// its own order. As many as are merged at once become one, and as many of those again; what is left is merged in the end.
+// its own order. In the end the oldest tables become one, as many as are merged at once, until there are no more than that.
 type keySorter struct {
-	fs      vfs.FS
-	path    string // What the tables' names begin with.
-	tables  sstable.WriterOptions
-	runsMax int
-	keys    [][]byte
-	bytes   int
-	runs    []sortedRun // Those that were merged more often come before the others.
-	made    int
-}
-
-// sortedRun is a table of sorted keys.
-type sortedRun struct {
-	path  string
-	merge int // How often its keys were merged.
+	fs       vfs.FS
+	path     string // What the tables' names begin with.
+	tables   sstable.WriterOptions
+	bytesMax int
+	runsMax  int
+	keys     [][]byte
+	bytes    int
+	runs     []string
+	made     int
 }
 
 func newKeySorter(fs vfs.FS, path string, tables sstable.WriterOptions) *keySorter {
-	tables.FilterPolicy = nil // They are read from end to end.
-	return &keySorter{fs: fs, path: path, tables: tables, runsMax: sorterRunsMax}
+	tables.FilterPolicy = nil
+	tables.BlockSize, tables.IndexBlockSize = sorterBlockBytes, 4*sorterBlockBytes
+	return &keySorter{fs: fs, path: path, tables: tables, bytesMax: sorterBytesMax, runsMax: sorterRunsMax}
 }
 
 // setter takes a key.
 type setter = func(key, value []byte) error
 
-// empty reports whether nothing was added.
-func (s *keySorter) empty() bool { return len(s.keys) == 0 && len(s.runs) == 0 }
-
-// add takes a key, which is the sorter's from then on.
+// add takes a key, which is the sorter's from then on. It never takes longer than a table of what memory holds.
 func (s *keySorter) add(key []byte) error {
 	s.keys = append(s.keys, key)
-	if s.bytes += len(key) + sorterKeyBytes; s.bytes < sorterBytesMax {
+	if s.bytes += len(key) + sorterKeyBytes; s.bytes < s.bytesMax {
 		return nil
 	}
-	if err := s.spill(); err != nil {
-		return err
-	}
-	for s.many() {
-		if err := s.mergeMany(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.spill()
 }
 
 // spill writes what is in memory to a table.
 func (s *keySorter) spill() error {
-	if err := s.write(0, s.inMemory); err != nil {
+	if err := s.write(s.inMemory); err != nil {
 		return err
 	}
 	s.keys, s.bytes = nil, 0
 	return nil
 }
 
-// many reports whether as many tables were merged equally often as are merged at once: the last ones then.
-func (s *keySorter) many() bool {
-	n := len(s.runs) - s.runsMax
-	return n >= 0 && s.runs[n].merge == s.runs[len(s.runs)-1].merge
-}
-
-// mergeMany makes one table of those.
-func (s *keySorter) mergeMany() error {
-	n := len(s.runs) - s.runsMax
-	many := slices.Clone(s.runs[n:])
-	if err := s.write(many[0].merge+1, func(set setter) error { return s.merge(many, set) }); err != nil {
+// mergeOldest makes one table of the oldest.
+func (s *keySorter) mergeOldest() error {
+	oldest := s.runs[:s.runsMax]
+	if err := s.write(func(set setter) error { return s.merge(oldest, set) }); err != nil {
 		return err
 	}
-	s.runs = append(s.runs[:n], s.runs[len(s.runs)-1])
-	s.remove(many)
+	s.remove(oldest)
+	s.runs = s.runs[s.runsMax:]
 	return nil
 }
 
-// write writes a table with the keys that each calls set with. Nobody reads it after a crash, so that it is not synced.
-func (s *keySorter) write(merge int, each func(set setter) error) error {
+// write writes a table with the keys that each calls set with; whoever gets an error must not read it. Nobody needs it after a crash: so it is not
+// synced, unless the file system has no other way to have it written bit by bit.
+func (s *keySorter) write(each func(set setter) error) error {
 	path := fmt.Sprintf("%s%d%s", s.path, s.made, ingestSuffix)
 	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return fmt.Errorf("make a table of keys to be sorted: %w", err)
 	}
 	s.made++
-	s.runs = append(s.runs, sortedRun{path, merge})
+	s.runs = append(s.runs, path)
 	f = vfs.NewSyncingFile(neverSynced{f}, vfs.SyncingFileOptions{BytesPerSync: ingestSyncBytes})
 	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.tables)
 	if err := errors.Join(each(w.Set), w.Close()); err != nil {
@@ -111,7 +92,7 @@ func (s *keySorter) write(merge int, each func(set setter) error) error {
 	return nil
 }
 
-// neverSynced is a file that nobody needs after a crash. What is written to it may be on its way to the disk.
+// neverSynced is a file that nobody waits for.
 type neverSynced struct{ vfs.File }
 
 func (neverSynced) SyncData() error { return nil }
@@ -137,11 +118,16 @@ func (s *keySorter) each(set setter) error {
 			return err
 		}
 	}
+	for len(s.runs) > s.runsMax {
+		if err := s.mergeOldest(); err != nil {
+			return err
+		}
+	}
 	return s.merge(s.runs, set)
 }
 
 // merge calls set with the keys of some tables, in their order.
-func (s *keySorter) merge(runs []sortedRun, set setter) error {
+func (s *keySorter) merge(runs []string, set setter) error {
 	it, err := s.merged(runs)
 	if err != nil {
 		return fmt.Errorf("merge tables of sorted keys (%s): %w", sortedAgain, err)
@@ -161,10 +147,10 @@ func (s *keySorter) merge(runs []sortedRun, set setter) error {
 const sortedAgain = "they are made anew when kvd is started again"
 
 // merged opens the tables. The iterator closes their files.
-func (s *keySorter) merged(runs []sortedRun) (*pebble.Iterator, error) {
+func (s *keySorter) merged(runs []string) (*pebble.Iterator, error) {
 	files := make([][]sstable.ReadableFile, 0, len(runs))
-	for _, run := range runs {
-		f, err := s.fs.Open(run.path, vfs.SequentialReadsOption)
+	for _, path := range runs {
+		f, err := s.fs.Open(path, vfs.SequentialReadsOption)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(files))
 		}
@@ -207,8 +193,8 @@ func (s *keySorter) close() {
 }
 
 // remove removes tables. One that cannot be removed is removed when the store is opened next.
-func (s *keySorter) remove(runs []sortedRun) {
-	for _, run := range runs {
-		_ = s.fs.Remove(run.path)
+func (s *keySorter) remove(runs []string) {
+	for _, path := range runs {
+		_ = s.fs.Remove(path)
 	}
 }

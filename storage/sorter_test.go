@@ -32,11 +32,9 @@ func TestKeySorter(t *testing.T) {
 	for _, n := range []int{0, 1, fits - 1, fits, fits + 1, 2 * fits, 5*fits + 7} {
 		fs := vfs.NewMem()
 		s := newKeySorter(fs, "sorted", sstable.WriterOptions{})
-		require.True(t, s.empty())
 		rnd := rand.New(rand.NewPCG(1, uint64(n)))
 		for _, i := range rnd.Perm(n) {
 			require.NoError(t, s.add(sortedKey(uint64(i))))
-			require.False(t, s.empty())
 			require.Less(t, len(s.keys), fits)
 		}
 		require.Len(t, s.runs, n/fits)
@@ -56,57 +54,66 @@ func TestKeySorter(t *testing.T) {
 	}
 }
 
-// TestKeySorterMergesInBetween: with far more keys than memory holds few files are open at a time, each key is written no more often
-// than the number of its digits to the base of the files that are merged at once, and all come back in their order.
-func TestKeySorterMergesInBetween(t *testing.T) {
-	const fits, runsMax = sorterBytesMax/(sortedKeyBytes+sorterKeyBytes) + 1, 3
-	for _, spills := range []int{2, 3, 8, 9, 10, 26, 27, 29} {
-		fs := &countedFS{FS: vfs.NewMem()}
-		s := newKeySorter(fs, "sorted", sstable.WriterOptions{})
-		s.runsMax = runsMax
-		rnd := rand.New(rand.NewPCG(2, uint64(spills)))
-		n := spills*fits + 5
-		for _, i := range rnd.Perm(n) {
-			require.NoError(t, s.add(sortedKey(uint64(i))))
-		}
-		want := []int{} // How often what lies there was merged: the digits of how often memory was full.
-		for digit, power := 3, 27; digit >= 0; digit, power = digit-1, power/runsMax {
-			for range spills / power % runsMax {
-				want = append(want, digit)
+// TestKeySorterMergesBefore: with far more keys than memory holds no more files are open at a time than are merged at once, and the one that is
+// written; no key is written more often than that takes; and all come back in their order. Nothing is merged while keys come in.
+func TestKeySorterMergesBefore(t *testing.T) {
+	for _, runsMax := range []int{2, 3, 7} {
+		for _, spills := range []int{1, 2, 3, 4, 7, 8, 9, 27, 28, 60} {
+			fs := &countedFS{FS: vfs.NewMem()}
+			s := newKeySorter(fs, "sorted", sstable.WriterOptions{})
+			s.bytesMax, s.runsMax = 3*(sortedKeyBytes+sorterKeyBytes), runsMax
+			n := spills*3 + 1
+			for _, i := range rand.New(rand.NewPCG(2, uint64(n))).Perm(n) {
+				require.NoError(t, s.add(sortedKey(uint64(i))))
 			}
+			require.Equal(t, 1, fs.most)
+			require.Equal(t, spills, s.made)
+			next := uint64(0)
+			require.NoError(t, s.each(func(key, _ []byte) error {
+				if !bytes.Equal(sortedKey(next), key) {
+					return fmt.Errorf("%x comes instead of key %d", key, next)
+				}
+				next++
+				return nil
+			}))
+			require.EqualValues(t, n, next)
+			runs := spills + 1 // With what was in memory in the end.
+			merges := (max(runs, runsMax) - runsMax + runsMax - 2) / (runsMax - 1)
+			require.Equal(t, runs+merges, s.made, "%d at once, of %d", runsMax, runs)
+			require.LessOrEqual(t, fs.most, runsMax+1)
+			names, err := fs.List("")
+			require.NoError(t, err)
+			require.Len(t, names, len(s.runs))
+			s.close()
+			require.Zero(t, fs.open)
+			require.Zero(t, fs.syncs)
+			names, err = fs.List("")
+			require.NoError(t, err)
+			require.Empty(t, names)
 		}
-		got := []int{}
-		for _, run := range s.runs {
-			got = append(got, run.merge)
-		}
-		require.Equal(t, want, got)
-		names, err := fs.List("")
-		require.NoError(t, err)
-		require.Len(t, names, len(want))
-		next := uint64(0)
-		require.NoError(t, s.each(func(key, _ []byte) error {
-			if !bytes.Equal(sortedKey(next), key) {
-				return fmt.Errorf("%x comes instead of key %d", key, next)
-			}
-			next++
-			return nil
-		}))
-		require.EqualValues(t, n, next)
-		require.LessOrEqual(t, fs.most, max(runsMax, len(want))+1)
-		s.close()
-		require.Zero(t, fs.open)
-		require.Zero(t, fs.syncs)
-		names, err = fs.List("")
-		require.NoError(t, err)
-		require.Empty(t, names)
 	}
+}
+
+// TestKeySorterBounds: what an ingest sorts with holds few keys, and opens few files.
+func TestKeySorterBounds(t *testing.T) {
+	in, err := openState(t, vfs.NewMem()).NewIngest(1, spanB)
+	require.NoError(t, err)
+	defer in.Abort()
+	due := in.(*pebbleIngest).due
+	require.LessOrEqual(t, due.bytesMax, 16<<20)
+	require.LessOrEqual(t, due.runsMax, 256)
 }
 
 // TestKeySorterFails: a disk that fails, and whoever takes the keys, end it with their error; whatever is open is closed.
 func TestKeySorterFails(t *testing.T) {
 	broken := errors.New("broken")
+	small := func(fs vfs.FS) *keySorter {
+		s := newKeySorter(fs, "sorted", sstable.WriterOptions{})
+		s.bytesMax, s.runsMax = 2*(sortedKeyBytes+sorterKeyBytes), 2
+		return s
+	}
 	ops := 0
-	for failing := 0; ; failing += 1 + failing/8 {
+	for failing := 0; ; failing++ {
 		ops = 0
 		mem := &countedFS{FS: vfs.NewMem()}
 		fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
@@ -118,8 +125,7 @@ func TestKeySorterFails(t *testing.T) {
 			}
 			return nil
 		}))
-		s := newKeySorter(fs, "sorted", sstable.WriterOptions{})
-		s.runsMax = 2
+		s := small(fs)
 		err := fillAndTake(s)
 		s.close()
 		require.Zero(t, mem.open, "operation %d", failing)
@@ -131,11 +137,11 @@ func TestKeySorterFails(t *testing.T) {
 		require.ErrorIs(t, err, broken, "operation %d", failing)
 		require.Empty(t, names)
 	}
-	require.Greater(t, ops, 20)
+	require.Greater(t, ops, 60)
 
 	mem := &countedFS{FS: vfs.NewMem()}
-	s := newKeySorter(mem, "sorted", sstable.WriterOptions{})
-	for i := range uint64(2 * sorterBytesMax / sortedKeyBytes) {
+	s := small(mem)
+	for i := range uint64(9) {
 		require.NoError(t, s.add(sortedKey(i)))
 	}
 	require.ErrorIs(t, s.each(func([]byte, []byte) error { return broken }), broken)
@@ -143,14 +149,14 @@ func TestKeySorterFails(t *testing.T) {
 	s.close()
 }
 
-// countedFS counts the files that are open, and the syncs.
+// countedFS counts the tables of ingests that are open, and their syncs.
 type countedFS struct {
 	vfs.FS
 	open, most, syncs int
 }
 
-func (fs *countedFS) count(f vfs.File, err error) (vfs.File, error) {
-	if err != nil {
+func (fs *countedFS) count(name string, f vfs.File, err error) (vfs.File, error) {
+	if err != nil || !strings.HasSuffix(name, ingestSuffix) {
 		return f, err
 	}
 	fs.open++
@@ -159,11 +165,13 @@ func (fs *countedFS) count(f vfs.File, err error) (vfs.File, error) {
 }
 
 func (fs *countedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return fs.count(fs.FS.Create(name, category))
+	f, err := fs.FS.Create(name, category)
+	return fs.count(name, f, err)
 }
 
 func (fs *countedFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
-	return fs.count(fs.FS.Open(name, opts...))
+	f, err := fs.FS.Open(name, opts...)
+	return fs.count(name, f, err)
 }
 
 type countedFile struct {
@@ -187,7 +195,7 @@ func (f *countedFile) SyncData() error {
 }
 
 func fillAndTake(s *keySorter) error {
-	for i := range uint64(3 * sorterBytesMax / sortedKeyBytes) {
+	for i := range uint64(9) {
 		if err := s.add(sortedKey(i)); err != nil {
 			return err
 		}
@@ -245,7 +253,7 @@ func TestIngestManyExpiries(t *testing.T) {
 func TestIngestCannotSpill(t *testing.T) {
 	broken := errors.New("broken")
 	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, "x0"+ingestSuffix) {
+		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, "k0"+ingestSuffix) {
 			return broken
 		}
 		return nil
@@ -259,6 +267,48 @@ func TestIngestCannotSpill(t *testing.T) {
 		err = in.Put(fmt.Appendf(nil, "b%s%08d", filler, i), kv.Record{Revision: 1, ExpireAt: 1})
 	}
 	require.ErrorIs(t, err, broken)
+	require.ErrorIs(t, in.Put([]byte("c"), kv.Record{Revision: 1}), broken, "the record before is not whole")
+	require.ErrorIs(t, in.Commit(&kvdv1.ShardState{}), broken)
+}
+
+// TestIngestTables: no table of an ingest is large, of which Pebble would hold the index in memory until it is finished; nothing is lost
+// or twice where one ends.
+func TestIngestTables(t *testing.T) {
+	fs := vfs.NewMem()
+	s := openState(t, fs)
+	in, err := s.NewIngest(1, spanB)
+	require.NoError(t, err)
+	random := rand.New(rand.NewPCG(3, 3))
+	value := make([]byte, 256<<10)
+	const n = 3*ingestTableBytes/(256<<10) + 1
+	for i := range n {
+		for j := range value {
+			value[j] = byte(random.Uint32())
+		}
+		require.NoError(t, in.Put(fmt.Appendf(nil, "b%08d", i), kv.Record{Revision: kv.Revision(i), Value: value}))
+	}
+	require.NoError(t, in.(*pebbleIngest).data.finish())
+	tables := in.(*pebbleIngest).files
+	require.Len(t, tables, 4)
+	for _, path := range tables {
+		info, err := fs.Stat(path)
+		require.NoError(t, err)
+		require.Less(t, info.Size(), int64(ingestTableBytes+512<<10))
+	}
+	require.NoError(t, in.Commit(&kvdv1.ShardState{}))
+	v, err := s.View(1, spanB)
+	require.NoError(t, err)
+	defer v.Close()
+	it, err := v.Iter(spanB)
+	require.NoError(t, err)
+	next := 0
+	for ; it.Next(); next++ {
+		rec, err := it.Record()
+		require.NoError(t, err)
+		require.EqualValues(t, next, rec.Revision)
+	}
+	require.NoError(t, it.Close())
+	require.Equal(t, n, next)
 }
 
 // BenchmarkIngest is what a shard of half a million records of 128 B takes to be written and installed, without expiries and with one
