@@ -77,6 +77,8 @@ func TestIngestCrashes(t *testing.T) {
 	watch(true)
 	in, err := s.NewIngest(1, spanB)
 	require.NoError(t, err)
+	small := in.(*pebbleIngest) // A table for each record, and more of them than are merged at once.
+	small.tableBytes, small.due.bytesMax, small.due.runsMax = 1, 1, 2
 	for i := range 3 {
 		require.NoError(t, in.Put(fmt.Appendf(nil, "b%d", i), kv.Record{Value: []byte("new"), Revision: 30, ExpireAt: 5}))
 	}
@@ -84,6 +86,7 @@ func TestIngestCrashes(t *testing.T) {
 	require.NoError(t, in.Remove(kv.Group{Shard: 3, Replica: 1}))
 	require.NoError(t, in.Commit(&kvdv1.ShardState{Replica: 1, AppliedIndex: 30}))
 	watch(false)
+	require.Greater(t, len(small.files), 6)
 	after := hashOf(t, s)
 	require.NotEqual(t, before, after)
 	keys := 0

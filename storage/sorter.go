@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -84,8 +83,7 @@ func (s *keySorter) write(each func(set setter) error) error {
 	}
 	s.made++
 	s.runs = append(s.runs, path)
-	f = vfs.NewSyncingFile(neverSynced{f}, vfs.SyncingFileOptions{BytesPerSync: ingestSyncBytes})
-	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.tables)
+	w := newTable(neverSynced{f}, s.tables)
 	if err := errors.Join(each(w.Set), w.Close()); err != nil {
 		return fmt.Errorf("write a table of keys to be sorted: %w", err)
 	}

@@ -104,6 +104,23 @@ func TestKeySorterBounds(t *testing.T) {
 	require.LessOrEqual(t, due.runsMax, 256)
 }
 
+// TestKeySorterSharesPrefixes: the longest keys, if they differ at their ends alone, do not have a block each, and the index of a table an entry
+// as long for each, all of which would be in memory while it is written.
+func TestKeySorterSharesPrefixes(t *testing.T) {
+	fs := vfs.NewMem()
+	s := newKeySorter(fs, "sorted", sstable.WriterOptions{})
+	defer s.close()
+	prefix := make([]byte, kv.KeyBytesMax-8)
+	random := rand.NewChaCha8([32]byte{})
+	_, _ = random.Read(prefix)
+	for i := uint64(0); s.made == 0; i++ {
+		require.NoError(t, s.add(binary.BigEndian.AppendUint64(bytes.Clone(prefix), i)))
+	}
+	info, err := fs.Stat(s.runs[0])
+	require.NoError(t, err)
+	require.Less(t, info.Size(), int64(sorterBytesMax/8))
+}
+
 // TestKeySorterFails: a disk that fails, and whoever takes the keys, end it with their error; whatever is open is closed.
 func TestKeySorterFails(t *testing.T) {
 	broken := errors.New("broken")
