@@ -68,6 +68,11 @@ func (r *Replica) Ready(now time.Duration) (w Work, ok bool) {
 	r.log.Append(rd.Entries)
 	r.last = r.log.last
 	r.place(rd.Entries)
+	for _, e := range rd.Entries {
+		if e.GetType() != raftpb.EntryNormal {
+			r.confAt = kv.Index(e.GetIndex())
+		}
+	}
 	w.Early = r.thin(w.Early)
 	return w, true
 }

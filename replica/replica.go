@@ -133,7 +133,9 @@ type Replica struct {
 	// applied is how far the others have applied, by what they said last.
 	applied map[uint64]uint64
 	// toldOf are the highest commits that were left out of what the others were told (thin).
-	toldOf       map[uint64]uint64
+	toldOf map[uint64]uint64
+	// confAt is the index of the last configuration change that was appended to the log in this life.
+	confAt       kv.Index
 	snapshotting bool
 	stepped      *raftpb.Snapshot // Stepped in this turn and not judged yet.
 	installing   *installing

@@ -49,9 +49,11 @@ func joined(a, b *raftpb.Message) *raftpb.Message {
 	}
 }
 
-// superfluous reports whether a message only tells of a commit, while entries are on their way whose commit will be told of.
+// superfluous reports whether a message only tells of a commit that can wait for the next append or heartbeat: a follower gathers
+// what it applies anyway. Those that change the group's shape, all of the meta group, and those before a hand-over are waited
+// for; of them only what an entry on its way will tell of is left out.
 func (r *Replica) superfluous(m *raftpb.Message) bool {
-	if m.GetType() != raftpb.MsgApp || len(m.GetEntries()) > 0 || !r.leader || r.transferring > 0 || uint64(r.last) <= m.GetCommit() {
+	if m.GetType() != raftpb.MsgApp || len(m.GetEntries()) > 0 || !r.leader || r.transferring > 0 || uint64(r.last) <= m.GetCommit() && r.awaited() {
 		return false
 	}
 	// One with a commit that was told of before asks whether it was heard.
@@ -64,4 +66,10 @@ func (r *Replica) superfluous(m *raftpb.Message) bool {
 		replicates = replicates || id == m.GetTo() && pr.State == tracker.StateReplicate
 	})
 	return replicates
+}
+
+// awaited reports that somebody waits for the followers to apply what is committed.
+func (r *Replica) awaited() bool {
+	applied, _ := r.machine.Applied()
+	return r.shard == kv.MetaShard || r.confAt > applied || r.Shaping()
 }

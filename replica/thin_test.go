@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	kvdv1 "github.com/kvdstore/kvd/api/kvd/v1"
+	"github.com/kvdstore/kvd/api/wire"
 	"github.com/kvdstore/kvd/kv"
 )
 
@@ -66,8 +67,7 @@ func TestAppendsOfATurnAreOne(t *testing.T) {
 	require.EqualValues(t, before+3, list[0].GetCommit())
 }
 
-// TestCommitsAreToldWithEntries: of a commit alone nothing is told while entries are on their way, and it is told at once when
-// none is.
+// TestCommitsAreToldWithEntries: of a commit alone nothing is told: the next append tells of it, or the next heartbeat.
 func TestCommitsAreToldWithEntries(t *testing.T) {
 	r := replicating(t)
 	before := r.Log().last
@@ -78,9 +78,63 @@ func TestCommitsAreToldWithEntries(t *testing.T) {
 	has(t, r, before+1)
 	require.Empty(t, appends(t, r), "the commit of the second will tell of it")
 	has(t, r, before+2)
+	require.Empty(t, appends(t, r), "nobody waits for it")
+	propose(t, r)
 	list := appends(t, r)
 	require.Len(t, list, 1)
 	require.EqualValues(t, before+2, list[0].GetCommit())
+	has(t, r, before+3)
+	require.Empty(t, appends(t, r))
+	require.EqualValues(t, before+3, heartbeat(t, r).GetCommit())
+}
+
+// heartbeat ticks until member 2 gets a heartbeat.
+func heartbeat(t *testing.T, r *Replica) *raftpb.Message {
+	for range 3 {
+		r.Tick()
+		for _, m := range drive(t, r) {
+			if m.GetTo() == 2 && m.GetType() == raftpb.MsgHeartbeat {
+				return m
+			}
+		}
+	}
+	require.Fail(t, "no heartbeat in three ticks")
+	return nil
+}
+
+// TestAwaitedCommitsAreToldAtOnce: what changes the shape of a shard, all that the meta group decides, and what comes before a
+// hand-over is waited for at other nodes.
+func TestAwaitedCommitsAreToldAtOnce(t *testing.T) {
+	for name, begin := range map[string]func(*testing.T, *Replica){
+		"a change of the shape": func(t *testing.T, r *Replica) {
+			require.NoError(t, r.Propose(1, []*kvdv1.Command{{Op: uint32(kv.OpShape)}}, []Waiter{nobody{}}))
+		},
+		"a configuration change": func(t *testing.T, r *Replica) {
+			change := &kvdv1.ConfChange{Epoch: wire.FromEpoch(r.descriptor.Epoch), Add: []*kvdv1.Replica{{Node: 4, Replica: 4}}}
+			require.NoError(t, r.ProposeConf(change))
+		},
+		"the meta group": func(t *testing.T, r *Replica) {
+			r.shard = kv.MetaShard
+			propose(t, r)
+		},
+		"a hand-over": func(t *testing.T, r *Replica) {
+			propose(t, r)
+			require.Len(t, appends(t, r), 1)
+			r.applied[2], r.sinceHanding = uint64(r.Log().last), r.election
+			require.True(t, r.HandOver(2, nil))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := replicating(t)
+			before := r.Log().last
+			begin(t, r)
+			appends(t, r)
+			has(t, r, before+1)
+			list := appends(t, r)
+			require.Len(t, list, 1)
+			require.EqualValues(t, before+1, list[0].GetCommit())
+		})
+	}
 }
 
 // TestProbesAreSent: an append without entries that tells of nothing new asks whether the others were heard, and leaves.
