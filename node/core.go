@@ -356,7 +356,9 @@ func (c *Core) oneTick() {
 			g.replica.Renew(c.now.Boot)
 		}
 		c.upkeep(g)
-		c.mark(g)
+		if g.replica.Stirs() || g.machine.Frozen() != nil {
+			c.mark(g)
+		}
 	}
 	c.readSleepers()
 	c.digGraves()

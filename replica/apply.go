@@ -181,12 +181,18 @@ func (r *Replica) Applied() error {
 		}
 	}
 	r.confirmReads()
-	applied, _ := r.machine.Applied()
-	r.log.Release(applied, min(applied, r.Wanted()))
+	if applied, _ := r.machine.Applied(); r.log.tailFirst() <= min(applied, r.log.last) {
+		r.log.Release(applied, min(applied, r.Wanted()))
+	}
 	return nil
 }
 
 // HasReady reports whether another Ready has work.
 func (r *Replica) HasReady() bool {
 	return !r.Installing() && (r.Applies() && !r.blocked || r.commitWanted() || r.raw.HasReady() || r.canAsk() && !r.lease.asking && len(r.waiting) > 0)
+}
+
+// Stirs reports that a turn has something to do for the replica after a tick: also what only time brings about.
+func (r *Replica) Stirs() bool {
+	return r.HasReady() || r.Applies() || len(r.answers) > 0 || r.lease.asking && r.askedAt >= retryTicks
 }
