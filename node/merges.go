@@ -273,8 +273,11 @@ func (c *Core) renew(g *group) {
 	g.view.state.Store(&next)
 }
 
-// unblock looks again at the left neighbour of a shard that has applied something: a merge may have waited for it.
+// unblock looks again at the left neighbour of a shard that is frozen: a merge may have waited for what it has applied.
 func (c *Core) unblock(g *group) {
+	if g.machine.Frozen() == nil {
+		return // Also one that was frozen and is not any more: left looks again at the next tick, and refuses the merge.
+	}
 	start := g.machine.Descriptor().Span.Start
 	i, ok := slices.BinarySearchFunc(c.byKey, start, func(g *group, key []byte) int {
 		return bytes.Compare(g.machine.Descriptor().Span.Start, key)
