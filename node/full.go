@@ -78,8 +78,8 @@ func (c *Core) leaveFullDisk() {
 		return
 	}
 	for _, g := range c.order {
-		if voters, full, _ := c.withoutRoom(g); full <= (voters-1)/2 {
-			g.replica.HandOver(0, c.full)
+		if voters, full, _ := c.withoutRoom(g); full <= (voters-1)/2 && g.replica.HandOver(0, c.full) {
+			c.mark(g)
 		}
 	}
 }

@@ -39,7 +39,12 @@ func (b *backlog) drop() {
 
 // urgent reports that an entry is to be applied at once also on a replica that does not lead.
 func (r *Replica) urgent(e *raftpb.Entry) bool {
-	return r.leader || e.GetType() != raftpb.EntryNormal || len(e.GetData()) > 0 && r.codec.Shapes(e.GetData())
+	return r.leader || r.reshapes(e)
+}
+
+// reshapes reports that an entry changes the configuration, or may change the shape of the shard.
+func (r *Replica) reshapes(e *raftpb.Entry) bool {
+	return e.GetType() != raftpb.EntryNormal || len(e.GetData()) > 0 && r.codec.Shapes(e.GetData())
 }
 
 // gathers reports that what is committed waits for more: one step with many keys costs less than many with few, and few wait for

@@ -68,10 +68,8 @@ func (r *Replica) Ready(now time.Duration) (w Work, ok bool) {
 	r.log.Append(rd.Entries)
 	r.last = r.log.last
 	r.place(rd.Entries)
-	for _, e := range rd.Entries {
-		if e.GetType() != raftpb.EntryNormal {
-			r.confAt = kv.Index(e.GetIndex())
-		}
+	if r.leader {
+		r.await(rd.Entries)
 	}
 	w.Early = r.thin(w.Early)
 	return w, true
@@ -164,7 +162,8 @@ func (r *Replica) observe(rd raft.Ready) {
 	r.lease.reset()
 	r.transferring = 0
 	clear(r.applied)
-	clear(r.toldOf)
+	clear(r.commitTold)
+	r.awaitedAt = 0
 	r.doubt()
 	r.snapshotting = r.snapshotting && leader
 	r.failReads(r.notLeader())

@@ -132,10 +132,10 @@ type Replica struct {
 	sinceHanding int // Ticks since the last hand-over began.
 	// applied is how far the others have applied, by what they said last.
 	applied map[uint64]uint64
-	// toldOf are the highest commits that were left out of what the others were told (thin).
-	toldOf map[uint64]uint64
-	// confAt is the index of the last configuration change that was appended to the log in this life.
-	confAt       kv.Index
+	// commitTold is what the others were told of the commit, and awaitedAt the last entry of this leadership that they are waited for
+	// to apply (thin).
+	commitTold   map[uint64]commitTold
+	awaitedAt    uint64
 	snapshotting bool
 	stepped      *raftpb.Snapshot // Stepped in this turn and not judged yet.
 	installing   *installing
@@ -151,7 +151,7 @@ func New(c Config) (*Replica, error) {
 		machine: c.Machine, codec: c.Codec, election: c.ElectionTicks, seq: uint64(c.Incarnation) << 32,
 		promise: promise{election: c.ElectionTicks}, lease: newLease(c.ElectionTicks, c.Tick),
 		alone: alone(c.Conf, c.Replica), strangers: map[kv.ReplicaID]kv.NodeID{}, holds: c.Holds, synced: c.Hard.GetCommit(),
-		sinceHanding: c.ElectionTicks, applied: map[uint64]uint64{}, toldOf: map[uint64]uint64{},
+		sinceHanding: c.ElectionTicks, applied: map[uint64]uint64{}, commitTold: map[uint64]commitTold{},
 	}
 	hard := &raftpb.HardState{
 		Term: new(max(c.Hard.GetTerm(), uint64(c.TruncatedTerm))), Vote: new(c.Hard.GetVote()),

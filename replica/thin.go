@@ -25,7 +25,13 @@ func (r *Replica) thin(early []*raftpb.Message) []*raftpb.Message {
 		}
 		list = append(list, m)
 	}
-	return slices.DeleteFunc(list, r.superfluous)
+	list = slices.DeleteFunc(list, r.superfluous)
+	for _, m := range list {
+		told := r.commitTold[m.GetTo()]
+		told.sent = max(told.sent, m.GetCommit())
+		r.commitTold[m.GetTo()] = told
+	}
+	return list
 }
 
 // joins reports whether an append goes on where another to the same replica ends.
@@ -49,27 +55,44 @@ func joined(a, b *raftpb.Message) *raftpb.Message {
 	}
 }
 
-// superfluous reports whether a message only tells of a commit that can wait for the next append or heartbeat: a follower gathers
-// what it applies anyway. Those that change the group's shape, all of the meta group, and those before a hand-over are waited
-// for; of them only what an entry on its way will tell of is left out.
+// commitTold is what another replica was told of the commit: the highest that was sent, and the highest that was left out.
+type commitTold struct{ sent, leftOut uint64 }
+
+// superfluous reports whether a message only tells of a commit that the next append or heartbeat tells of early enough: a follower
+// gathers what it applies anyway. Of a commit that somebody waits for, that is an append whose entries are on their way. All are told
+// during a hand-over.
 func (r *Replica) superfluous(m *raftpb.Message) bool {
-	if m.GetType() != raftpb.MsgApp || len(m.GetEntries()) > 0 || !r.leader || r.transferring > 0 || uint64(r.last) <= m.GetCommit() && r.awaited() {
+	if m.GetType() != raftpb.MsgApp || len(m.GetEntries()) > 0 || !r.leader || r.transferring > 0 || uint64(r.last) <= m.GetCommit() && r.awaited(m.GetTo()) {
 		return false
 	}
 	// One with a commit that was told of before asks whether it was heard.
-	if r.toldOf[m.GetTo()] >= m.GetCommit() {
+	told := r.commitTold[m.GetTo()]
+	if told.leftOut >= m.GetCommit() {
 		return false
 	}
-	r.toldOf[m.GetTo()] = m.GetCommit()
-	replicates := false
+	// And so does one to a replica that is sent nothing else: its log is looked for, or it has not answered to a window of appends.
+	flows := false
 	r.raw.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		replicates = replicates || id == m.GetTo() && pr.State == tracker.StateReplicate
+		flows = flows || id == m.GetTo() && pr.State == tracker.StateReplicate && !pr.MsgAppFlowPaused
 	})
-	return replicates
+	if flows {
+		told.leftOut = m.GetCommit()
+		r.commitTold[m.GetTo()] = told
+	}
+	return flows
 }
 
-// awaited reports that somebody waits for the followers to apply what is committed.
-func (r *Replica) awaited() bool {
-	applied, _ := r.machine.Applied()
-	return r.shard == kv.MetaShard || r.confAt > applied || r.Shaping()
+// await takes note of entries that this leader appends and whose effects others wait for on other nodes: changes of the shape or the
+// configuration, and the first entry of a term, with which a leader before it learns what became of its proposals.
+func (r *Replica) await(entries []*raftpb.Entry) {
+	for _, e := range entries {
+		if len(e.GetData()) == 0 || r.reshapes(e) {
+			r.awaitedAt = e.GetIndex()
+		}
+	}
+}
+
+// awaited reports that somebody waits for what another replica has not been told to be committed.
+func (r *Replica) awaited(to uint64) bool {
+	return r.shard == kv.MetaShard || r.awaitedAt > r.commitTold[to].sent
 }

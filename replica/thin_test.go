@@ -135,6 +135,66 @@ func TestAwaitedCommitsAreToldAtOnce(t *testing.T) {
 			require.EqualValues(t, before+1, list[0].GetCommit())
 		})
 	}
+	t.Run("the first entry of a term", func(t *testing.T) {
+		r := member(t, 1, 3)
+		r.log.store = kept{}
+		elect(t, r)
+		appends(t, r)
+		has(t, r, r.Log().last)
+		list := appends(t, r)
+		require.Len(t, list, 1)
+		require.EqualValues(t, r.Log().last, list[0].GetCommit())
+	})
+	t.Run("with a put behind it", func(t *testing.T) {
+		r := replicating(t)
+		before := r.Log().last
+		require.NoError(t, r.Propose(1, []*kvdv1.Command{{Op: uint32(kv.OpShape)}}, []Waiter{nobody{}}))
+		require.Len(t, appends(t, r), 1)
+		propose(t, r)
+		require.Len(t, appends(t, r), 1)
+		has(t, r, before+1)
+		require.Empty(t, appends(t, r), "the commit of the put will tell of it")
+		has(t, r, before+2)
+		list := appends(t, r)
+		require.Len(t, list, 1)
+		require.EqualValues(t, before+2, list[0].GetCommit())
+	})
+}
+
+// TestFullWindowIsProbed: a replica that has lost all the appends that may be on their way to it at a time is sent nothing but one
+// without entries for each heartbeat that it answers. That leaves whatever it tells.
+func TestFullWindowIsProbed(t *testing.T) {
+	answers := func(t *testing.T, r *Replica, from uint64, kind raftpb.MessageType, index kv.Index) {
+		term, _ := r.Leading()
+		require.NoError(t, r.Step(kv.NodeID(from), &kvdv1.RaftMessage{
+			Shard: 1, From: from, To: 1, Type: uint32(kind), Term: uint64(term), Index: uint64(index),
+		}))
+	}
+	for name, flowing := range map[string]bool{"puts now and then": false, "a put always on its way": true} {
+		t.Run(name, func(t *testing.T) {
+			r := replicating(t)
+			round := func() (sent int) {
+				propose(t, r)
+				sent = len(appends(t, r))
+				if !flowing {
+					answers(t, r, 3, raftpb.MsgAppResp, r.Log().last)
+					sent += len(appends(t, r))
+				}
+				heartbeat(t, r)
+				answers(t, r, 2, raftpb.MsgHeartbeatResp, 0)
+				sent += len(appends(t, r))
+				answers(t, r, 3, raftpb.MsgAppResp, r.Log().last)
+				return sent + len(appends(t, r))
+			}
+			full := 0
+			for range 300 {
+				if round() == 0 {
+					full++
+				}
+			}
+			require.Zero(t, full, "rounds in which nothing was sent")
+		})
+	}
 }
 
 // TestProbesAreSent: an append without entries that tells of nothing new asks whether the others were heard, and leaves.
@@ -158,7 +218,7 @@ func TestProbesAreSent(t *testing.T) {
 	require.NoError(t, r.Step(2, &kvdv1.RaftMessage{
 		Shard: 1, From: 2, To: 1, Type: uint32(raftpb.MsgAppResp), Term: uint64(term), Index: uint64(before + 2), Reject: true, RejectHint: uint64(before + 1), LogTerm: uint64(term),
 	}))
-	clear(r.toldOf)
+	clear(r.commitTold)
 	require.Len(t, r.thin([]*raftpb.Message{probe()}), 1)
 }
 
