@@ -77,6 +77,34 @@ func TestEvenLoadIsNotSplit(t *testing.T) {
 	require.Greater(t, len(c.shards), 5)
 }
 
+// TestPassingLoad: a shard is not split for a little more than its part that passes by itself, and is when it stays.
+func TestPassingLoad(t *testing.T) {
+	c := newCluster(t, 3, 31)
+	c.cut("k003333", "k006666")
+	even := c.zipf("k", 10_000, 0, 90_000)
+	uneven := c.zipf("k", 10_000, 0, 90_000)
+	for i := range uneven {
+		if string(uneven[i].key) < "k003333" {
+			uneven[i].weight *= 1.28
+		} else {
+			uneven[i].weight *= 0.86
+		}
+	}
+	c.ask(even)
+	c.run(5 * time.Minute)
+	rest := c.now
+	for range 10 {
+		c.ask(uneven)
+		c.run(10 * time.Second)
+		c.ask(even)
+		c.run(time.Minute)
+	}
+	require.Empty(t, c.since(rest, "split"), "%s", c.dump())
+	c.ask(uneven)
+	c.run(time.Minute)
+	require.NotEmpty(t, c.since(rest, "split"), "%s", c.dump())
+}
+
 // TestManySmallShards: a node that comes back gets its part of the load also where each shard has but a little of it.
 func TestManySmallShards(t *testing.T) {
 	c := newCluster(t, 3, 27)
